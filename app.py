@@ -1,0 +1,458 @@
+"""The door to Debias Studio: `python app.py` serves the page, `python app.py STAGE …` runs one stage."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from debias_core import config as cfg
+from debias_core.records import Progress, Stage, UserError
+
+T = TypeVar("T")
+
+command = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=False)
+console = Console()
+
+Workspace = Annotated[
+    Path, typer.Option(help="Folder that holds the projects.", envvar="DEBIAS_WORKSPACE")
+]
+Name = Annotated[str, typer.Option(help="The project's name.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write every number to this file.")]
+DEFAULT_WORKSPACE = Path.home() / ".debias-studio"
+DEFAULT_NAME = "my-images"
+
+
+@command.callback(invoke_without_command=True)
+def serve(
+    context: typer.Context,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
+    root: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder from which the page may import (default: your home and this one)."
+        ),
+    ] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+) -> None:
+    """Find the images that a biased classifier can't explain, make more like them, retrain, and show
+    what changed. Without a stage: serve the app on this machine."""
+    if context.invoked_subcommand is not None:
+        return
+    from ui.server import serve as run_server
+
+    roots = tuple(path.expanduser().resolve() for path in root or (Path.home(), Path.cwd()))
+    missing = [path for path in roots if not path.is_dir()]
+    if missing:
+        raise UserError(f"--root {missing[0]} is not a folder.")
+    run_server(
+        workspace.expanduser().resolve(), host=host, port=port, roots=roots, open_browser=browser
+    )
+
+
+@command.command()
+def demo(
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    ratio: Annotated[
+        float, typer.Option(help="Percent of bias-conflicting images: 0.5, 1, 2 or 5.")
+    ] = 1.0,
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 3,
+    network: Annotated[str, typer.Option(help="mlp, conv or resnet18.")] = "conv",
+    top_k: Annotated[int | None, typer.Option(help="Contents to inject.")] = None,
+    per_class: Annotated[bool | None, typer.Option(help="Take top-k in each class.")] = None,
+    gamma: Annotated[float | None, typer.Option(help="The content's share.")] = None,
+    t_edit: Annotated[int | None, typer.Option(help="Inject while t ≥ this.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Grid steps.")] = None,
+    count: Annotated[int | None, typer.Option(help="Synthetic images.")] = None,
+    contents_per_original: Annotated[int | None, typer.Option(help="Share inversions.")] = None,
+    audit_epochs: Annotated[int | None, typer.Option(help="Epochs of the bias classifier.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the retraining.")] = None,
+    validation: Annotated[
+        bool, typer.Option(help="Score on held-out training images; the test part stays unseen.")
+    ] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """The whole loop on the built-in Colored Digits: audit, inject, debias, inspect."""
+    from debias_core.workspace.demo import run_demo
+
+    _check_json(json_file)
+    base = cfg.DemoConfig()
+    settings = replace(
+        base,
+        percent=ratio,
+        seeds=seeds,
+        validation=validation,
+        audit=_set(
+            replace(base.audit, classifier=_set(base.audit.classifier, network=network,
+                                                epochs=audit_epochs)),
+            top_k=top_k,
+            per_class=per_class,
+        ),
+        inject=_set(base.inject, gamma=gamma, t_edit=t_edit, steps=steps, count=count,
+                    contents_per_original=contents_per_original),
+        debias=replace(base.debias, classifier=_set(base.debias.classifier, network=network,
+                                                    epochs=epochs)),
+    )  # fmt: skip
+    result = _run(run_demo(workspace, settings, device=_device()))
+    _demo_table(result)
+    _write_json(json_file, result)
+
+
+@command.command("import")
+def import_(
+    source: Annotated[
+        str, typer.Argument(help="Folder of class folders, a zip of such, or a CSV.")
+    ],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    size: Annotated[int, typer.Option(help="Side of the images, in pixels.")] = 32,
+    limit: Annotated[int | None, typer.Option(help="Take this many images at random.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of held-out test part and limit.")] = 0,
+    replace_project: Annotated[
+        bool, typer.Option("--replace", help="Drop a project of this name first.")
+    ] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Bring in images; single bad files are reported and do not stop it."""
+    from debias_core.data.importers import preview
+    from debias_core.workspace import stages
+
+    _check_json(json_file)
+    report = _run(
+        stages.import_data(
+            _project(workspace, name), Path(source).expanduser(), size=size, limit=limit, seed=seed,
+            replace=replace_project,
+        )
+    )  # fmt: skip
+    console.print(preview(report), markup=False, highlight=False)
+    _write_json(json_file, report.to_json())
+
+
+@command.command()
+def audit(
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    network: Annotated[str, typer.Option(help="mlp, conv or resnet18.")] = "conv",
+    epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
+    top_k: Annotated[int, typer.Option(help="K.")] = 10,
+    per_class: Annotated[bool, typer.Option(help="K in each class.")] = False,
+    q: Annotated[float, typer.Option(help="GCE's q.")] = 0.7,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Train the bias classifier and rank the training images by its loss."""
+    from debias_core.workspace import stages
+
+    _check_json(json_file)
+    base = cfg.AuditConfig()
+    settings = replace(
+        base,
+        classifier=_set(base.classifier, network=network, epochs=epochs, q=q, lr=lr),
+        top_k=top_k,
+        per_class=per_class,
+        seed=seed,
+    )
+    project = _project(workspace, name)
+    result = _run(stages.run_audit(project, settings, device=_device()))
+    table = Table("rank", "image", "loss", "given → predicted", title=result.top_k.rule)
+    images = project.table()
+    pred = dict(zip(result.scores.ids, result.scores.pred, strict=True))
+    for rank, at in enumerate(images.positions(result.top_k.ids), start=1):
+        image = images.ids[at]
+        given, said = images.class_names[images.y[at]], images.class_names[pred[image]]
+        loss = f"{result.top_k.loss[rank - 1]:.2f}"
+        table.add_row(str(rank), _plain(image), loss, _plain(f"{given} → {said}"))
+    console.print(table)
+    if result.precision_at_k is not None:
+        ap = "unknown" if result.average_precision is None else f"{result.average_precision:.3f}"
+        console.print(
+            f"precision@{len(result.top_k.ids)} {result.precision_at_k:.2f}, average precision {ap}"
+        )
+    if result.warning:
+        console.print(f"WARNING: {result.warning}", markup=False)
+    _write_json(
+        json_file,
+        {
+            "top_k": [str(i) for i in result.top_k.ids],
+            "rule": result.top_k.rule,
+            "train_accuracy": result.train_accuracy,
+            "precision_at_k": result.precision_at_k,
+            "average_precision": result.average_precision,
+            "warning": result.warning,
+            "settings": cfg.to_json(settings),
+        },
+    )
+
+
+@command.command()
+def pretrain(
+    what: Annotated[
+        str, typer.Argument(help="'project' (its own images) or 'digits' (the demo's model).")
+    ] = "project",
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    flip: Annotated[bool, typer.Option(help="Mirror half of the images.")] = False,
+    restart: Annotated[bool, typer.Option(help="Begin anew instead of resuming.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="digits: where to write it (default assets/).")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Train a diffusion model; interrupted, the same command goes on from the last checkpoint."""
+    import shutil
+
+    from debias_core.workspace import stages
+
+    _check_json(json_file)
+    if what == "digits":
+        settings = _set(cfg.PRESETS["digits16"], steps=steps, batch_size=batch_size, lr=lr)
+        checkpoint = workspace / "pretrain-digits"
+        if restart:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        stage = stages.run_pretrain_digits(
+            out or stages.DIGITS_MODEL, settings, device=_device(), checkpoint=checkpoint
+        )
+    elif what == "project":
+        project = _project(workspace, name)
+        settings = _set(
+            cfg.diffusion_for(project.table().image_size),
+            steps=steps, batch_size=batch_size, lr=lr, flip=flip,
+        )  # fmt: skip
+        stage = stages.run_pretrain(project, settings, device=_device(), restart=restart)
+    else:
+        raise UserError(f"pretrain knows 'project' and 'digits', not '{what}'.")
+    folder = _run(stage)
+    console.print(f"The model is in {folder}", markup=False)
+    _write_json(json_file, {"folder": str(folder), "settings": cfg.to_json(settings)})
+
+
+@command.command()
+def generate(
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    count: Annotated[int | None, typer.Option(help="Synthetic images.")] = None,
+    gamma: Annotated[float | None, typer.Option(help="The content's share, 0 to 1.")] = None,
+    t_edit: Annotated[int | None, typer.Option(help="Inject while t ≥ this.")] = None,
+    t_boost: Annotated[int | None, typer.Option(help="Add noise while t ≤ this.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Grid steps.")] = None,
+    inversion: Annotated[str | None, typer.Option(help="reference or fixed_point:m.")] = None,
+    contents_per_original: Annotated[int | None, typer.Option(help="Share inversions.")] = None,
+    mask: Annotated[
+        str | None, typer.Option(help="Box left,top,right,bottom in fractions of the image.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """DiffInject: make images with the content of the top-K and the look of others."""
+    from debias_core.workspace import stages
+
+    _check_json(json_file)
+    settings = _set(
+        cfg.InjectConfig(seed=seed), count=count, gamma=gamma, t_edit=t_edit, t_boost=t_boost,
+        steps=steps, inversion=inversion, contents_per_original=contents_per_original,
+        mask=_box(mask), batch_size=batch_size,
+    )  # fmt: skip
+    made = _run(stages.run_generate(_project(workspace, name), settings, device=_device()))
+    console.print(
+        f"{len(made.recipes)} images in {made.seconds:.1f} s, {made.evaluations_per_image:.1f} U-Net "
+        f"forward-equivalents an image, {made.network_share:.0%} of the time inside the network."
+    )
+    _write_json(
+        json_file,
+        {
+            "synthetic_count": len(made.recipes),
+            "unet_evaluations_per_image": made.evaluations_per_image,
+            "share_of_generation_in_network": made.network_share,
+            "seconds": made.seconds,
+            "settings": cfg.to_json(settings),
+        },
+    )
+
+
+@command.command()
+def debias(
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    network: Annotated[str, typer.Option(help="mlp, conv or resnet18.")] = "conv",
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the debiased arm.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 1,
+    json_file: JsonFile = None,
+) -> None:
+    """Train a classifier with and without the synthetic images, at the same budget."""
+    from debias_core.workspace import stages
+
+    _check_json(json_file)
+    if not 1 <= seeds <= 100:
+        raise UserError(f"seeds must be 1 to 100, but is {seeds}.")
+    base = cfg.DebiasConfig(seeds=tuple(range(seeds)))
+    classifier = _set(base.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size)
+    settings = replace(base, classifier=classifier)
+    project = _project(workspace, name)
+    arms = _run(stages.run_debias(project, settings, device=_device()))
+    result = stages.summary(arms)
+    _accuracy_table(result)
+    console.print(project.import_report().get("split_rule", ""), markup=False)
+    _write_json(json_file, {**result, "settings": cfg.to_json(settings)})
+
+
+@command.command()
+def report(
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    json_file: JsonFile = None,
+) -> None:
+    """Write the self-contained HTML report with maps and heat maps."""
+    from debias_core.workspace import stages
+
+    _check_json(json_file)
+    path = _run(stages.run_report(_project(workspace, name), device=_device()))
+    console.print(f"The report is in {path}", markup=False)
+    _write_json(json_file, {"report": str(path)})
+
+
+# ---- small helpers of the commands -----------------------------------------------------------
+
+
+def _project(workspace: Path, name: str) -> Any:
+    from debias_core.workspace.store import Project
+
+    return Project(workspace.expanduser(), name)
+
+
+def _device() -> Any:
+    from debias_core.pipeline import pick_device
+
+    return pick_device()
+
+
+def _set(config: T, **changes: Any) -> T:
+    """The config with those changes that were given."""
+    return replace(config, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[type-var]
+
+
+def _box(text: str | None) -> tuple[float, float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        left, top, right, bottom = (float(v) for v in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"mask must be four numbers left,top,right,bottom, as in 0.1,0.1,0.9,0.9, not '{text}'."
+        ) from None
+    return left, top, right, bottom
+
+
+def _plain(text: str) -> str:
+    """Text for a rich table, which would read [brackets] as markup."""
+    return text.replace("[", r"\[")
+
+
+def _run(stage: Stage[T]) -> T:
+    """Drain a stage behind one progress bar for each of its steps."""
+    from debias_core.pipeline import drain
+
+    columns = (
+        TextColumn("{task.description:28}"), BarColumn(bar_width=30), MofNCompleteColumn(),
+        TimeElapsedColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Bar(*columns, console=console) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(p: Progress) -> None:
+            if p.stage not in tasks:
+                tasks[p.stage] = bar.add_task(_plain(p.stage), total=p.total, note="")
+            bar.update(tasks[p.stage], completed=p.done, note=_plain(p.note))
+
+        return drain(stage, show)
+
+
+def _check_json(path: Path | None) -> None:
+    """Find out before the work, not after it, that the file can't be written."""
+    if path is None:
+        return
+    folder = path.expanduser().resolve().parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"Can't write {path}: give a file in a folder that exists.")
+
+
+def _write_json(path: Path | None, data: dict[str, Any]) -> None:
+    if path is not None:
+        text = json.dumps(data, indent=1, ensure_ascii=False)
+        path.expanduser().write_text(text + "\n", encoding="utf-8")
+        console.print(f"Every number is in {path}", markup=False)
+
+
+def _percent(value: dict[str, Any] | None) -> str:
+    if value is None:
+        return "unknown"
+    spread = f" ± {100 * value['sd']:.1f}" if len(value["per_seed"]) > 1 else ""
+    return f"{100 * value['mean']:.1f}{spread} %"
+
+
+def _accuracy_table(result: dict[str, Any]) -> None:
+    table = Table("test accuracy, last epoch", "vanilla", "debiased")
+    names = (
+        ("all", "unbiased_accuracy"), ("bias-aligned", "aligned_accuracy"),
+        ("bias-conflicting", "conflicting_accuracy"), ("worst group", "worst_group_accuracy"),
+    )  # fmt: skip
+    for label, key in names:
+        table.add_row(label, _percent(result["vanilla"][key]), _percent(result["debiased"][key]))
+    console.print(table)
+
+
+def _demo_table(result: dict[str, Any]) -> None:
+    _accuracy_table(result)
+    seconds = ", ".join(f"{k} {v:.1f}" for k, v in result["seconds"].items())
+    console.print(
+        f"{len(result['seeds'])} seeds at {result['ratio_percent']:g} % conflicting, scored on the "
+        f"{result['scored_on']} part.\n"
+        f"precision@{result['k']} {result['precision_at_k']['mean']:.2f}, average precision "
+        f"{result['average_precision']['mean']:.2f}\n"
+        f"{result['synthetic_count']} synthetic images a seed, "
+        f"{result['unet_evaluations_per_image']:.1f} U-Net forward-equivalents each\n"
+        f"seconds: {seconds}\nreport: {result['report']}",
+        markup=False,
+        highlight=False,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; 0 on success, 2 with one line on standard error for a user's mistake."""
+    run: Callable[..., Any] = typer.main.get_command(command)
+    try:
+        run(arguments, standalone_mode=False, prog_name="app.py")
+    except (UserError, typer.TyperException) as error:
+        text = error.format_message() if hasattr(error, "format_message") else str(error)
+        print("Error: " + " ".join(text.split()), file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        print("Stopped. What was finished is kept.", file=sys.stderr)
+        return 130
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"Error: {error.strerror or error}{where}.", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Debias Studio's core: audit, injection, curation and measurement, without any user interface."""

@@ -1,0 +1,113 @@
+"""The classifiers: an MLP, a small convolutional net, ResNet-18. Each is a body and a linear head."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from debias_core.records import UserError
+
+
+class Classifier(nn.Module):
+    """logits = head(body(x)): x [B, 3, H, W] in [-1, 1] → [B, classes].
+
+    `last_conv` is the layer that Grad-CAM looks at; None when the net has no feature map.
+    """
+
+    def __init__(self, body: nn.Module, width: int, classes: int, last_conv: nn.Module | None):
+        super().__init__()
+        self.body = body
+        self.head = nn.Linear(width, classes)
+        self._last_conv = [last_conv]  # in a list, so that it is not registered twice
+
+    @property
+    def last_conv(self) -> nn.Module | None:
+        """The last layer with a spatial feature map."""
+        return self._last_conv[0]
+
+    def features(self, x: Tensor) -> Tensor:
+        """Penultimate features [B, D]."""
+        return self.body(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
+def build_classifier(network: str, image_size: int, classes: int, seed: int) -> Classifier:
+    """A freshly initialised "mlp", "conv" or "resnet18"; the same weights for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if network == "mlp":
+            return _mlp(image_size, classes)
+        if network == "conv":
+            return _conv(classes)
+        assert network == "resnet18", network
+        return _resnet18(image_size, classes)
+
+
+def _mlp(image_size: int, classes: int) -> Classifier:
+    """Three hidden layers of 100, as on Colored MNIST (DiffInject 3)."""
+    widths = (3 * image_size**2, 100, 100, 100)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for a, b in itertools.pairwise(widths):
+        layers += [nn.Linear(a, b), nn.ReLU()]
+    return Classifier(nn.Sequential(*layers), 100, classes, None)
+
+
+def _conv(classes: int) -> Classifier:
+    """Three 3×3 convolutions with batch norm; the map is averaged, so that any image size fits."""
+
+    def block(a: int, b: int) -> list[nn.Module]:
+        return [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
+
+    layers = [
+        *block(3, 32), nn.MaxPool2d(2), *block(32, 64), nn.MaxPool2d(2), *block(64, 64),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ]  # fmt: skip
+    last_relu = layers[-3]
+    return Classifier(nn.Sequential(*layers), 64, classes, last_relu)
+
+
+def _resnet18(image_size: int, classes: int) -> Classifier:
+    """torchvision's ResNet-18; below 64 px with a 3×3 stem and no first pooling, as is usual there."""
+    from torchvision.models import resnet18
+
+    net = resnet18(weights=None)
+    net.fc = nn.Identity()
+    if image_size < 64:
+        net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        net.maxpool = nn.Identity()
+    return Classifier(net, 512, classes, net.layer4)
+
+
+def save_classifier(
+    net: Classifier, folder: Path, *, network: str, image_size: int, class_names: tuple[str, ...]
+) -> None:
+    """Write model.safetensors and, last, model.json with what is needed to build the net again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.json").unlink(missing_ok=True)
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()},
+        folder / "model.safetensors",
+    )
+    about = {"network": network, "image_size": image_size, "class_names": class_names}
+    (folder / "model.json").write_text(json.dumps(about, ensure_ascii=False, indent=1))
+
+
+def load_classifier(folder: Path, device: torch.device) -> Classifier:
+    """The net that `save_classifier` wrote, in evaluation mode.
+
+    Raises:
+        UserError: when the folder holds no finished model.
+    """
+    if not (folder / "model.json").is_file():
+        raise UserError(f"No trained classifier in {folder}: train it first.")
+    about = json.loads((folder / "model.json").read_text())
+    net = build_classifier(about["network"], about["image_size"], len(about["class_names"]), 0)
+    net.load_state_dict(load_file(folder / "model.safetensors"))
+    return net.to(device).eval()

@@ -1,0 +1,265 @@
+"""Settings: one frozen dataclass per stage, presets with their measured result, JSON in and out."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from debias_core.records import UserError
+
+C = TypeVar("C")
+
+NETWORKS = ("mlp", "conv", "resnet18")
+RATIOS = (0.5, 1.0, 2.0, 5.0)  # percent of bias-conflicting training images, as in the papers
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """How one classifier is trained: the network, its loss and its budget."""
+
+    network: str = "conv"
+    loss: str = "ce"  # "ce", or "gce" with q
+    q: float = 0.7  # DiffInject Eq. 1
+    epochs: int = 40
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    augment: tuple[str, ...] = ()  # any of "crop", "flip"
+
+    def __post_init__(self) -> None:
+        _require(
+            self.network in NETWORKS,
+            f"Unknown network '{self.network}'. Choose one of: {', '.join(NETWORKS)}.",
+        )
+        _require(self.loss in ("ce", "gce"), f"Unknown loss '{self.loss}'. Choose ce or gce.")
+        _require(0 < self.q <= 1, f"q must lie in (0, 1], but is {self.q}.")
+        _require(1 <= self.epochs <= 10_000, f"epochs must be 1 to 10,000, but is {self.epochs}.")
+        _require(self.batch_size >= 2, f"batch_size must be 2 or more, but is {self.batch_size}.")
+        _require(0 < self.lr < 1, f"lr must lie between 0 and 1, but is {self.lr}.")
+        unknown = set(self.augment) - {"crop", "flip"}
+        _require(not unknown, f"Unknown augmentation {sorted(unknown)}. Choose from: crop, flip.")
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """Bias classifier and ranking (DiffInject 2.1)."""
+
+    classifier: ClassifierConfig = field(
+        default_factory=lambda: ClassifierConfig(loss="gce", epochs=30)
+    )
+    top_k: int = 10
+    per_class: bool = False  # K in each class instead of K in all
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.top_k >= 1, f"top_k must be 1 or more, but is {self.top_k}.")
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The ADM-shaped U-Net: channels per level, attention by resolution."""
+
+    image_size: int = 16
+    channels: tuple[int, ...] = (32, 64, 96)
+    attention: tuple[int, ...] = (8, 4)  # feature-map sizes with self-attention
+    res_blocks: int = 2
+    head_dim: int = 32
+    groups: int = 32
+    out_channels: int = 3  # 6 for networks that also learn the variance, as ADM's and P2's
+
+    def __post_init__(self) -> None:
+        shrink = 2 ** (len(self.channels) - 1)
+        _require(
+            self.image_size % shrink == 0,
+            f"image_size {self.image_size} must be a multiple of {shrink} for {len(self.channels)} levels.",
+        )
+        bad = [c for c in self.channels if c % self.groups or c % self.head_dim]
+        _require(not bad, f"channels {bad} must be multiples of {self.groups} and {self.head_dim}.")
+
+    @property
+    def bottleneck(self) -> int:
+        """Side of the h-space grid, in cells."""
+        return self.image_size // 2 ** (len(self.channels) - 1)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Linear β; belongs to a checkpoint, since another schedule would be silently wrong."""
+
+    train_steps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Training of the diffusion model (DiffInject 2.2, B.1)."""
+
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    p2_gamma: float = 1.0
+    p2_k: float = 1.0
+    steps: int = 4000
+    batch_size: int = 64
+    lr: float = 3e-4
+    warmup: int = 100
+    ema: float = 0.999
+    flip: bool = False
+    seed: int = 0
+    checkpoint_every: int = 500
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, f"steps must be 1 or more, but is {self.steps}.")
+        _require(self.batch_size >= 1, f"batch_size must be 1 or more, but is {self.batch_size}.")
+        _require(self.checkpoint_every >= 1, "checkpoint_every must be 1 or more.")
+
+
+@dataclass(frozen=True)
+class InjectConfig:
+    """Content injection (DiffInject 2.3, B.2)."""
+
+    count: int = 260
+    gamma: float = 0.9
+    t_edit: int = 200
+    t_boost: int = 200
+    steps: int = 25
+    inversion: str = "reference"  # or "fixed_point:m" with m evaluations per step
+    contents_per_original: int = 1
+    mask: tuple[float, float, float, float] | None = None  # box left, top, right, bottom in [0, 1]
+    scale_to_50_steps: bool = True  # κ: keeps the meaning of the published γ at other step counts
+    batch_size: int = 130
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(
+            1 <= self.count <= 1_000_000, f"count must be 1 to 1,000,000, but is {self.count}."
+        )
+        _require(0 <= self.gamma <= 1, f"gamma must lie in [0, 1], but is {self.gamma}.")
+        _require(0 <= self.t_edit <= 999, f"t_edit must be 0 to 999, but is {self.t_edit}.")
+        _require(0 <= self.t_boost <= 999, f"t_boost must be 0 to 999, but is {self.t_boost}.")
+        _require(2 <= self.steps <= 1000, f"steps must be 2 to 1000, but is {self.steps}.")
+        _require(self.contents_per_original >= 1, "contents_per_original must be 1 or more.")
+        _require(self.batch_size >= 1, "batch_size must be 1 or more.")
+        if self.mask is not None:
+            left, top, right, bottom = self.mask
+            _require(
+                0 <= left < right <= 1 and 0 <= top < bottom <= 1,
+                f"mask must be a box left, top, right, bottom within [0, 1], but is {self.mask}.",
+            )
+        self.fixed_point_evaluations  # noqa: B018  raises for an unknown inversion
+
+    @property
+    def fixed_point_evaluations(self) -> int:
+        """0 for the reference inversion, m for `fixed_point:m`."""
+        if self.inversion == "reference":
+            return 0
+        kind, _, m = self.inversion.partition(":")
+        _require(
+            kind == "fixed_point" and m.isdigit() and 1 <= int(m) <= 10,
+            f"Unknown inversion '{self.inversion}'. Choose reference or fixed_point:1 to fixed_point:10.",
+        )
+        return int(m)
+
+
+@dataclass(frozen=True)
+class DebiasConfig:
+    """Retraining on original ∪ synthetic beside the vanilla arm, same budget and seeds (2.4, B.3)."""
+
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        _require(len(self.seeds) >= 1, "Give at least one seed.")
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A config as plain JSON values."""
+    return dataclasses.asdict(config)
+
+
+def from_json(cls: type[C], data: dict[str, Any]) -> C:
+    """The config that `to_json` wrote.
+
+    Raises:
+        UserError: on an unknown key, or a value of the wrong kind.
+    """
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(data) - set(hints))
+    _require(
+        not unknown,
+        f"Unknown setting {', '.join(map(repr, unknown))} for {cls.__name__}. "
+        f"It knows: {', '.join(sorted(hints))}.",
+    )
+    return cls(**{key: _value(hints[key], value, key) for key, value in data.items()})
+
+
+def _value(kind: Any, value: Any, key: str) -> Any:
+    """One JSON value as the annotated kind: dataclass, tuple, optional, or a plain scalar."""
+    if dataclasses.is_dataclass(kind):
+        _require(isinstance(value, dict), f"Setting '{key}' must be an object, but is {value!r}.")
+        return from_json(typing.cast(type, kind), value)
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        inner = next(k for k in typing.get_args(kind) if k is not type(None))
+        return None if value is None else _value(inner, value, key)
+    if origin is tuple:
+        _require(
+            isinstance(value, list | tuple), f"Setting '{key}' must be a list, but is {value!r}."
+        )
+        inner = typing.get_args(kind)[0]
+        return tuple(_value(inner, v, key) for v in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    _require(
+        isinstance(value, kind) and (kind is bool or not isinstance(value, bool)),
+        f"Setting '{key}' must be a {kind.__name__}, but is {value!r}.",
+    )
+    return value
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """The whole loop on the built-in Colored Digits."""
+
+    percent: float = 1.0  # planted share of bias-conflicting training images
+    seeds: int = 3
+    validation: bool = False  # score on 300 held-out training images instead of the test part
+    audit: AuditConfig = field(default_factory=AuditConfig)
+    inject: InjectConfig = field(default_factory=InjectConfig)
+    debias: DebiasConfig = field(default_factory=DebiasConfig)
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.seeds <= 100, f"seeds must be 1 to 100, but is {self.seeds}.")
+
+
+# Diffusion models by name; behind each, what it reached (docs/benchmarks.md has the commands).
+PRESETS: dict[str, DiffusionConfig] = {
+    "digits16": DiffusionConfig(),
+}
+
+
+def diffusion_for(image_size: int) -> DiffusionConfig:
+    """The network for a person's own images of this size: ADM's shape, as wide as a CPU can bear."""
+    _require(
+        image_size % 4 == 0 and 8 <= image_size <= 256,
+        f"A diffusion model needs images of 8 to 256 pixels, a multiple of 4, not {image_size}: "
+        "import them again with another --size.",
+    )
+    if image_size <= 16:
+        unet = PRESETS["digits16"].unet
+        return DiffusionConfig(unet=dataclasses.replace(unet, image_size=image_size))
+    # Halve until the bottleneck is 8 cells wide: coarser is too coarse for local masks.
+    levels = 1
+    while image_size // 2 ** (levels - 1) > 8 and image_size % 2**levels == 0 and levels < 6:
+        levels += 1
+    channels = (32, 64, 96, 128, 128, 128)[:levels]
+    unet = UNetConfig(image_size=image_size, channels=channels, attention=(16, 8), res_blocks=1)
+    return DiffusionConfig(unet=unet, steps=20_000 if image_size <= 32 else 50_000, batch_size=32)

@@ -1,0 +1,118 @@
+"""Content injection in h-space, InjectFusion's way, as DiffInject uses it (2.3, Eqs. 7 and 8).
+
+Notation:
+    h, c   bottleneck of the original and of the content     [B, C, h, w]
+    γ      the content's share                               one number, or [B]
+    h̃      Slerp(h, c·|h|/|c|, γ), inside the mask m         [B, C, h, w]
+    ε, ε̃   decoded from h and from h̃, with the same skips    [B, 3, H, W]
+    P, P̃   predicted x_0 of ε and of ε̃
+    κ      S_50/S_n, see `schedule.injection_scale`
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from debias_core.data.images import Pixels
+from debias_core.diffusion import schedule
+from debias_core.diffusion.sampling import ddim_step
+from debias_core.diffusion.unet import EpsilonNet
+
+PARALLEL = 0.9995  # beyond this |cos| the arc is a line, and sin θ is not to be divided by
+
+
+def slerp(h: Tensor, c: Tensor, gamma: Tensor | float, mask: Tensor | None = None) -> Tensor:
+    """h̃ [B, C, h, w]: c is rescaled to |h|, then met on the arc at γ (Eq. 8).
+
+    With a mask [h, w] or [B, 1, h, w] in [0, 1], angle and norms are those inside the mask and
+    h̃ = h + m·(slerp - h). Norms and dot are float32; (nearly) parallel inputs are interpolated
+    on the line, and zero inputs or an empty mask leave h as it is: never NaN.
+    """
+    h32, c32 = h.float(), c.float()
+    m = None if mask is None else mask.float().expand(len(h), 1, *h.shape[-2:])
+    a = h32.flatten(1) if m is None else (h32 * m).flatten(1)
+    b = c32.flatten(1) if m is None else (c32 * m).flatten(1)
+    norm_a, norm_b = a.norm(dim=1), b.norm(dim=1)
+    usable = (norm_a > 0) & (norm_b > 0)
+    cos = ((a * b).sum(1) / (norm_a * norm_b).clamp_min(1e-20)).clamp(-1, 1)
+    g = torch.as_tensor(gamma, dtype=torch.float32, device=h.device).expand(len(h))
+    straight = cos.abs() > PARALLEL
+    theta = torch.acos(cos.masked_fill(straight, 0.0))
+    weight_h = torch.where(straight, 1 - g, torch.sin((1 - g) * theta) / torch.sin(theta))
+    weight_c = torch.where(straight, g, torch.sin(g * theta) / torch.sin(theta))
+    weight_h = torch.where(usable, weight_h, torch.ones_like(g))
+    weight_c = torch.where(usable, weight_c * norm_a / norm_b.clamp_min(1e-20), torch.zeros_like(g))
+    shape = (-1, 1, 1, 1)
+    mixed = weight_h.view(shape) * h32 + weight_c.view(shape) * c32
+    return (mixed if m is None else h32 + m * (mixed - h32)).to(h.dtype)
+
+
+def mask_from_box(box: tuple[float, float, float, float], cells: int) -> Tensor:
+    """Left, top, right, bottom in fractions of the image → [cells, cells], area-averaged."""
+    fine = 64
+    picture = np.zeros((cells * fine, cells * fine), dtype=np.uint8)
+    left, top, right, bottom = (round(v * cells * fine) for v in box)
+    picture[top:bottom, left:right] = 255
+    return mask_from_picture(picture, cells)
+
+
+def mask_from_picture(picture: Pixels, cells: int) -> Tensor:
+    """A grey picture uint8 [H, W] (white: inject) → [cells, cells] in [0, 1], area-averaged."""
+    small = Image.fromarray(picture).resize((cells, cells), Image.Resampling.BOX)
+    return torch.from_numpy(np.asarray(small, dtype=np.float32) / 255)
+
+
+@torch.no_grad()
+def inject(
+    net: EpsilonNet,
+    a_bar: Tensor,
+    x_T: Tensor,
+    bank: dict[int, Tensor],
+    content: Tensor,
+    *,
+    gamma: Tensor | float,
+    t_edit: int,
+    t_boost: int,
+    steps: int,
+    z: Tensor,
+    mask: Tensor | None = None,
+    scale_to_50_steps: bool = True,
+) -> Tensor:
+    """Generate from the originals' x_T with the contents' h injected while t ≥ t_edit.
+
+    x_T [B, 3, H, W]; bank {k: [K, C, h, w]}; content [B] rows of the bank; z [B, n_boost, 3, H, W]
+    the noise of the steps with t ≤ t_boost, first to last (`boost_steps` of them).
+    Returns images [B, 3, H, W], about in [-1, 1].
+
+    Asymmetric step (Eq. 7): x_next = √ᾱ_next·P̃ + D_t(ε) + σ·z, written as
+    plain_step(x, ε) + κ·√ᾱ_next·(P̃ - P). P̃ - P = √(1-ᾱ_t)/√ᾱ_t·(ε - ε̃). One encoder pass and
+    two decoders, stacked; below t_edit one plain forward.
+    """
+    s = schedule.timestep_grid(steps, len(a_bar))
+    kappa = schedule.injection_scale(a_bar, steps, t_edit) if scale_to_50_steps else 1.0
+    x, boosted = x_T, 0
+    for k in reversed(range(steps)):
+        t = s[k]
+        a_t, a_next = float(a_bar[t]), float(a_bar[s[k - 1]]) if k else 1.0
+        displacement: Tensor | None = None
+        if t >= t_edit:
+            state = net.encode(x, t)
+            eps, eps_edited = net.decode_pair(state, slerp(state.h, bank[k][content], gamma, mask))
+            displacement = kappa * (a_next * (1 - a_t) / a_t) ** 0.5 * (eps - eps_edited)
+        else:
+            eps = net(x, t)
+        eta = 1.0 if t <= t_boost and k > 0 else 0.0
+        noise = z[:, boosted] if eta else None
+        boosted += int(eta)
+        x = ddim_step(x, eps, a_t, a_next, eta=eta, z=noise)
+        if displacement is not None:
+            x = x + displacement
+    return x
+
+
+def boost_steps(a_bar: Tensor, steps: int, t_boost: int) -> int:
+    """How many steps of the grid draw noise: those with t ≤ t_boost, but for the last (σ = 0)."""
+    return sum(t <= t_boost for t in schedule.timestep_grid(steps, len(a_bar))[1:])

@@ -1,0 +1,57 @@
+"""One DDIM step, noise that belongs to an image, and unconditional samples.
+
+Notation (DDIM; DiffInject Eq. 7):
+    P_t    (x_t - √(1-ᾱ_t)·ε)/√ᾱ_t, the predicted x_0        [B, 3, H, W], never clipped
+    σ_t    η·√((1-ᾱ_t/ᾱ_next)(1-ᾱ_next)/(1-ᾱ_t))             0 at the last step
+    D_t    √(1-ᾱ_next-σ²)·ε, the direction to x_next
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from debias_core.diffusion import schedule
+from debias_core.diffusion.unet import EpsilonNet
+
+
+def predicted_x0(x: Tensor, eps: Tensor, a_t: float) -> Tensor:
+    """P_t [B, 3, H, W]."""
+    return (x - (1 - a_t) ** 0.5 * eps) / a_t**0.5
+
+
+def sigma(a_t: float, a_next: float, eta: float) -> float:
+    """σ_t (DDIM Eq. 16); 0 in the deterministic steps of an inversion too, where ᾱ_next < ᾱ_t."""
+    if eta == 0:
+        return 0.0
+    return eta * ((1 - a_t / a_next) * (1 - a_next) / (1 - a_t)) ** 0.5
+
+
+def ddim_step(
+    x: Tensor, eps: Tensor, a_t: float, a_next: float, *, eta: float = 0.0, z: Tensor | None = None
+) -> Tensor:
+    """x_next = √ᾱ_next·P_t + √(1-ᾱ_next-σ²)·ε + σ·z; with ᾱ_next = 1 this is P_t itself."""
+    s = sigma(a_t, a_next, eta)
+    x_next = a_next**0.5 * predicted_x0(x, eps, a_t) + max(0.0, 1 - a_next - s * s) ** 0.5 * eps
+    return x_next if s == 0 or z is None else x_next + s * z
+
+
+def image_noise(seed: int, image: int, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise [*shape] that depends on (seed, image) alone: not on batch or worker."""
+    rng = np.random.default_rng([seed, image])
+    return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+
+
+@torch.no_grad()
+def sample(
+    net: EpsilonNet, a_bar: Tensor, n_images: int, *, steps: int, seed: int, device: torch.device
+) -> Tensor:
+    """`n_images` unconditional DDIM samples [N, 3, H, W] on a grid of `steps`, η = 0."""
+    s = schedule.timestep_grid(steps, len(a_bar))
+    side = net.config.image_size
+    x = torch.stack([image_noise(seed, i, (3, side, side)) for i in range(n_images)]).to(device)
+    for k in reversed(range(steps)):
+        a_next = float(a_bar[s[k - 1]]) if k else 1.0
+        x = ddim_step(x, net(x, s[k]), float(a_bar[s[k]]), a_next)
+    return x

@@ -1,0 +1,160 @@
+"""ADM's U-Net, opened at its bottleneck.
+
+Notation (Asyrp; InjectFusion; DiffInject 2.3):
+    x      noisy images                           [B, 3, H, W]
+    h      output of the middle block ("h-space") [B, C, H/2^(L-1), W/2^(L-1)]
+    skips  encoder features for the decoder       tuple of [B, C_i, H_i, W_i]
+    emb    timestep embedding                     [B or 1, D]
+    FE     cost of one plain forward; encode and decode are fractions of it
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from debias_core.config import DiffusionConfig, UNetConfig, from_json, to_json
+from debias_core.records import UserError
+
+
+class Bottleneck(NamedTuple):
+    """The network's state between encoder and decoder."""
+
+    h: Tensor
+    skips: tuple[Tensor, ...]
+    emb: Tensor
+
+
+@dataclass
+class EvaluationCount:
+    """How many images went through the encoder (with the middle block) and through the decoder."""
+
+    encoded: int = 0
+    decoded: int = 0
+
+
+class EpsilonNet(nn.Module):
+    """ε_θ(x_t, t) with `encode` and `decode` around h; counts what it evaluates."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        from diffusers import UNet2DModel
+
+        super().__init__()
+        self.config = config
+        sizes = [config.image_size // 2**i for i in range(len(config.channels))]
+        with_attention = [size in config.attention for size in sizes]
+        self.unet = UNet2DModel(
+            sample_size=config.image_size,
+            block_out_channels=config.channels,
+            layers_per_block=config.res_blocks,
+            out_channels=config.out_channels,
+            # The plain DownBlock2D and UpBlock2D ignore `downsample_type`: ADM needs these.
+            down_block_types=tuple(
+                "AttnDownBlock2D" if a else "ResnetDownsampleBlock2D" for a in with_attention
+            ),
+            up_block_types=tuple(
+                "AttnUpBlock2D" if a else "ResnetUpsampleBlock2D" for a in reversed(with_attention)
+            ),
+            downsample_type="resnet",
+            upsample_type="resnet",
+            resnet_time_scale_shift="scale_shift",
+            norm_num_groups=config.groups,
+            attn_norm_num_groups=config.groups,  # else the middle attention loses its norm
+            attention_head_dim=config.head_dim,
+        )
+        self.count = EvaluationCount()
+
+    def encode(self, x: Tensor, t: Tensor | int) -> Bottleneck:
+        """x [B, 3, H, W] at timestep t (one, or [B]) → h, skips, emb."""
+        u = self.unet
+        self.count.encoded += len(x)
+        timestep = torch.as_tensor(t, device=x.device).reshape(-1)
+        emb = u.time_embedding(u.time_proj(timestep).to(x.dtype))
+        y = u.conv_in(x)
+        skips: tuple[Tensor, ...] = (y,)
+        for block in u.down_blocks:
+            y, features = block(hidden_states=y, temb=emb)
+            skips += features
+        return Bottleneck(u.mid_block(y, emb), skips, emb)
+
+    def decode(self, state: Bottleneck) -> Tensor:
+        """h, skips, emb → ε [B, 3, H, W]."""
+        u = self.unet
+        y, skips, emb = state
+        self.count.decoded += len(y)
+        for block in u.up_blocks:
+            n = len(block.resnets)
+            y = block(y, skips[-n:], emb)
+            skips = skips[:-n]
+        # ADM's and P2's checkpoints predict a variance in three more channels; DDIM has no use for it.
+        return u.conv_out(u.conv_act(u.conv_norm_out(y)))[:, :3]
+
+    def forward(self, x: Tensor, t: Tensor | int) -> Tensor:
+        """ε_θ(x, t) [B, 3, H, W]."""
+        return self.decode(self.encode(x, t))
+
+    def decode_pair(self, state: Bottleneck, h_edited: Tensor) -> tuple[Tensor, Tensor]:
+        """ε from h and ε̃ from the edited h, as one stacked batch that shares the skips."""
+        stacked = Bottleneck(
+            torch.cat([state.h, h_edited]),
+            tuple(torch.cat([s, s]) for s in state.skips),
+            state.emb if len(state.emb) == 1 else torch.cat([state.emb, state.emb]),
+        )
+        plain, edited = self.decode(stacked).chunk(2)
+        return plain, edited
+
+
+def decoder_share(net: EpsilonNet) -> float:
+    """The decoder's part of one forward, by counted floating-point operations (the rest: encoder)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    size, count = net.config.image_size, net.count
+    net.count = EvaluationCount()
+    x = torch.zeros(1, 3, size, size, device=next(net.parameters()).device)
+    with torch.no_grad(), FlopCounterMode(display=False) as encoder:
+        state = net.encode(x, 0)
+    with torch.no_grad(), FlopCounterMode(display=False) as decoder:
+        net.decode(state)
+    net.count = count
+    e, d = encoder.get_total_flops(), decoder.get_total_flops()
+    return d / (e + d)
+
+
+def forward_equivalents(net: EpsilonNet, count: EvaluationCount | None = None) -> float:
+    """What `count` (by default all that the net has evaluated) cost, in plain forwards of one image."""
+    counted = count if count is not None else net.count
+    d = decoder_share(net)
+    return counted.encoded * (1 - d) + counted.decoded * d
+
+
+def save_model(net: EpsilonNet, config: DiffusionConfig, folder: Path, *, made_by: str) -> None:
+    """Write model.safetensors (bf16) and, last, config.json with the schedule and a line on its origin."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").unlink(missing_ok=True)
+    weights = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in net.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+    text = json.dumps({"made_by": made_by, "diffusion": to_json(config)}, indent=1)
+    (folder / "config.json").write_text(text)
+
+
+def load_model(folder: Path, device: torch.device) -> tuple[EpsilonNet, DiffusionConfig]:
+    """The model that `save_model` wrote, in float32, in evaluation mode.
+
+    Raises:
+        UserError: when the folder holds no finished model.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"No diffusion model in {folder}: run `pretrain` first.")
+    config = from_json(
+        DiffusionConfig, json.loads((folder / "config.json").read_text())["diffusion"]
+    )
+    net = EpsilonNet(config.unet)
+    weights = load_file(folder / "model.safetensors")
+    net.load_state_dict({k: v.float() for k, v in weights.items()})
+    return net.to(device).eval().requires_grad_(False), config

@@ -1,0 +1,70 @@
+"""Maps of penultimate features: PCA at once, t-SNE beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from debias_core.classifier.networks import Classifier
+from debias_core.classifier.training import penultimate
+from debias_core.data.table import ImageTable
+from debias_core.records import Projection, SyntheticSet
+
+KINDS = ("original", "top-K", "synthetic")
+MAX_ORIGINALS = 1000
+MAX_SYNTHETIC = 400
+
+
+def map_rows(
+    train: ImageTable, top_ids: NDArray[np.str_], synthetic: SyntheticSet | None, *, seed: int = 0
+) -> tuple[NDArray[np.uint8], NDArray[np.str_], NDArray[np.int64], NDArray[np.str_]]:
+    """The images of a map: all top-K, and random samples of at most 1,000 originals and 400 synthetic.
+
+    Returns pixels [N, H, W, 3], ids [N], label [N], kind [N].
+    """
+    rng = np.random.default_rng(seed)
+    top = train.positions(top_ids)
+    rest = np.setdiff1d(np.arange(len(train)), top)
+    rest = np.sort(rng.permutation(rest)[:MAX_ORIGINALS])
+    pixels = [train.pixels[rest], train.pixels[top]]
+    ids = [train.ids[rest], train.ids[top]]
+    label = [train.y[rest], train.y[top]]
+    kind = [np.full(len(rest), KINDS[0]), np.full(len(top), KINDS[1])]
+    if synthetic is not None and len(synthetic.recipes):
+        chosen = np.sort(rng.permutation(len(synthetic.recipes))[:MAX_SYNTHETIC])
+        pixels.append(synthetic.pixels[chosen])
+        ids.append(np.array([f"synthetic-{i:05d}" for i in chosen]))
+        label.append(synthetic.labels[chosen])
+        kind.append(np.full(len(chosen), KINDS[2]))
+    return (
+        np.concatenate(pixels),
+        np.concatenate(ids),
+        np.concatenate(label),
+        np.concatenate(kind),
+    )
+
+
+def project(
+    net: Classifier,
+    rows: tuple[NDArray[np.uint8], NDArray[np.str_], NDArray[np.int64], NDArray[np.str_]],
+    *,
+    device: torch.device,
+    with_tsne: bool = True,
+    seed: int = 0,
+) -> Projection:
+    """PCA and (unless switched off) t-SNE of the net's penultimate features of `map_rows`."""
+    pixels, ids, label, kind = rows
+    features = penultimate(net, pixels, device=device)
+    pca = PCA(n_components=2, random_state=seed).fit_transform(features)
+    tsne = None
+    if with_tsne and len(ids) > 3:
+        perplexity = min(30.0, (len(ids) - 1) / 3)
+        # 50 principal components keep what t-SNE looks at and make it faster (van der Maaten 2008).
+        width = min(50, *features.shape)
+        reduced = PCA(n_components=width, random_state=seed).fit_transform(features)
+        tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, max_iter=500)
+        tsne = tsne.fit_transform(reduced).astype(np.float32)
+    return Projection(ids, label, kind, pca.astype(np.float32), tsne)

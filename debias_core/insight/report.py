@@ -1,0 +1,164 @@
+"""One self-contained HTML file: what was found, made and changed. Text is escaped by the template."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from debias_core.classifier.networks import Classifier
+from debias_core.data import images
+from debias_core.data.images import Pixels
+from debias_core.data.table import ImageTable
+from debias_core.insight import figures, gradcam
+from debias_core.records import ArmResult, AuditResult, Projection, SyntheticSet
+
+TRIPTYCHS = 12
+TOP_SHOWN = 24
+
+
+def build_report(
+    *,
+    name: str,
+    table: ImageTable,
+    audit: AuditResult,
+    audit_config: dict[str, Any],
+    synthetic: SyntheticSet,
+    inject_config: dict[str, Any],
+    arms: Sequence[ArmResult],
+    debias_config: dict[str, Any],
+    maps: dict[str, Projection],
+    nets: dict[str, Classifier],
+    split_rule: str,
+    device: torch.device,
+) -> str:
+    """The report as one HTML text; plotly's script is inlined, so that it opens without network."""
+    train = table.where("train")
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    explanations, heat_note = gradcam.explain(table, audit, nets, device=device)
+    return environment.get_template("report.html.jinja").render(
+        name=name,
+        plotly=Markup(f"<script>{get_plotlyjs()}</script>"),  # plotly's own text, not a person's
+        headline=headline(arms),
+        split_rule=split_rule,
+        rows=accuracy_rows(arms),
+        seeds=sorted({a.seed for a in arms}),
+        arms=arms,
+        counts={s: int((table.split == s).sum()) for s in ("train", "valid", "test")},
+        audit=audit,
+        top=_top_cards(train, audit),
+        triptychs=_triptychs(train, synthetic),
+        synthetic=synthetic,
+        explanations=explanations,
+        data_url=data_url,
+        heat_note=heat_note,
+        figures={
+            "before_after": _html(figures.before_after(arms)),
+            "by_group": _html(figures.by_group(arms)),
+            "histogram": _html(figures.loss_histogram(audit)),
+            "maps": [
+                _html(figures.feature_map(p, table.class_names, method=m, title=f"{n}, {label}"))
+                for m, label in (("pca", "PCA"), ("tsne", "t-SNE"))
+                for n, p in maps.items()
+                if m == "pca" or p.tsne is not None
+            ],
+        },
+        configs={
+            "audit": json.dumps(audit_config, indent=1),
+            "generate": json.dumps(inject_config, indent=1),
+            "debias": json.dumps(debias_config, indent=1),
+        },
+    )
+
+
+def headline(arms: Sequence[ArmResult]) -> str:
+    """What changed, in one sentence."""
+    mean = {
+        arm: {
+            key: np.mean([getattr(a.accuracy, key) for a in arms if a.arm == arm])
+            for key in ("average", "aligned", "conflicting")
+            if all(getattr(a.accuracy, key) is not None for a in arms)
+        }
+        for arm in ("vanilla", "debiased")
+    }
+    before, after = mean["vanilla"], mean["debiased"]
+    if "conflicting" in before:
+        return (
+            f"The ordinary classifier is {before['aligned']:.0%} right on images that follow the "
+            f"pattern and {before['conflicting']:.0%} on those that break it; after retraining it is "
+            f"{after['aligned']:.0%} and {after['conflicting']:.0%}."
+        )
+    return (
+        f"Accuracy on the test part: {before['average']:.1%} before, {after['average']:.1%} after. "
+        "Without a known bias attribute, aligned and conflicting images can't be told apart."
+    )
+
+
+def accuracy_rows(arms: Sequence[ArmResult]) -> list[tuple[str, str, str]]:
+    """(metric, vanilla, debiased), as mean ± sample s.d. over seeds; "unknown" without an attribute."""
+    metrics = (
+        ("all test images", "average"),
+        ("bias-aligned", "aligned"),
+        ("bias-conflicting", "conflicting"),
+        ("worst group", "worst"),
+    )
+
+    def cell(arm: str, key: str) -> str:
+        values = [getattr(a.accuracy, key) for a in arms if a.arm == arm]
+        if not values or any(v is None for v in values):
+            return "unknown"
+        sd = f" ± {np.std(values, ddof=1):.1%}" if len(values) > 1 else ""
+        return f"{np.mean(values):.1%}{sd}"
+
+    return [(label, cell("vanilla", key), cell("debiased", key)) for label, key in metrics]
+
+
+def _html(figure: go.Figure) -> Markup:
+    # plotly escapes <, > and / inside its JSON; names are escaped in `figures` besides.
+    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, default_width="100%"))
+
+
+def data_url(pixels: Pixels, side: int = 96) -> str:
+    """uint8 [H, W, 3] as a PNG data URL, enlarged to about `side` pixels."""
+    encoded = base64.b64encode(images.png(images.enlarge(pixels, side))).decode()
+    return f"data:image/png;base64,{encoded}"
+
+
+def _top_cards(train: ImageTable, audit: AuditResult) -> list[dict[str, Any]]:
+    at = train.positions(audit.top_k.ids[:TOP_SHOWN])
+    pred = dict(zip(audit.scores.ids.tolist(), audit.scores.pred.tolist(), strict=True))
+    return [
+        {
+            "src": data_url(train.pixels[i]),
+            "id": str(train.ids[i]),
+            "loss": float(loss),
+            "given": train.class_names[int(train.y[i])],
+            "predicted": train.class_names[pred[str(train.ids[i])]],
+        }
+        for i, loss in zip(at, audit.top_k.loss, strict=False)
+    ]
+
+
+def _triptychs(train: ImageTable, synthetic: SyntheticSet) -> list[dict[str, Any]]:
+    n = len(synthetic.recipes)
+    chosen = np.linspace(0, n - 1, min(TRIPTYCHS, n)).astype(int)
+    rows = []
+    for i in chosen:
+        r = synthetic.recipes[i]
+        o, c = train.positions([r.original_id, r.content_id])
+        pictures = (train.pixels[o], train.pixels[c], synthetic.pixels[i])
+        rows.append(
+            {"src": [data_url(p, 64) for p in pictures], "label": train.class_names[r.label]}
+        )
+    return rows

@@ -1,0 +1,83 @@
+"""The audit: a classifier made to love the shortcut, and the samples that it can't explain.
+
+DiffInject 2.1: train f_B from scratch with GCE (Eq. 1), rank every training sample by
+CE(f_B(x), y), highest first, and take the top K as bias-conflicting (Eqs. 3 and 4).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from debias_core.classifier.metrics import average_precision
+from debias_core.classifier.networks import Classifier
+from debias_core.classifier.training import score, train_classifier
+from debias_core.config import AuditConfig
+from debias_core.data.table import ImageTable
+from debias_core.records import AuditResult, Scores, Stage, TopK, UserError
+
+
+def audit(
+    table: ImageTable, config: AuditConfig, *, device: torch.device
+) -> Stage[tuple[Classifier, AuditResult]]:
+    """Train f_B on the train part and rank it. The bias attribute is used for scoring only.
+
+    Raises:
+        UserError: when there is no training part.
+    """
+    train = table.where("train")
+    if len(train) < 2:
+        raise UserError(
+            "The train split has fewer than 2 images: import more, or mark some as train."
+        )
+    blind = train.without_bias()
+    net = yield from train_classifier(
+        blind.pixels,
+        blind.y,
+        len(blind.class_names),
+        config.classifier,
+        seed=config.seed,
+        device=device,
+        stage="audit",
+    )
+    scores = score(net, blind, device=device)
+    top = top_k(scores, blind.y, config.top_k, per_class=config.per_class)
+    return net, judge(train, scores, top)
+
+
+def rank(loss: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Positions by loss, highest first; equal losses keep the table's order."""
+    return np.argsort(-loss, kind="stable")
+
+
+def top_k(scores: Scores, y: NDArray[np.int64], k: int, *, per_class: bool) -> TopK:
+    """The K samples of highest loss, in all or in each class, highest first."""
+    order = rank(scores.loss)
+    if per_class:
+        order = np.concatenate([order[y[order] == c][:k] for c in np.unique(y)])
+        order = order[rank(scores.loss[order])]
+        rule = f"the {k} highest CE losses of each class"
+    else:
+        order = order[:k]
+        rule = f"the {k} highest CE losses"
+    return TopK(ids=scores.ids[order], loss=scores.loss[order], rule=rule)
+
+
+def judge(train: ImageTable, scores: Scores, top: TopK) -> AuditResult:
+    """How far the ranking can be believed: has f_B learned, and (attribute known) is it right?"""
+    accuracy = float((scores.pred == train.y).mean())
+    chance = float(np.bincount(train.y).max() / len(train))
+    warning = None
+    if accuracy < chance + 0.2 * (1 - chance):
+        warning = (
+            f"The bias classifier has not learned: {accuracy:.0%} right on its own training images, "
+            f"where always naming the largest class gives {chance:.0%}. Its ranking means nothing yet: "
+            "train it for more epochs or with a higher learning rate."
+        )
+    conflicting = train.conflicting()
+    precision = average = None
+    if conflicting is not None:
+        precision = float(conflicting[train.positions(top.ids)].mean())
+        average = average_precision(conflicting, scores.loss)
+    return AuditResult(scores, top, accuracy, precision, average, warning)

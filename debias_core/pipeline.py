@@ -1,0 +1,193 @@
+"""The story, stage by stage: audit → inject → debias → inspect. Records in, records out; no disk.
+
+Every stage is a generator that yields `Progress` and returns its result: the command line wraps it
+in a bar, a test drains it, the page streams it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from debias_core.classifier.metrics import group_accuracy
+from debias_core.classifier.networks import Classifier
+from debias_core.classifier.training import score, train_classifier
+from debias_core.config import DebiasConfig, DiffusionConfig, InjectConfig
+from debias_core.data.table import ImageTable
+from debias_core.diffusion.unet import EpsilonNet, EvaluationCount, forward_equivalents
+from debias_core.insight.projection import map_rows, project
+from debias_core.methods import diffinject
+from debias_core.methods.audit import audit
+from debias_core.records import (
+    ArmResult,
+    AuditResult,
+    Progress,
+    Projection,
+    Stage,
+    SyntheticSet,
+    T,
+)
+
+__all__ = ["ARMS", "audit", "debias", "drain", "inspect", "pick_device", "synthesise"]
+
+ARMS = ("vanilla", "debiased")
+
+
+def pick_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def drain(stage: Stage[T], on_progress: Callable[[Progress], None] | None = None) -> T:
+    """Run a stage to its end and return its result."""
+    while True:
+        try:
+            progress = next(stage)
+        except StopIteration as stop:
+            return stop.value
+        if on_progress is not None:
+            on_progress(progress)
+
+
+def synthesise(
+    net: EpsilonNet,
+    diffusion: DiffusionConfig,
+    table: ImageTable,
+    content_ids: NDArray[np.str_],
+    config: InjectConfig,
+    *,
+    device: torch.device,
+) -> Stage[SyntheticSet]:
+    """DiffInject: make `config.count` images with the content of the top-K (2.3)."""
+    train = table.where("train").without_bias()
+    pairs = diffinject.draw_pairs(train, content_ids, config)
+    net.count = EvaluationCount()
+    began, done = time.perf_counter(), 0
+    parts = []
+    with NetworkClock(net) as clock:
+        for _, batch in diffinject.generate(net, diffusion, train, pairs, config, device=device):
+            parts.append(batch)
+            done += len(batch)
+            rate = done / (time.perf_counter() - began)
+            yield Progress("generate", done, config.count, f"{rate:.1f} images/s")
+    seconds = time.perf_counter() - began
+    return SyntheticSet(
+        pixels=np.concatenate(parts),
+        recipes=diffinject.recipes(train, pairs, config),
+        evaluations_per_image=forward_equivalents(net) / config.count,
+        network_share=clock.seconds / seconds,
+        seconds=seconds,
+    )
+
+
+class NetworkClock:
+    """Adds up the wall time inside encode and decode while it is open (GPU work is waited for)."""
+
+    def __init__(self, net: EpsilonNet) -> None:
+        self.seconds = 0.0
+        self._net = net
+
+    def __enter__(self) -> NetworkClock:
+        for name in ("encode", "decode"):
+            setattr(self._net, name, self._timed(getattr(self._net, name)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in ("encode", "decode"):
+            delattr(self._net, name)  # the class's own method shows again
+
+    def _timed(self, function: Callable[..., T]) -> Callable[..., T]:
+        def run(*args: object) -> T:
+            began = time.perf_counter()
+            result = function(*args)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.seconds += time.perf_counter() - began
+            return result
+
+        return run
+
+
+def debias(
+    table: ImageTable, synthetic: SyntheticSet, config: DebiasConfig, *, device: torch.device
+) -> Stage[tuple[tuple[ArmResult, ...], dict[str, Classifier]]]:
+    """Train both arms at every seed: vanilla on the originals, debiased on original ∪ synthetic (2.4).
+
+    Same network, seed and number of optimiser steps in both arms: the vanilla arm, whose set is
+    smaller, runs more epochs. What is reported is the last epoch. Returns the results and the nets
+    of the first seed.
+    """
+    train, test = table.where("train").without_bias(), table.where("test")
+    usual = table.aligned_bias() if table.bias is not None else None
+    union = {
+        "vanilla": (train.pixels, train.y),
+        "debiased": (
+            np.concatenate([train.pixels, synthetic.pixels]),
+            np.concatenate([train.y, synthetic.labels]),
+        ),
+    }
+    size = config.classifier.batch_size
+    steps = config.classifier.epochs * -(-len(union["debiased"][1]) // size)
+    results: list[ArmResult] = []
+    nets: dict[str, Classifier] = {}
+    for seed in config.seeds:
+        for arm in ARMS:
+            pixels, y = union[arm]
+            epochs = max(1, round(steps / -(-len(y) // size)))
+            losses: list[float] = []
+            accuracies: list[float] = []
+            stage = train_classifier(
+                pixels,
+                y,
+                len(table.class_names),
+                replace(config.classifier, epochs=epochs),
+                seed=seed,
+                device=device,
+                stage=f"train {arm}, seed {seed}",
+                watch=test,
+            )
+            net = yield from _record(stage, losses, accuracies)
+            accuracy = group_accuracy(test, score(net, test, device=device).pred, usual)
+            results.append(
+                ArmResult(arm, seed, accuracy, len(y), epochs, tuple(losses), tuple(accuracies))
+            )
+            nets.setdefault(arm, net)
+    return tuple(results), nets
+
+
+def _record(
+    stage: Stage[Classifier], losses: list[float], accuracies: list[float]
+) -> Stage[Classifier]:
+    """Pass a training through, keeping its curve."""
+    while True:
+        try:
+            progress = next(stage)
+        except StopIteration as stop:
+            return stop.value
+        losses.append(progress.values["loss"])
+        accuracies.append(progress.values["accuracy"])
+        yield progress
+
+
+def inspect(
+    f_b: Classifier,
+    f_d: Classifier,
+    table: ImageTable,
+    audit_result: AuditResult,
+    synthetic: SyntheticSet | None,
+    *,
+    device: torch.device,
+    with_tsne: bool = True,
+) -> Stage[dict[str, Projection]]:
+    """Maps of the same images in the features of f_B and of f_D."""
+    rows = map_rows(table.where("train"), audit_result.top_k.ids, synthetic)
+    maps = {}
+    for done, (name, net) in enumerate((("f_B", f_b), ("f_D", f_d)), start=1):
+        maps[name] = project(net, rows, device=device, with_tsne=with_tsne)
+        yield Progress("inspect", done, 2, f"map of {name}")
+    return maps

@@ -1,0 +1,175 @@
+"""What flows between the stages: small frozen records, built from numpy and the standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+
+class UserError(ValueError):
+    """A person's mistake, told in one sentence: what was given, what is allowed, what to do."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of long work: `done` of `total` units of `stage`, with a line for the person."""
+
+    stage: str
+    done: int
+    total: int
+    note: str = ""
+    values: dict[str, float] = field(default_factory=dict)
+
+
+# A stage yields its progress and returns its result; `pipeline.drain` runs one to its end.
+Stage = Generator[Progress, None, T]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One file that was not imported, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import took in: `accepted` images, `classes` with their counts, and the refusals."""
+
+    accepted: int
+    refused: tuple[Refusal, ...]
+    classes: dict[str, int]
+    split_rule: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as the command line writes it."""
+        return {
+            "accepted": self.accepted,
+            "refused": [{"name": r.name, "reason": r.reason} for r in self.refused],
+            "classes": self.classes,
+            "split_rule": self.split_rule,
+        }
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A classifier's view of N samples: CE `loss` [N], `p_true` [N] of the given label, `pred` [N]."""
+
+    ids: NDArray[np.str_]
+    loss: NDArray[np.float32]
+    p_true: NDArray[np.float32]
+    pred: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The K samples of highest loss, highest first, and the `rule` that chose them."""
+
+    ids: NDArray[np.str_]
+    loss: NDArray[np.float32]
+    rule: str
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """A trained bias classifier's scores, its top-K, and how far the ranking can be believed.
+
+    `precision_at_k` and `average_precision` are None when the bias attribute is unknown;
+    `warning` is set when the classifier has not learned, so that its ranking means nothing.
+    """
+
+    scores: Scores
+    top_k: TopK
+    train_accuracy: float
+    precision_at_k: float | None
+    average_precision: float | None
+    warning: str | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Enough to make one synthetic image again: which pair, which settings, which seed."""
+
+    method: str
+    label: int
+    content_id: str
+    original_id: str
+    gamma: float
+    t_edit: int
+    t_boost: int
+    steps: int
+    inversion: str
+    seed: int
+    pair: int
+
+
+@dataclass(frozen=True)
+class GroupAccuracy:
+    """Accuracy over all samples and by group; groups are (class, aligned | conflicting).
+
+    `average` is over all samples (the field's "unbiased accuracy" on an unbiased test set).
+    Without a known attribute the groups are the classes, and aligned and conflicting are None.
+    """
+
+    groups: tuple[str, ...]
+    accuracy: tuple[float, ...]
+    count: tuple[int, ...]
+    average: float
+    worst: float
+    worst_group: str
+    aligned: float | None
+    conflicting: float | None
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """N synthetic images: pixels uint8 [N, H, W, 3], the recipe of each, and what they cost.
+
+    `evaluations_per_image` counts U-Net forward-equivalents, the contents' inversion included;
+    `network_share` is the part of the wall time that was spent inside the network.
+    """
+
+    pixels: NDArray[np.uint8]
+    recipes: tuple[Recipe, ...]
+    evaluations_per_image: float
+    network_share: float
+    seconds: float
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The content's label of every image [N]."""
+        return np.array([r.label for r in self.recipes], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One trained arm at one seed: accuracy on the test part after the last epoch, and its history."""
+
+    arm: str
+    seed: int
+    accuracy: GroupAccuracy
+    train_images: int
+    epochs: int
+    loss: tuple[float, ...]
+    test_accuracy: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A 2-d map of penultimate features: one row per image shown.
+
+    `kind` is original, top-K or synthetic; `pca` and `tsne` are [N, 2].
+    """
+
+    ids: NDArray[np.str_]
+    label: NDArray[np.int64]
+    kind: NDArray[np.str_]
+    pca: NDArray[np.float32]
+    tsne: NDArray[np.float32] | None

@@ -1,0 +1,71 @@
+"""Real classes at a tiny size, and pictures that are made here or ship with scikit-learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from debias_core.config import UNetConfig
+from debias_core.data.table import ImageTable
+from debias_core.diffusion.unet import EpsilonNet
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+CPU = torch.device("cpu")
+TINY_UNET = UNetConfig(
+    image_size=8, channels=(16, 32), attention=(4,), res_blocks=1, head_dim=8, groups=8
+)
+
+
+@pytest.fixture
+def device() -> torch.device:
+    return CPU
+
+
+@pytest.fixture
+def tiny_net() -> EpsilonNet:
+    """A random ε_θ whose output depends on its input (a fresh net's last layers are near zero)."""
+    torch.manual_seed(0)
+    net = EpsilonNet(TINY_UNET).eval().requires_grad_(False)
+    for p in net.parameters():
+        if p.dim() > 1:
+            torch.nn.init.normal_(p, std=0.6 / p[0].numel() ** 0.5)
+    return net
+
+
+@pytest.fixture
+def table() -> ImageTable:
+    """60 images of 8 px in 3 classes; the colour gives the class away, but for 6 images."""
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    bias = y.copy()
+    bias[:6] = (y[:6] + 1) % 3
+    colours = np.array([(200, 30, 30), (30, 200, 30), (30, 30, 200)])
+    pixels = (colours[bias][:, None, None] + rng.integers(-25, 25, (60, 8, 8, 3))).astype(np.uint8)
+    split = np.where(np.arange(60) < 48, "train", "test").astype("<U5")
+    return ImageTable(
+        ids=np.array([f"image-{i:02d}" for i in range(60)]),
+        y=y,
+        split=split,
+        class_names=("ant", "bee", "cat"),
+        pixels=pixels,
+        bias=bias,
+        bias_names=("red", "green", "blue"),
+    )
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Path:
+    """Two classes of real photographs: crops of scikit-learn's china.jpg and flower.jpg."""
+    root = tmp_path / "photos"
+    for name, picture in zip(("china", "flower"), load_sample_images().images, strict=True):
+        (root / name).mkdir(parents=True)
+        for i in range(12):
+            top, left = 30 * i, 45 * i
+            crop = picture[top : top + 64, left : left + 64]
+            Image.fromarray(crop).save(root / name / f"{i}.png")
+    return root

@@ -1,0 +1,84 @@
+import json
+
+import pytest
+
+from debias_core.config import (
+    PRESETS,
+    AuditConfig,
+    ClassifierConfig,
+    DebiasConfig,
+    DemoConfig,
+    DiffusionConfig,
+    InjectConfig,
+    diffusion_for,
+    from_json,
+    to_json,
+)
+from debias_core.records import UserError
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        AuditConfig(top_k=3, seed=7),
+        InjectConfig(mask=(0.1, 0.2, 0.9, 1.0), inversion="fixed_point:2"),
+        DebiasConfig(seeds=(1, 2), classifier=ClassifierConfig(augment=("crop", "flip"))),
+        DiffusionConfig(),
+        DemoConfig(percent=5.0),
+        *PRESETS.values(),
+    ],
+)
+def test_json_round_trip_gives_the_same_config(config):
+    assert from_json(type(config), json.loads(json.dumps(to_json(config)))) == config
+
+
+def test_an_unknown_key_is_an_error_that_names_it():
+    data = to_json(InjectConfig()) | {"gama": 0.5}
+    with pytest.raises(UserError, match="'gama'"):
+        from_json(InjectConfig, data)
+
+
+def test_an_unknown_key_deep_inside_is_an_error_too():
+    data = to_json(AuditConfig())
+    data["classifier"]["epoch"] = 3
+    with pytest.raises(UserError, match="'epoch'"):
+        from_json(AuditConfig, data)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("gamma", "0.5"), ("steps", 2.5), ("count", True), ("mask", 3)]
+)
+def test_a_value_of_the_wrong_kind_is_an_error(key, value):
+    with pytest.raises(UserError, match=key):
+        from_json(InjectConfig, to_json(InjectConfig()) | {key: value})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"gamma": 1.1},
+        {"gamma": -0.1},
+        {"t_edit": 1000},
+        {"steps": 1},
+        {"count": 0},
+        {"inversion": "fixed_point"},
+        {"inversion": "fixed_point:0"},
+        {"inversion": "exact"},
+        {"mask": (0.5, 0, 0.5, 1)},
+        {"mask": (0, 0, 1.2, 1)},
+    ],
+)
+def test_settings_out_of_range_are_refused(bad):
+    with pytest.raises(UserError):
+        InjectConfig(**bad)
+
+
+@pytest.mark.parametrize(("size", "cells"), [(16, 4), (32, 8), (64, 8), (48, 6), (256, 8)])
+def test_a_model_for_own_images_has_a_bottleneck_that_masks_can_address(size, cells):
+    assert diffusion_for(size).unet.bottleneck == cells
+
+
+@pytest.mark.parametrize("size", [6, 30, 512])
+def test_sizes_that_no_model_fits_say_what_to_do(size):
+    with pytest.raises(UserError, match="--size"):
+        diffusion_for(size)

@@ -1,0 +1,101 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from debias_core.data import images
+from debias_core.records import UserError
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def test_uint8_to_float_and_back_is_exact():
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
+    x = images.to_float(pixels)
+    assert x.shape == (1, 3, 16, 16) and x.min() == -1 and x.max() == 1
+    assert np.array_equal(images.to_uint8(x), pixels)
+
+
+def test_floats_outside_the_range_are_clipped_not_wrapped():
+    x = torch.tensor([-3.0, 3.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
+    assert images.to_uint8(x)[0].max() == 0 and images.to_uint8(x)[1].min() == 255
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("L", (20, 10), 100), (100, 100, 100)),
+        (Image.new("1", (20, 10), 1), (255, 255, 255)),
+        (Image.new("RGB", (20, 10), (10, 20, 30)), (10, 20, 30)),
+        (Image.new("RGBA", (20, 10), (10, 20, 30, 0)), (255, 255, 255)),  # over white
+        (Image.new("RGBA", (20, 10), (0, 0, 0, 128)), (127, 127, 127)),
+        (Image.new("LA", (20, 10), (50, 255)), (50, 50, 50)),
+        (Image.new("RGB", (20, 10), (200, 0, 0)).quantize(4), (200, 0, 0)),
+        (Image.fromarray(np.full((10, 20), 0x8000, dtype=np.uint16)), (127, 127, 127)),
+    ],
+)
+def test_every_mode_comes_in_as_rgb_of_the_right_colour(image, expected):
+    pixels = images.decode(encoded(image), 8)
+    assert pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8
+    assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+def test_cmyk_jpeg_comes_in_as_rgb():
+    pixels = images.decode(encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG"), 8)
+    red, green, blue = pixels.reshape(-1, 3).mean(0)
+    assert red > 200 and green < 60 and blue < 60
+
+
+def test_a_transparent_palette_is_laid_over_white():
+    image = Image.new("P", (8, 8), 0)
+    image.putpalette([0, 0, 0] * 256)
+    assert images.decode(encoded(image, transparency=0), 8).min() == 255
+
+
+def test_exif_rotation_is_applied():
+    image = Image.new("RGB", (16, 16), (255, 0, 0))
+    image.paste((0, 0, 255), (0, 0, 8, 16))  # blue on the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90° clockwise to show: left goes to the top
+    pixels = images.decode(encoded(image, "JPEG", exif=exif, quality=95), 16)
+    assert pixels[2, 8, 2] > 200 and pixels[13, 8, 0] > 200
+
+
+def test_the_centre_square_is_taken():
+    image = Image.new("RGB", (30, 10), (255, 0, 0))
+    image.paste((0, 255, 0), (10, 0, 20, 10))
+    red, green, blue = images.decode(encoded(image), 8).reshape(-1, 3).mean(0)
+    assert red < 5 and green > 250 and blue == 0
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"hello", "not an image"),
+        (EPS, "not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+        (encoded(Image.new("RGB", (64, 64)), "PNG")[:70], "broken|not an image"),
+        (encoded(Image.effect_noise((64, 64), 50), "JPEG")[:600], "broken"),
+        (encoded(Image.new("1", (12000, 12000)), "PNG"), "more than"),  # 144 megapixels
+    ],
+)
+def test_what_is_no_safe_image_is_refused_with_the_reason(data, reason):
+    with pytest.raises(UserError, match=reason):
+        images.decode(data, 8)
+
+
+def test_grid_puts_images_row_by_row():
+    sheet = images.grid(np.stack([np.full((2, 2, 3), v, np.uint8) for v in (1, 2, 3)]), 2, gap=1)
+    assert sheet.shape == (5, 5, 3)
+    assert sheet[0, 0, 0] == 1 and sheet[0, 3, 0] == 2 and sheet[3, 0, 0] == 3
+    assert sheet[4, 4, 0] == 255

@@ -1,0 +1,319 @@
+"""Injection: Slerp, the asymmetric step, DiffInject's pairs, and what they cost."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from debias_core.config import DiffusionConfig, InjectConfig, ScheduleConfig
+from debias_core.data.benchmarks import colored_digits
+from debias_core.data.images import to_float
+from debias_core.diffusion import schedule
+from debias_core.diffusion.injection import (
+    boost_steps,
+    inject,
+    mask_from_box,
+    mask_from_picture,
+    slerp,
+)
+from debias_core.diffusion.inversion import content_bank, invert
+from debias_core.diffusion.sampling import ddim_step
+from debias_core.diffusion.unet import EvaluationCount, load_model
+from debias_core.methods.diffinject import Preview, draw_pairs, generate, recipes
+from debias_core.pipeline import drain, synthesise
+from debias_core.records import UserError
+from debias_core.workspace.stages import DIGITS_MODEL
+from tests.conftest import TINY_UNET
+
+A_BAR = schedule.alpha_bar(ScheduleConfig())
+TINY = DiffusionConfig(unet=TINY_UNET)
+
+
+def norms(x):
+    return x.flatten(1).norm(dim=1)
+
+
+# ---- Slerp ----
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 0.9, 1.0])
+def test_slerp_keeps_the_original_s_norm(gamma):
+    h, c = torch.randn(5, 8, 4, 4), 3 * torch.randn(5, 8, 4, 4)
+    assert torch.allclose(norms(slerp(h, c, gamma)), norms(h), rtol=1e-4)
+
+
+def test_gamma_zero_is_the_original_and_one_the_rescaled_content():
+    h, c = torch.randn(5, 8, 4, 4), 3 * torch.randn(5, 8, 4, 4)
+    assert torch.allclose(slerp(h, c, 0.0), h, atol=1e-6)
+    expected = c * (norms(h) / norms(c)).view(-1, 1, 1, 1)
+    assert torch.allclose(slerp(h, c, 1.0), expected, atol=1e-5)
+
+
+def test_slerp_halfway_between_axes_is_the_diagonal():
+    h, c = torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1)
+    h[0, 0], c[0, 1] = 2.0, 5.0
+    assert torch.allclose(slerp(h, c, 0.5).flatten(), torch.tensor([2.0, 2.0]) / 2**0.5)
+
+
+def test_gamma_may_differ_by_image():
+    h, c = torch.randn(3, 8, 4, 4), torch.randn(3, 8, 4, 4)
+    mixed = slerp(h, c, torch.tensor([0.1, 0.5, 0.9]))
+    for i, g in enumerate((0.1, 0.5, 0.9)):
+        assert torch.allclose(mixed[i : i + 1], slerp(h[i : i + 1], c[i : i + 1], g), atol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_equal_opposite_and_zero_inputs_give_no_nan(gamma):
+    h = torch.randn(4, 8, 4, 4)
+    zero = torch.zeros_like(h)
+    assert torch.allclose(slerp(h, h, gamma), h, atol=1e-5)
+    assert torch.allclose(slerp(h, 7 * h, gamma), h, atol=1e-5)
+    assert torch.isfinite(slerp(h, -h, gamma)).all()
+    assert torch.equal(slerp(h, zero, gamma), h)
+    assert torch.equal(slerp(zero, h, gamma), zero)
+
+
+def test_an_empty_mask_is_the_identity_and_a_full_one_global():
+    h, c = torch.randn(3, 8, 4, 4), torch.randn(3, 8, 4, 4)
+    assert torch.equal(slerp(h, c, 0.9, torch.zeros(4, 4)), h)
+    assert torch.allclose(slerp(h, c, 0.9, torch.ones(4, 4)), slerp(h, c, 0.9), atol=1e-6)
+
+
+def test_a_mask_changes_only_what_is_inside_with_the_angle_of_the_inside():
+    h, c = torch.randn(3, 8, 4, 4), torch.randn(3, 8, 4, 4)
+    mask = torch.zeros(4, 4)
+    mask[1:3, 1:3] = 1
+    out = slerp(h, c, 0.7, mask)
+    outside = mask == 0
+    assert torch.equal(out[:, :, outside], h[:, :, outside])
+    inside = slerp(h[:, :, 1:3, 1:3], c[:, :, 1:3, 1:3], 0.7)
+    assert torch.allclose(out[:, :, 1:3, 1:3], inside, atol=1e-5)
+
+
+def test_masks_are_area_averaged_to_the_grid():
+    assert torch.equal(mask_from_box((0, 0, 1, 1), 4), torch.ones(4, 4))
+    half = mask_from_box((0.0, 0.0, 0.5, 0.625), 4)
+    assert torch.allclose(
+        half[:, :2], torch.tensor([1, 1, 0.5, 0]).view(4, 1).expand(4, 2), atol=5e-3
+    )
+    assert (half[:, 2:] == 0).all()
+    picture = np.zeros((30, 30), dtype=np.uint8)
+    picture[:15] = 255
+    assert torch.equal(mask_from_picture(picture, 2), torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+
+
+# ---- generation ----
+
+
+def plain(net, x, steps):
+    s = schedule.timestep_grid(steps)
+    for k in reversed(range(steps)):
+        a_next = float(A_BAR[s[k - 1]]) if k else 1.0
+        x = ddim_step(x, net(x, s[k]), float(A_BAR[s[k]]), a_next)
+    return x
+
+
+def run(net, x_T, contents, *, steps=10, t_boost=-1, **options):
+    options = {"gamma": 0.9, "t_edit": 300, **options}
+    bank = content_bank(net, A_BAR, contents, steps=steps, t_edit=options["t_edit"])
+    n = max(1, boost_steps(A_BAR, steps, t_boost))
+    z = torch.randn(len(x_T), n, *x_T.shape[1:], generator=torch.Generator().manual_seed(5))
+    content = torch.arange(len(x_T)) % len(contents)
+    return inject(net, A_BAR, x_T, bank, content, t_boost=t_boost, steps=steps, z=z, **options)
+
+
+@pytest.mark.parametrize("change", [{"gamma": 0.0}, {"mask": torch.zeros(4, 4)}, {"t_edit": 1000}])
+def test_nothing_injected_is_the_plain_reconstruction(tiny_net, change):
+    x_T, contents = torch.randn(3, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    expected = plain(tiny_net, x_T, 10)
+    assert torch.allclose(run(tiny_net, x_T, contents, **change), expected, atol=2e-3)
+    assert not torch.allclose(run(tiny_net, x_T, contents), expected, atol=0.05)
+
+
+def test_the_step_is_equation_7(tiny_net):
+    """One injected step from t = 999, against the paper's formula written out."""
+    x, contents = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    steps, s = 2, schedule.timestep_grid(2)
+    bank = content_bank(tiny_net, A_BAR, contents, steps=steps, t_edit=999)
+    state = tiny_net.encode(x, 999)
+    eps = tiny_net.decode(state)
+    edited = tiny_net.decode(state._replace(h=slerp(state.h, bank[1], 0.6)))
+    a_t, a_next = float(A_BAR[999]), float(A_BAR[s[0]])
+    p_edited = (x - (1 - a_t) ** 0.5 * edited) / a_t**0.5
+    x_next = a_next**0.5 * p_edited + (1 - a_next) ** 0.5 * eps
+    expected = ddim_step(x_next, tiny_net(x_next, 0), a_next, 1.0)
+    got = run(tiny_net, x, contents, steps=2, t_edit=999, gamma=0.6, scale_to_50_steps=False)
+    assert torch.allclose(got, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_kappa_scales_the_displacement(tiny_net):
+    x, contents = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    kappa = schedule.injection_scale(A_BAR, 25, 300)
+    assert kappa > 1.5
+    scaled = run(tiny_net, x, contents, steps=25)
+    unscaled = run(tiny_net, x, contents, steps=25, scale_to_50_steps=False)
+    base = plain(tiny_net, x, 25)
+    assert (scaled - base).norm() > 1.2 * (unscaled - base).norm()
+
+
+def test_noise_is_added_on_every_step_up_to_t_boost_but_the_last(tiny_net):
+    s = schedule.timestep_grid(10)
+    assert boost_steps(A_BAR, 10, 200) == sum(t <= 200 for t in s) - 1
+    assert boost_steps(A_BAR, 10, 0) == 0
+    x, contents = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    assert not torch.allclose(
+        run(tiny_net, x, contents, t_boost=300), run(tiny_net, x, contents), atol=0.01
+    )
+    # Where the only step with t ≤ t_boost is the last, σ is 0 and nothing changes.
+    assert torch.equal(run(tiny_net, x, contents, t_boost=0), run(tiny_net, x, contents))
+
+
+def test_every_evaluation_of_a_50_step_run_is_counted(tiny_net):
+    x, contents = torch.randn(3, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    injected = sum(t >= 300 for t in schedule.timestep_grid(50))
+    bank = content_bank(tiny_net, A_BAR, contents, steps=50, t_edit=300)
+    tiny_net.count = EvaluationCount()
+    inject(
+        tiny_net, A_BAR, x, bank, torch.tensor([0, 1, 0]), gamma=0.9, t_edit=300, t_boost=-1,
+        steps=50, z=torch.zeros(3, 1, 3, 8, 8),
+    )  # fmt: skip
+    assert tiny_net.count == EvaluationCount(encoded=3 * 50, decoded=3 * (50 + injected))
+
+
+# ---- DiffInject ----
+
+
+def tops(table):
+    return table.ids[:6]
+
+
+def make(net, table, config, device):
+    train = table.where("train")
+    pairs = draw_pairs(train, tops(table), config)
+    parts = generate(net, TINY, train, pairs, config, device=device)
+    return np.concatenate([batch for _, batch in parts])
+
+
+def test_pairs_use_every_content_equally_and_never_as_an_original(table):
+    train = table.where("train")
+    pairs = draw_pairs(train, tops(table), InjectConfig(count=32))
+    counts = np.unique(pairs.content, return_counts=True)[1]
+    assert len(counts) == 6 and counts.max() - counts.min() <= 1
+    assert not set(pairs.original) & set(pairs.content)
+    assert len(pairs.content) == len(pairs.original) == 32
+
+
+def test_contents_that_share_an_original_differ(table):
+    train = table.where("train")
+    pairs = draw_pairs(train, tops(table), InjectConfig(count=30, contents_per_original=2))
+    assert (pairs.original[::2] == pairs.original[1::2]).all()
+    assert (pairs.content[::2] != pairs.content[1::2]).all()
+
+
+def test_the_recipe_has_the_content_s_label_and_all_that_is_needed(table):
+    train, config = table.where("train"), InjectConfig(count=8, seed=3)
+    made = recipes(train, draw_pairs(train, tops(table), config), config)
+    for i, r in enumerate(made):
+        assert train.y[train.positions([r.content_id])[0]] == r.label
+        assert (r.gamma, r.t_edit, r.steps, r.seed, r.pair) == (0.9, config.t_edit, 25, 3, i)
+
+
+@pytest.mark.parametrize("r", [1, 2])
+def test_the_same_seed_gives_the_same_images_whatever_the_batch_size(tiny_net, table, device, r):
+    config = InjectConfig(count=11, steps=8, contents_per_original=r, batch_size=100)
+    one = make(tiny_net, table, config, device)
+    assert np.array_equal(one, make(tiny_net, table, config, device))
+    for batch_size in (1, 3, 4):
+        other = make(tiny_net, table, replace(config, batch_size=batch_size), device)
+        difference = np.abs(one.astype(int) - other).max()
+        print(f"batch {batch_size}: largest difference {difference} of 255")
+        # Convolutions may round differently at another batch size: one level of 255 at most.
+        assert difference <= 1
+    assert not np.array_equal(one, make(tiny_net, table, replace(config, seed=1), device))
+
+
+def test_the_first_images_do_not_depend_on_how_many_follow(tiny_net, table, device):
+    config = InjectConfig(count=12, steps=6)
+    few = make(tiny_net, table, replace(config, count=6), device)
+    many = make(tiny_net, table, config, device)
+    train = table.where("train")
+    a = draw_pairs(train, tops(table), replace(config, count=6))
+    b = draw_pairs(train, tops(table), config)
+    same = (a.original == b.original[:6]) & (a.content == b.content[:6])
+    assert np.abs(few[same].astype(int) - many[:6][same]).max(initial=0) <= 1
+
+
+def test_sharing_originals_saves_their_inversions(tiny_net, table, device):
+    train = table.where("train")
+
+    def cost(r):
+        config = InjectConfig(count=12, steps=10, contents_per_original=r)
+        made = synthesise(tiny_net, TINY, table, tops(table), config, device=device)
+        return drain(made).evaluations_per_image
+
+    assert len(train) > 12
+    assert cost(1) - cost(2) == pytest.approx(9 / 2)
+    assert cost(1) - cost(3) == pytest.approx(9 * 2 / 3)
+
+
+def test_the_preview_shows_what_the_run_would_make(tiny_net, table, device):
+    train, config = table.where("train"), InjectConfig(count=4, steps=8)
+    pairs = draw_pairs(train, tops(table), config)
+    made = np.concatenate(
+        [b for _, b in generate(tiny_net, TINY, train, pairs, config, device=device)]
+    )
+    preview = Preview(
+        tiny_net, TINY, train.pixels[pairs.original], train.pixels[pairs.content], config,
+        device=device,
+    )  # fmt: skip
+    shown = preview.render(gamma=config.gamma, t_edit=config.t_edit)
+    assert np.abs(made.astype(int) - shown).max() <= 1
+
+
+def test_wrong_inputs_say_what_to_do(tiny_net, table, device):
+    train = table.where("train")
+    with pytest.raises(UserError, match="audit"):
+        draw_pairs(train, train.ids[:0], InjectConfig())
+    with pytest.raises(UserError, match="only 2 contents"):
+        draw_pairs(train, train.ids[:2], InjectConfig(contents_per_original=3))
+    with pytest.raises(UserError, match="lower K"):
+        draw_pairs(train, train.ids, InjectConfig())
+    wide = replace(table, pixels=table.pixels.repeat(2, 1).repeat(2, 2))
+    with pytest.raises(UserError, match="--size 8"):
+        make(tiny_net, wide, InjectConfig(count=2), device)
+
+
+# ---- the model that ships ----
+
+
+def psnr(a, b):
+    return float(-10 * torch.log10(((a - b) / 2).square().mean()))
+
+
+@pytest.mark.parametrize(("steps", "m", "least"), [(25, 0, 24), (50, 0, 30), (25, 2, 33)])
+def test_the_shipped_model_brings_digits_back_from_their_noise(device, steps, m, least):
+    """Round trip of 16 unseen test digits; the stated PSNR is the least that is accepted."""
+    net, config = load_model(DIGITS_MODEL, device)
+    assert config.unet.image_size == 16
+    x = to_float(colored_digits(1.0).where("test").pixels[:16])
+    back = plain(net, invert(net, A_BAR, x, steps=steps, fixed_point=m), steps)
+    print(f"{steps} steps, m = {m}: {psnr(back, x):.1f} dB")
+    assert psnr(back, x) >= least
+
+
+def test_the_shipped_model_s_cost_with_the_content_bank(device):
+    """At most 65 forward-equivalents an image at 25 steps; 50 when an original takes two contents."""
+    net, config = load_model(DIGITS_MODEL, device)
+    table = colored_digits(1.0)
+    top = table.where("train").ids[:10]
+
+    def cost(**changes):
+        # 20 images stand for the 260 of a run: the contents' share is scaled below.
+        settings = replace(InjectConfig(count=20), **changes)
+        made = drain(synthesise(net, config, table, top, settings, device=device))
+        bank = 10 * (settings.steps - 1)
+        return made.evaluations_per_image - bank / 20 + bank / InjectConfig().count
+
+    assert cost() <= 65
+    assert cost(contents_per_original=2) <= 50

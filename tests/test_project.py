@@ -1,0 +1,278 @@
+"""Projects on disk, the command line end to end, and the report."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import app
+from debias_core.config import AuditConfig, ClassifierConfig, DebiasConfig, InjectConfig
+from debias_core.data.table import save_table
+from debias_core.insight.figures import feature_map
+from debias_core.insight.projection import map_rows
+from debias_core.pipeline import debias, drain
+from debias_core.records import Recipe, SyntheticSet, UserError
+from debias_core.workspace import stages
+from debias_core.workspace.store import Project, project_names, write_json
+
+ROOT = Path(app.__file__).parent
+MLP = ClassifierConfig(network="mlp", epochs=4, batch_size=16)
+
+
+def synthetic_of(table, n=6):
+    recipes = tuple(
+        Recipe(
+            "diffinject",
+            i % 3,
+            str(table.ids[i]),
+            str(table.ids[i + 10]),
+            0.9,
+            200,
+            200,
+            25,
+            "reference",
+            0,
+            i,
+        )
+        for i in range(n)
+    )
+    return SyntheticSet(np.asarray(table.pixels[:n]), recipes, 64.0, 0.9, 1.5)
+
+
+@pytest.fixture
+def project(table, tmp_path):
+    """A project with data, an audit and a synthetic set."""
+    p = Project(tmp_path / "ws", "p")
+    save_table(table, p.folder("data"))
+    drain(
+        stages.run_audit(
+            p, AuditConfig(classifier=ClassifierConfig(epochs=3, loss="gce"), top_k=6), device=CPU
+        )
+    )
+    p.begin("synthetic")
+    p.save_synthetic(synthetic_of(table), {"config": {}})
+    return p
+
+
+from tests.conftest import CPU  # noqa: E402
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "x" * 65, "a\0b", "con ", "é"])
+def test_names_that_could_leave_the_workspace_are_refused(tmp_path, name):
+    with pytest.raises(UserError, match="project's name"):
+        Project(tmp_path, name)
+
+
+def test_each_stage_comes_back_from_disk(project, table):
+    result = project.audit()
+    assert len(result.scores.ids) == 48 and len(result.top_k.ids) == 6
+    assert result.top_k.loss[0] == result.scores.loss.max()
+    made = project.synthetic()
+    assert made.recipes == synthetic_of(table).recipes
+    assert np.array_equal(made.pixels, table.pixels[:6])
+    assert project_names(project.root.parent) == ["p"]
+
+
+def test_a_stage_that_was_not_run_names_its_command(project):
+    with pytest.raises(UserError, match="run `debias` first"):
+        project.arms()
+
+
+def test_without_its_manifest_a_stage_is_not_done(project):
+    (project.folder("synthetic") / "manifest.json").unlink()
+    with pytest.raises(UserError, match="run `generate` first"):
+        project.synthetic()
+
+
+def test_what_was_made_from_a_replaced_stage_no_longer_counts(project):
+    drain(stages.run_debias(project, DebiasConfig(classifier=MLP), device=CPU))
+    assert project.has("debias")
+    project.begin("synthetic")
+    assert not project.has("debias") and project.has("audit")
+
+
+def test_a_second_import_never_drops_a_project_unasked(project, photo_folder):
+    again = stages.import_data(project, photo_folder, size=8, limit=None, seed=0, replace=False)
+    with pytest.raises(UserError, match="--replace"):
+        drain(again)
+    assert project.has("synthetic")
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    write_json(tmp_path / "x.json", {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "x.json", {"a": object()})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1}
+
+
+# ---- debiasing ----
+
+
+def test_both_arms_take_the_same_number_of_steps_with_the_same_seed(table):
+    made = synthetic_of(table, 40)
+    config = DebiasConfig(
+        classifier=ClassifierConfig(network="mlp", epochs=10, batch_size=8), seeds=(3,)
+    )
+    arms, nets = drain(debias(table, made, config, device=CPU))
+    vanilla, debiased = arms
+    assert (vanilla.arm, debiased.arm, vanilla.seed, debiased.seed) == ("vanilla", "debiased", 3, 3)
+    steps = [a.epochs * -(-a.train_images // 8) for a in arms]
+    assert abs(steps[0] - steps[1]) <= 6  # whole epochs: at most one epoch apart
+    assert debiased.train_images == 48 + 40
+    assert set(nets) == {"vanilla", "debiased"}
+    assert vanilla.test_accuracy[-1] == vanilla.accuracy.average
+
+
+def test_the_bias_column_changes_no_weight(table):
+    made = synthetic_of(table)
+    config = DebiasConfig(classifier=MLP)
+    _, seeing = drain(debias(table, made, config, device=CPU))
+    _, blind = drain(debias(table.without_bias(), made, config, device=CPU))
+    for arm in ("vanilla", "debiased"):
+        a, b = seeing[arm].state_dict(), blind[arm].state_dict()
+        assert all((a[k] == b[k]).all() for k in a)
+
+
+# ---- report ----
+
+
+def test_the_report_is_one_file_without_network_and_with_every_part(project):
+    drain(
+        stages.run_debias(project, DebiasConfig(classifier=ClassifierConfig(epochs=2)), device=CPU)
+    )
+    html = drain(stages.run_report(project, device=CPU)).read_text()
+    body = html[html.index("</head>") :]
+    assert 'src="http' not in html and "<link" not in html and "@import" not in html
+    for text in ("Before and after", "f_B, PCA", "f_D, t-SNE", "Where they look", "conflicting"):
+        assert text in body, text
+    assert body.count("data:image/png;base64") > 6 + 3 * 6
+    assert set(project.maps()) == {"f_B", "f_D"}
+
+
+def test_a_hostile_class_name_stays_text_in_the_report(table, tmp_path):
+    from dataclasses import replace
+
+    evil = "<img src=x onerror=alert(1)>"
+    p = Project(tmp_path, "evil")
+    save_table(
+        replace(table, class_names=(evil, "</script><script>alert(2)", "${x}{{y}}")),
+        p.folder("data"),
+    )
+    drain(stages.run_audit(p, AuditConfig(classifier=ClassifierConfig(epochs=1)), device=CPU))
+    p.begin("synthetic")
+    p.save_synthetic(synthetic_of(table), {"config": {}})
+    drain(stages.run_debias(p, DebiasConfig(classifier=ClassifierConfig(epochs=1)), device=CPU))
+    html = drain(stages.run_report(p, device=CPU)).read_text()
+    assert evil not in html and "<script>alert(2)" not in html
+    assert "&lt;img src=x" in html
+
+
+def test_a_report_without_known_bias_says_so(table, tmp_path):
+    p = Project(tmp_path, "blind")
+    save_table(table.without_bias(), p.folder("data"))
+    drain(stages.run_audit(p, AuditConfig(classifier=ClassifierConfig(epochs=1)), device=CPU))
+    p.begin("synthetic")
+    p.save_synthetic(synthetic_of(table), {"config": {}})
+    drain(stages.run_debias(p, DebiasConfig(classifier=MLP), device=CPU))
+    html = drain(stages.run_report(p, device=CPU)).read_text()
+    assert "Without a known bias attribute" in html
+    assert "Heat maps need a convolutional network" in html  # the debiased net is an MLP
+
+
+def test_the_map_tells_original_top_k_and_synthetic_apart(table):
+    from debias_core.records import Projection
+
+    train = table.where("train")
+    pixels, ids, label, kind = map_rows(train, train.ids[:6], synthetic_of(table))
+    assert len(pixels) == len(ids) == len(label) == 48 + 6
+    assert sorted(np.unique(kind)) == ["original", "synthetic", "top-K"]
+    xy = np.zeros((54, 2), dtype=np.float32)
+    figure = feature_map(
+        Projection(ids, label, kind, xy, None), table.class_names, method="pca", title="t"
+    )
+    assert {t.marker.symbol for t in figure.data} == {"circle", "star", "x"}
+    assert len({t.marker.color for t in figure.data if t.legendgroup}) == 3
+
+
+# ---- command line ----
+
+
+def cli(*arguments, expect=0):
+    run = subprocess.run(
+        [sys.executable, "app.py", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == expect, run.stderr + run.stdout
+    assert "Traceback" not in run.stderr + run.stdout
+    return run
+
+
+def test_the_loop_runs_from_the_command_line_on_a_folder_of_photographs(photo_folder, tmp_path):
+    (photo_folder / "china" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    at = ("--workspace", tmp_path / "ws", "--name", "photos")
+    out = tmp_path / "out.json"
+
+    def read():
+        return json.loads(out.read_text())
+
+    cli("import", photo_folder, *at, "--size", 16, "--json", out)
+    report = read()
+    assert report["accepted"] == 24 and report["classes"] == {"china": 12, "flower": 12}
+    assert [r["name"] for r in report["refused"]] == ["china/broken.jpg"]
+    assert "broken" in report["refused"][0]["reason"]
+    cli("audit", *at, "--epochs", 2, "--top-k", 4, "--json", out)
+    assert len(read()["top_k"]) == 4 and read()["precision_at_k"] is None
+    cli("pretrain", *at, "--steps", 3, "--batch-size", 4, "--json", out)
+    cli("generate", *at, "--count", 6, "--steps", 4, "--mask", "0.1,0.1,0.9,0.9", "--json", out)
+    assert read()["synthetic_count"] == 6
+    cli("debias", *at, "--epochs", 2, "--seeds", 2, "--json", out)
+    assert len(read()["debiased"]["unbiased_accuracy"]["per_seed"]) == 2
+    assert read()["debiased"]["conflicting_accuracy"] is None
+    cli("report", *at, "--json", out)
+    assert Path(read()["report"]).stat().st_size > 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("demo", "--ratio", "3"), "ratio must be one of"),
+        (("demo", "--network", "vgg"), "Unknown network"),
+        (("demo", "--gama", "1"), "No such option"),
+        (("import", "/no/such/folder"), "nothing at"),
+        (("audit",), "run `import` first"),
+        (("generate", "--mask", "1,2"), "mask must be"),
+        (("debias", "--seeds", "0"), "seeds must be"),
+        (("report", "--name", "../x"), "project's name"),
+        (("pretrain", "cifar"), "pretrain knows"),
+        (("audit", "--json", "/no/such/folder/x.json"), "Can't write"),
+        (("nonsense",), "nonsense"),
+        (("--host", "0.0.0.0"), "this machine only"),
+    ],
+)
+def test_a_mistake_is_one_clear_line_and_exit_code_2(
+    capsys, tmp_path, monkeypatch, arguments, words
+):
+    monkeypatch.setenv("DEBIAS_WORKSPACE", str(tmp_path))
+    assert app.main(list(arguments)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and words in error
+
+
+def test_an_interrupted_generation_keeps_the_earlier_one(project, monkeypatch):
+    before = project.synthetic().recipes
+    monkeypatch.setattr(
+        stages, "diffusion_model", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        drain(stages.run_generate(project, InjectConfig(count=4), device=CPU))
+    assert project.synthetic().recipes == before
+
+
+def test_an_image_file_as_a_workspace_is_told(tmp_path, capsys, photo_folder):
+    file = tmp_path / "x"
+    Image.new("RGB", (4, 4)).save(file, format="PNG")
+    assert app.main(["import", str(photo_folder), "--workspace", str(file)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,72 @@
+"""Header, and the tabs in the order of the story."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from debias_core.pipeline import pick_device
+from debias_core.workspace.demo import DEMO_PROJECT
+from debias_core.workspace.store import project_names
+from ui import audit_tab, augment_tab, data_tab, report_tab, show, train_tab, words
+from ui.events import guarded
+from ui.part import Part
+from ui.session import Place
+
+TABS: tuple[tuple[str, Callable[[Place, gr.Dropdown], Part]], ...] = tuple(
+    zip(
+        words.STEPS,
+        (data_tab.build, audit_tab.build, augment_tab.build, train_tab.build, report_tab.build),
+        strict=True,
+    )
+)
+
+CSS = """
+.gradio-container { max-width: 1320px !important; margin: 0 auto; }
+#title h1 { margin-bottom: 0; } #title p { margin-top: .2em; }
+#chips p { font-size: .95rem; }
+/* Captions in full, below their picture, instead of cut off above it. */
+.thumbnail-item { display: flex !important; flex-direction: column; height: auto !important; aspect-ratio: auto !important; }
+.thumbnail-item img { flex: 1 1 auto; min-height: 0; }
+.caption-label { position: static !important; max-width: none !important; width: 100%;
+  white-space: normal !important; text-align: center; border: 0 !important; box-shadow: none !important; }
+.caption-label:empty { display: none; }
+button.action { flex-grow: 0 !important; }
+.gallery-item img, .thumbnail-item img, .grid-wrap img { image-rendering: pixelated; }
+"""
+
+
+def build(place: Place) -> gr.Blocks:
+    """The whole page over one workspace."""
+    with gr.Blocks(title=words.TITLE, analytics_enabled=False) as page:
+        with gr.Row(equal_height=True):
+            gr.Markdown(f"# {words.TITLE}\n{words.TAGLINE}", elem_id="title")
+            project = gr.Dropdown(
+                project_names(place.workspace), value=DEMO_PROJECT, label=words.PROJECT,
+                interactive=True, scale=0, min_width=260, info=f"device: {pick_device().type}",
+            )  # fmt: skip
+        chips = gr.Markdown(elem_id="chips")
+        parts: list[Part] = []
+        with gr.Tabs(selected="Audit"):
+            for name, make in TABS:
+                with gr.Tab(name, id=name):
+                    parts.append(make(place, project))
+
+        def fill(project_name: str) -> list[Any]:
+            values: list[Any] = [show.chips(place.project(project_name))]
+            for part in parts:
+                values += part.refresh(project_name)
+            return values
+
+        outputs = [chips, *(output for part in parts for output in part.outputs)]
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        # A reload comes back to the state on disk; the list may have grown from the command line.
+        page.load(lambda: gr.update(choices=project_names(place.workspace)), None, project, **quiet)
+        page.load(guarded(fill), project, outputs, **quiet)
+        project.input(guarded(fill), project, outputs, **quiet)
+        for part in parts:
+            for event in part.changed:
+                event.success(guarded(fill), project, outputs, **quiet)
+    return page
