@@ -48,5 +48,5 @@ def test_validation_never_touches_the_test_part():
 
 
 def test_other_ratios_are_refused():
-    with pytest.raises(UserError, match="0.5, 1, 2, 5"):
+    with pytest.raises(UserError, match=r"0\.5, 1, 2, 5"):
         colored_digits(3.0)

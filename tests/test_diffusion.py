@@ -1,5 +1,7 @@
 """The diffusion model: schedule, U-Net, training, inversion."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -203,7 +205,7 @@ def round_trip_error(n, fixed_point):
     epsilon = gaussian_epsilon(0.5, 0.2)
     x0 = torch.linspace(-0.2, 1.2, 57, dtype=torch.float64)
     s, x = schedule.timestep_grid(n), x0
-    for i, j in zip(s, s[1:], strict=False):
+    for i, j in itertools.pairwise(s):
         x = invert_step(epsilon, x, i, j, A_BAR, fixed_point=fixed_point)
     for k in reversed(range(n)):
         a_next = float(A_BAR[s[k - 1]]) if k else 1.0
@@ -216,7 +218,7 @@ def test_each_fixed_point_evaluation_brings_the_round_trip_closer():
     errors = [round_trip_error(50, m) for m in range(4)]
     print("round-trip error at n = 50, m = 0..3:", errors)
     assert errors[0] < 0.1
-    for worse, better in zip(errors, errors[1:], strict=False):
+    for worse, better in itertools.pairwise(errors):
         assert better < worse / 2
     assert errors[3] < 1e-3
 

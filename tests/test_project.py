@@ -18,6 +18,7 @@ from debias_core.pipeline import debias, drain
 from debias_core.records import Recipe, SyntheticSet, UserError
 from debias_core.workspace import stages
 from debias_core.workspace.store import Project, project_names, write_json
+from tests.conftest import CPU
 
 ROOT = Path(app.__file__).parent
 MLP = ClassifierConfig(network="mlp", epochs=4, batch_size=16)
@@ -56,9 +57,6 @@ def project(table, tmp_path):
     p.begin("synthetic")
     p.save_synthetic(synthetic_of(table), {"config": {}})
     return p
-
-
-from tests.conftest import CPU  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "x" * 65, "a\0b", "con ", "é"])
@@ -100,6 +98,15 @@ def test_a_second_import_never_drops_a_project_unasked(project, photo_folder):
     with pytest.raises(UserError, match="--replace"):
         drain(again)
     assert project.has("synthetic")
+
+
+def test_a_failed_import_costs_nothing_even_with_replace(project, tmp_path):
+    (tmp_path / "one" / "cat").mkdir(parents=True)
+    bad = stages.import_data(project, tmp_path / "one", size=8, limit=None, seed=0, replace=True)
+    with pytest.raises(UserError):
+        drain(bad)
+    assert project.has("data") and project.has("synthetic")
+    assert [p.name for p in project.root.parent.iterdir()] == ["p"]
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):
@@ -203,7 +210,11 @@ def test_the_map_tells_original_top_k_and_synthetic_apart(table):
 
 def cli(*arguments, expect=0):
     run = subprocess.run(
-        [sys.executable, "app.py", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "app.py", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == expect, run.stderr + run.stdout
     assert "Traceback" not in run.stderr + run.stdout

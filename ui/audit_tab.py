@@ -37,16 +37,16 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         with gr.Column(scale=3, min_width=420):
             gr.Markdown(words.TOP_GALLERY)
             gallery = gr.Gallery(
-                show_label=False, columns=5, height="auto", object_fit="contain",
+                show_label=False, height="auto", object_fit="contain", elem_classes="medium",
                 allow_preview=False, buttons=[],
             )  # fmt: skip
         with gr.Column(scale=1, min_width=280):
             hint = gr.Markdown(words.DETAIL_HINT)
             detail = gr.Gallery(
-                columns=2, height=240, show_label=False, object_fit="contain", buttons=[],
+                show_label=False, height="auto", object_fit="contain", buttons=[], columns=2,
                 allow_preview=False,
             )  # fmt: skip
-    histogram = gr.Plot(label="Loss")
+    histogram = gr.Plot(show_label=False)
 
     def refresh(project_name: str) -> tuple[Any, ...]:
         mine = place.project(project_name)

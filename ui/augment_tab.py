@@ -42,14 +42,17 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             )
             cost = gr.Markdown()
             button = gr.Button(words.GENERATE, variant="primary")
-        preview = gr.Gallery(
-            label=words.PREVIEW, columns=1, height=640, object_fit="contain", scale=2,
-            min_width=400, allow_preview=False, buttons=[],
-        )  # fmt: skip
+        with gr.Column(scale=2, min_width=420):
+            gr.Markdown(words.PREVIEW)
+            preview = gr.Gallery(
+                show_label=False, height="auto", object_fit="contain", elem_classes="wide",
+                allow_preview=False, buttons=[],
+            )  # fmt: skip
     outcome = gr.Markdown()
     results = gr.Gallery(
-        label=words.RESULTS, columns=4, height=460, object_fit="contain", buttons=[]
-    )
+        show_label=False, height="auto", object_fit="contain", elem_classes="wide", visible=False,
+        allow_preview=False, buttons=[],
+    )  # fmt: skip
 
     @lru_cache(maxsize=4)
     def previewer(chosen: Pairs) -> tuple[Preview, Pixels, Pixels, Any]:
@@ -113,10 +116,11 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         chosen = draw(project_name, 0)
         cards, text = safe_render(chosen, *settings)
         if not mine.has("synthetic"):
-            return chosen, cards, text, words.NOT_GENERATED, []
+            return chosen, cards, text, words.NOT_GENERATED, gr.update(visible=False, value=None)
         made = mine.synthetic()
         line = words.generated(len(made.recipes), made.seconds, made.evaluations_per_image)
-        return chosen, cards, text, line, show.triptychs(mine.table().where("train"), made)
+        shown = show.triptychs(mine.table().where("train"), made)
+        return chosen, cards, text, f"{words.RESULTS} {line}", gr.update(visible=True, value=shown)
 
     def redraw(project_name: str, chosen: Pairs | None, *settings: float) -> tuple[Any, ...]:
         fresh = draw(project_name, chosen.draw + 1 if chosen else 0)

@@ -25,10 +25,12 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             headers=["class", "train", "valid", "test"], datatype="str", interactive=False,
             label="Classes", scale=1, min_width=320,
         )  # fmt: skip
-        gallery = gr.Gallery(
-            label="Training images, a few of each class", columns=8, height=360, scale=2,
-            object_fit="contain", min_width=420, buttons=[],
-        )  # fmt: skip
+        with gr.Column(scale=2, min_width=420):
+            gr.Markdown(words.SAMPLES)
+            gallery = gr.Gallery(
+                show_label=False, height="auto", object_fit="contain", buttons=[],
+                elem_classes="small", allow_preview=False,
+            )  # fmt: skip
     refused = gr.Dataframe(
         headers=["not imported", "reason"], datatype="str", interactive=False,
         label="Refused files", visible=False, max_height=240, wrap=True,

@@ -24,7 +24,7 @@ TABS: tuple[tuple[str, Callable[[Place, gr.Dropdown], Part]], ...] = tuple(
 )
 
 CSS = """
-.gradio-container { max-width: 1320px !important; margin: 0 auto; }
+.gradio-container { width: 100% !important; max-width: 1320px !important; margin: 0 auto; }
 #title h1 { margin-bottom: 0; } #title p { margin-top: .2em; }
 #chips p { font-size: .95rem; }
 /* Captions in full, below their picture, instead of cut off above it. */
@@ -33,7 +33,11 @@ CSS = """
 .caption-label { position: static !important; max-width: none !important; width: 100%;
   white-space: normal !important; text-align: center; border: 0 !important; box-shadow: none !important; }
 .caption-label:empty { display: none; }
-button.action { flex-grow: 0 !important; }
+.grid-wrap { min-height: 0 !important; max-height: 900px; height: auto !important; }
+/* As many pictures side by side as fit, at any width of the window. */
+.small .grid-container { grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)) !important; }
+.medium .grid-container { grid-template-columns: repeat(auto-fill, minmax(124px, 1fr)) !important; }
+.wide .grid-container { grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)) !important; }
 .gallery-item img, .thumbnail-item img, .grid-wrap img { image-rendering: pixelated; }
 """
 

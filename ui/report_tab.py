@@ -25,20 +25,20 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     gr.Markdown(words.REPORT_INTRO)
     sentence = gr.Markdown()
     with gr.Row():
-        bars = gr.Plot(label="Before and after", min_width=380)
-        groups = gr.Plot(label="By group", min_width=380)
+        bars = gr.Plot(show_label=False, min_width=380)
+        groups = gr.Plot(show_label=False, min_width=380)
     with gr.Row():
         button = gr.Button(words.REPORT_BUTTON, variant="primary")
         download = gr.Button(words.REPORT_DOWNLOAD, visible=False)
     method = gr.Radio(list(METHODS), value="t-SNE", label=words.MAP_METHOD, visible=False)
     note = gr.Markdown(words.MAP_NOTE, visible=False)
     with gr.Row():
-        map_b = gr.Plot(label="f_B, the bias classifier", visible=False, min_width=380)
-        map_d = gr.Plot(label="f_D, the debiased one", visible=False, min_width=380)
+        map_b = gr.Plot(show_label=False, visible=False, min_width=380)
+        map_d = gr.Plot(show_label=False, visible=False, min_width=380)
     heat_note = gr.Markdown()
     heat = gr.Gallery(
-        label=words.HEAT_GALLERY, columns=3, height=420, object_fit="contain", visible=False,
-        buttons=[],
+        show_label=False, height="auto", object_fit="contain", visible=False, elem_classes="wide",
+        allow_preview=False, buttons=[],
     )  # fmt: skip
 
     def drawn_maps(mine: Project, method_name: str) -> tuple[Any, Any]:
@@ -58,7 +58,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         device = pick_device()
         nets = {"f_B": mine.net("f_B", device), "f_D": mine.net("debiased", device)}
         explanations, which = gradcam.explain(mine.table(), mine.audit(), nets, device=device)
-        return show.heat_cards(explanations), which
+        return show.heat_cards(explanations), f"{words.HEAT_GALLERY} {which}"
 
     def refresh(project_name: str) -> tuple[Any, ...]:
         mine = place.project(project_name)

@@ -36,14 +36,14 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     button = gr.Button(words.TRAIN_BUTTON, variant="primary")
     status = gr.Markdown()
     with gr.Row():
-        accuracy = gr.Plot(label=words.CURVE_TITLE, min_width=380)
-        loss = gr.Plot(label="training loss", min_width=380)
+        accuracy = gr.Plot(show_label=False, visible=False, min_width=380)
+        loss = gr.Plot(show_label=False, visible=False, min_width=380)
     with gr.Row():
         table = gr.Dataframe(
             headers=["test accuracy, last epoch", "vanilla", "debiased"], datatype="str",
-            interactive=False, label="Before and after", min_width=380,
+            interactive=False, label="Before and after", min_width=380, visible=False,
         )  # fmt: skip
-        bars = gr.Plot(label="Before and after", min_width=380)
+        bars = gr.Plot(show_label=False, visible=False, min_width=380)
 
     def drawn(
         accuracies: dict[str, list[float]], losses: dict[str, list[float]]

@@ -34,6 +34,8 @@ IMPORT_BUTTON = "Import"
 NOTHING_TO_IMPORT = "Name a folder, a zip or a CSV, or upload a zip."
 TWO_SOURCES = "Give either a path or an upload, not both."
 
+SAMPLES = "**Training images**, a few of each class"
+
 # Audit
 AUDIT_INTRO = (
     "A classifier is trained to lean on the easiest cue. The images on which it fails are those that "
@@ -61,10 +63,10 @@ T_EDIT_INFO = "Lower injects longer: finer content, and more of its artefacts."
 COUNT = "How many images"
 SHARED = "Contents that share one original"
 SHARED_INFO = "2 saves a quarter of the work."
-PREVIEW = "original | content | result"
+PREVIEW = "**Preview**: original | content | result"
 OTHER_PAIRS = "Other pairs"
 GENERATE = "Generate"
-RESULTS = "Generated: original | content | result"
+RESULTS = "**Generated**: original | content | result, evenly spaced over the run."
 NOT_GENERATED = "Nothing generated yet."
 
 # Train
@@ -84,7 +86,10 @@ REPORT_BUTTON = "Draw the maps and write the report"
 REPORT_DOWNLOAD = "Download the report (one HTML file)"
 NOT_REPORTED = "Train both classifiers first; then the maps and heat maps can be drawn."
 MAP_METHOD = "Map"
-HEAT_GALLERY = "image | bias classifier f_B | debiased f_D"
+HEAT_GALLERY = (
+    "**Heat maps**: image | bias classifier f_B | debiased f_D, each for the class that it names. Red is "
+    "where it looks."
+)
 MAP_NOTE = (
     "Colour: label. Dot: original, star: top-K, cross: synthetic. "
     "Distances between far islands of a t-SNE mean little."

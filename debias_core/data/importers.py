@@ -84,7 +84,11 @@ def import_images(
         elif source.suffix.lower() == ".csv":
             entries = _from_csv(source, refused)
         elif zipfile.is_zipfile(source):
-            entries = _from_zip(stack.enter_context(zipfile.ZipFile(source)), refused)
+            try:
+                archive = stack.enter_context(zipfile.ZipFile(source))
+            except (zipfile.BadZipFile, OSError) as error:
+                raise UserError(f"{source.name} is a broken zip ({error}): make it anew.") from None
+            entries = _from_zip(archive, refused)
         else:
             raise UserError(
                 f"{source.name} is neither a folder, nor a .zip, nor a .csv file. "

@@ -78,7 +78,9 @@ def feature_map(
     figure.update_xaxes(showticklabels=False, zeroline=False)
     figure.update_yaxes(showticklabels=False, zeroline=False)
     figure = _plain(figure, title, 460)
-    return figure.update_layout(margin={"l": 10, "r": 10, "t": 45, "b": 10})
+    return figure.update_layout(
+        margin={"l": 10, "r": 10, "t": 45, "b": 10}, legend={"itemsizing": "constant"}
+    )
 
 
 def loss_histogram(audit: AuditResult) -> go.Figure:

@@ -6,6 +6,7 @@ The command line and the page both call these, so that they can't drift apart.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from debias_core.records import (
     SyntheticSet,
     UserError,
 )
-from debias_core.workspace.store import Project
+from debias_core.workspace.store import Project, write_json
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 DIGITS_MODEL = ASSETS / "digits16"
@@ -48,11 +49,18 @@ def import_data(
 ) -> Stage[ImportReport]:
     """Import a folder, zip or CSV into a new project (or, with `replace`, anew into an old one)."""
     _claim(project, replace=replace)
-    table, report = yield from import_images(
-        source, project.folder("data"), size=size, limit=limit, seed=seed
-    )
-    del table
-    project.save_import(report)
+    # Beside the project, and swapped in when it is whole: a failed import costs nothing.
+    fresh = project.root.with_name(f".{project.name}.importing")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        _, report = yield from import_images(
+            source, fresh / "data", size=size, limit=limit, seed=seed
+        )
+        write_json(fresh / "data" / "import.json", report.to_json())
+        project.replace_all()
+        fresh.rename(project.root)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
     return report
 
 
@@ -61,6 +69,7 @@ def import_digits(
 ) -> ImportReport:
     """Put the built-in Colored Digits into a project."""
     _claim(project, replace=replace)
+    project.replace_all()
     table = colored_digits(percent, seed, validation=validation)
     save_table(table, project.folder("data"))
     part = "300 held-out training images" if validation else "497 images"
@@ -70,7 +79,7 @@ def import_digits(
         classes={name: int((table.y == c).sum()) for c, name in enumerate(table.class_names)},
         split_rule=f"The test part is unbiased: {part}, colours uniform over all digits.",
     )
-    project.save_import(report)
+    write_json(project.folder("data") / "import.json", report.to_json())
     return report
 
 
@@ -80,8 +89,6 @@ def _claim(project: Project, *, replace: bool) -> None:
             f"Project '{project.name}' exists already: choose another --name, or add --replace to "
             "drop it and everything made in it."
         )
-    if replace:
-        project.replace_all()
 
 
 def run_audit(project: Project, config: AuditConfig, *, device: torch.device) -> Stage[AuditResult]:

@@ -31,7 +31,6 @@ from debias_core.data.table import ImageTable, load_table
 from debias_core.records import (
     ArmResult,
     AuditResult,
-    ImportReport,
     Projection,
     Recipe,
     Scores,
@@ -114,12 +113,8 @@ class Project:
             raise UserError(f"Project '{self.name}' has no data yet: run `import` first.")
         return load_table(self.folder("data"))
 
-    def save_import(self, report: ImportReport) -> None:
-        """Keep the import's report beside the data."""
-        write_json(self.folder("data") / "import.json", report.to_json())
-
     def import_report(self) -> dict[str, Any]:
-        """The import's report as `save_import` wrote it."""
+        """The import's report, as JSON values."""
         path = self.folder("data") / "import.json"
         return json.loads(path.read_text()) if path.is_file() else {}
 
