@@ -262,4 +262,4 @@ def diffusion_for(image_size: int) -> DiffusionConfig:
         levels += 1
     channels = (32, 64, 96, 128, 128, 128)[:levels]
     unet = UNetConfig(image_size=image_size, channels=channels, attention=(16, 8), res_blocks=1)
-    return DiffusionConfig(unet=unet, steps=20_000 if image_size <= 32 else 50_000, batch_size=32)
+    return DiffusionConfig(unet=unet, steps=5_000 if image_size <= 32 else 20_000, batch_size=32)

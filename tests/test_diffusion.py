@@ -1,6 +1,7 @@
 """The diffusion model: schedule, U-Net, training, inversion."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -148,8 +149,6 @@ def test_a_resumed_training_ends_where_the_uninterrupted_one_does(tmp_path, devi
 
 
 def test_a_finished_training_can_be_prolonged_but_not_changed(tmp_path, device):
-    from dataclasses import replace
-
     run(SHORT, device, tmp_path / "ck")
     longer = replace(SHORT, steps=20)
     prolonged, whole = run(longer, device, tmp_path / "ck"), run(longer, device)
@@ -157,6 +156,17 @@ def test_a_finished_training_can_be_prolonged_but_not_changed(tmp_path, device):
     assert all(torch.equal(a, b) for a, b in pairs)
     with pytest.raises(UserError, match="another lr"):
         run(replace(SHORT, lr=1e-4), device, tmp_path / "ck")
+
+
+@pytest.mark.parametrize("left", [".new", ".old"])
+def test_a_kill_in_the_middle_of_saving_leaves_a_checkpoint(tmp_path, device, left):
+    run(SHORT, device, tmp_path / "ck")
+    (tmp_path / "ck").rename(tmp_path / f"ck{left}")
+    longer = replace(SHORT, steps=14)
+    resumed, whole = run(longer, device, tmp_path / "ck"), run(longer, device)
+    pairs = zip(resumed.parameters(), whole.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not (tmp_path / f"ck{left}").exists()
 
 
 def test_image_batches_flip_about_half():
@@ -202,8 +212,9 @@ def gaussian_epsilon(mean, std):
 
 
 def round_trip_error(n, fixed_point):
-    epsilon = gaussian_epsilon(0.5, 0.2)
-    x0 = torch.linspace(-0.2, 1.2, 57, dtype=torch.float64)
+    """Root mean square error of invert-then-generate on data N(0, 0.5²) with its exact score."""
+    epsilon = gaussian_epsilon(0.0, 0.5)
+    x0 = 0.5 * torch.randn(4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     s, x = schedule.timestep_grid(n), x0
     for i, j in itertools.pairwise(s):
         x = invert_step(epsilon, x, i, j, A_BAR, fixed_point=fixed_point)
@@ -214,13 +225,14 @@ def round_trip_error(n, fixed_point):
 
 
 def test_each_fixed_point_evaluation_brings_the_round_trip_closer():
-    """With an exact score: the reference drifts, and every evaluation at the target gains tenfold."""
     errors = [round_trip_error(50, m) for m in range(4)]
     print("round-trip error at n = 50, m = 0..3:", errors)
-    assert errors[0] < 0.1
-    for worse, better in itertools.pairwise(errors):
-        assert better < worse / 2
-    assert errors[3] < 1e-3
+    for error, bound in zip(errors, (0.07, 0.035, 4e-3, 6e-4), strict=True):
+        assert error < bound
+    assert errors[0] > 1.5 * errors[1] > 15 * errors[2] > 75 * errors[3]
+    assert (
+        round_trip_error(200, 0) < errors[0] / 3
+    )  # the reference's drift is the grid's coarseness
 
 
 def test_inversion_takes_49_evaluations_on_50_steps(tiny_net):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,11 @@ def train_diffusion(
     a_bar = schedule.alpha_bar(config.schedule).to(device)
     weight = schedule.p2_weight(a_bar, gamma=config.p2_gamma, k=config.p2_k).float()
     first = 0
-    if checkpoint is not None and (checkpoint / "state.json").is_file():
+    if checkpoint is not None and _whole(checkpoint):
         first = _restore(checkpoint, config, net, ema, optimizer)
 
-    began, recent = time.perf_counter(), []
+    began = time.perf_counter()
+    recent: deque[float] = deque(maxlen=100)
     for step in range(first, config.steps):
         rng = np.random.default_rng([config.seed, step])
         x0 = batch(rng, config.batch_size).to(device)
@@ -96,15 +98,11 @@ def train_diffusion(
         if checkpoint is not None and (done % config.checkpoint_every == 0 or done == config.steps):
             _save(checkpoint, config, net, ema, optimizer, done)
         if done % 10 == 0 or done == config.steps:
-            mean = float(np.mean(recent[-100:]))
+            mean = float(np.mean(recent))
             rate = (done - first) / (time.perf_counter() - began)
-            yield Progress(
-                "pretrain",
-                done,
-                config.steps,
-                f"loss {mean:.4f}, {rate:.1f} steps/s",
-                {"loss": mean},
-            )
+            left = (config.steps - done) / rate / 60
+            note = f"loss {mean:.4f}, {rate:.1f} steps/s, {left:.0f} min left"
+            yield Progress("pretrain", done, config.steps, note, {"loss": mean})
     averaged = EpsilonNet(config.unet).to(device)
     averaged.load_state_dict(ema.module.state_dict())
     return averaged.eval().requires_grad_(False)
@@ -150,6 +148,18 @@ def _save(
         folder.rename(old)
     fresh.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _whole(folder: Path) -> bool:
+    """Whether there is a checkpoint; mends a swap that a kill has interrupted (state.json is last)."""
+    for name in (folder.name, folder.name + ".new", folder.name + ".old"):
+        candidate = folder.with_name(name)
+        if (candidate / "state.json").is_file():
+            if candidate != folder:
+                shutil.rmtree(folder, ignore_errors=True)
+                candidate.rename(folder)
+            return True
+    return False
 
 
 def _restore(
