@@ -222,7 +222,8 @@ def cli(*arguments, expect=0):
 
 
 def test_the_loop_runs_from_the_command_line_on_a_folder_of_photographs(photo_folder, tmp_path):
-    (photo_folder / "china" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    half = (photo_folder / "china" / "0.png").read_bytes()[:900]
+    (photo_folder / "china" / "broken.png").write_bytes(half)
     at = ("--workspace", tmp_path / "ws", "--name", "photos")
     out = tmp_path / "out.json"
 
@@ -232,7 +233,7 @@ def test_the_loop_runs_from_the_command_line_on_a_folder_of_photographs(photo_fo
     cli("import", photo_folder, *at, "--size", 16, "--json", out)
     report = read()
     assert report["accepted"] == 24 and report["classes"] == {"china": 12, "flower": 12}
-    assert [r["name"] for r in report["refused"]] == ["china/broken.jpg"]
+    assert [r["name"] for r in report["refused"]] == ["china/broken.png"]
     assert "broken" in report["refused"][0]["reason"]
     cli("audit", *at, "--epochs", 2, "--top-k", 4, "--json", out)
     assert len(read()["top_k"]) == 4 and read()["precision_at_k"] is None
