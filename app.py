@@ -303,10 +303,10 @@ def debias(
     _check_json(json_file)
     if not 1 <= seeds <= 100:
         raise UserError(f"seeds must be 1 to 100, but is {seeds}.")
-    base = cfg.DebiasConfig(seeds=tuple(range(seeds)))
-    classifier = _set(base.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size)
-    settings = replace(base, classifier=classifier)
     project = _project(workspace, name)
+    base = stages.debias_settings(project.table())
+    classifier = _set(base.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size)
+    settings = replace(base, classifier=classifier, seeds=tuple(range(seeds)))
     arms = _run(stages.run_debias(project, settings, device=_device()))
     result = stages.summary(arms)
     _accuracy_table(result)

@@ -28,7 +28,7 @@ class ClassifierConfig:
     network: str = "conv"
     loss: str = "ce"  # "ce", or "gce" with q
     q: float = 0.7  # DiffInject Eq. 1
-    epochs: int = 40
+    epochs: int = 30
     batch_size: int = 64
     lr: float = 1e-3
     weight_decay: float = 0.0
@@ -52,9 +52,7 @@ class ClassifierConfig:
 class AuditConfig:
     """Bias classifier and ranking (DiffInject 2.1)."""
 
-    classifier: ClassifierConfig = field(
-        default_factory=lambda: ClassifierConfig(loss="gce", epochs=30)
-    )
+    classifier: ClassifierConfig = field(default_factory=lambda: ClassifierConfig(loss="gce"))
     top_k: int = 10
     per_class: bool = False  # K in each class instead of K in all
     seed: int = 0
@@ -234,7 +232,10 @@ class DemoConfig:
     validation: bool = False  # score on 300 held-out training images instead of the test part
     audit: AuditConfig = field(default_factory=AuditConfig)
     inject: InjectConfig = field(default_factory=InjectConfig)
-    debias: DebiasConfig = field(default_factory=DebiasConfig)
+    # lr 3e-3 instead of the paper's 1e-3: 0.68 against 0.62 on validation data, for both arms.
+    debias: DebiasConfig = field(
+        default_factory=lambda: DebiasConfig(classifier=ClassifierConfig(lr=3e-3))
+    )
 
     def __post_init__(self) -> None:
         _require(1 <= self.seeds <= 100, f"seeds must be 1 to 100, but is {self.seeds}.")

@@ -69,6 +69,7 @@ def synthesise(
     net.count = EvaluationCount()
     began, done = time.perf_counter(), 0
     parts = []
+    yield Progress("generate", 0, config.count, "inverting the contents")
     with NetworkClock(net) as clock:
         for _, batch in diffinject.generate(net, diffusion, train, pairs, config, device=device):
             parts.append(batch)

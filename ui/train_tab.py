@@ -74,11 +74,13 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     def run(
         project_name: str, network: str, epochs: float, seeds: float
     ) -> Generator[Any, None, None]:
-        classifier = replace(base.classifier, network=network, epochs=int(epochs))
-        config = replace(base, classifier=classifier, seeds=tuple(range(int(seeds))))
+        mine = place.project(project_name)
+        settings = stages.debias_settings(mine.table())
+        classifier = replace(settings.classifier, network=network, epochs=int(epochs))
+        config = replace(settings, classifier=classifier, seeds=tuple(range(int(seeds))))
         accuracies: dict[str, list[float]] = {}
         losses: dict[str, list[float]] = {}
-        stage = stages.run_debias(place.project(project_name), config, device=pick_device())
+        stage = stages.run_debias(mine, config, device=pick_device())
         for p in stage:
             name = p.stage.removeprefix("train ")
             accuracies.setdefault(name, []).append(p.values["accuracy"])

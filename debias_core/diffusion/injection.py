@@ -19,7 +19,7 @@ from torch import Tensor
 from debias_core.data.images import Pixels
 from debias_core.diffusion import schedule
 from debias_core.diffusion.sampling import ddim_step
-from debias_core.diffusion.unet import EpsilonNet
+from debias_core.diffusion.unet import Bottleneck, EpsilonNet
 
 PARALLEL = 0.9995  # beyond this |cos| the arc is a line, and sin θ is not to be divided by
 
@@ -73,6 +73,7 @@ def inject(
     bank: dict[int, Tensor],
     content: Tensor,
     *,
+    original: Tensor | None = None,
     gamma: Tensor | float,
     t_edit: int,
     t_boost: int,
@@ -83,24 +84,35 @@ def inject(
 ) -> Tensor:
     """Generate from the originals' x_T with the contents' h injected while t ≥ t_edit.
 
-    x_T [B, 3, H, W]; bank {k: [K, C, h, w]}; content [B] rows of the bank; z [B, n_boost, 3, H, W]
-    the noise of the steps with t ≤ t_boost, first to last (`boost_steps` of them).
+    x_T [O, 3, H, W] of the originals; `original` [B] rows of x_T (by default each once, B = O);
+    bank {k: [K, C, h, w]}; content [B] rows of the bank; z [B, n_boost, 3, H, W] the noise of the
+    steps with t ≤ t_boost, first to last (`boost_steps` of them).
     Returns images [B, 3, H, W], about in [-1, 1].
 
     Asymmetric step (Eq. 7): x_next = √ᾱ_next·P̃ + D_t(ε) + σ·z, written as
     plain_step(x, ε) + κ·√ᾱ_next·(P̃ - P). P̃ - P = √(1-ᾱ_t)/√ᾱ_t·(ε - ε̃). One encoder pass and
-    two decoders, stacked; below t_edit one plain forward.
+    two decoders, stacked; below t_edit one plain forward. In the first step images of one original
+    still have the same x, so that its encoder and plain decoder run once for all of them.
     """
     s = schedule.timestep_grid(steps, len(a_bar))
     kappa = schedule.injection_scale(a_bar, steps, t_edit) if scale_to_50_steps else 1.0
-    x, boosted = x_T, 0
+    rows = torch.arange(len(x_T), device=x_T.device) if original is None else original
+    x, boosted = x_T[rows], 0
     for k in reversed(range(steps)):
         t = s[k]
         a_t, a_next = float(a_bar[t]), float(a_bar[s[k - 1]]) if k else 1.0
         displacement: Tensor | None = None
         if t >= t_edit:
-            state = net.encode(x, t)
-            eps, eps_edited = net.decode_pair(state, slerp(state.h, bank[k][content], gamma, mask))
+            if k == steps - 1 and len(x_T) < len(x):
+                once = net.encode(x_T, t)
+                eps = net.decode(once)[rows]
+                state = Bottleneck(once.h[rows], tuple(f[rows] for f in once.skips), once.emb)
+                edited = slerp(state.h, bank[k][content], gamma, mask)
+                eps_edited = net.decode(state._replace(h=edited))
+            else:
+                state = net.encode(x, t)
+                edited = slerp(state.h, bank[k][content], gamma, mask)
+                eps, eps_edited = net.decode_pair(state, edited)
             displacement = kappa * (a_next * (1 - a_t) / a_t) ** 0.5 * (eps - eps_edited)
         else:
             eps = net(x, t)

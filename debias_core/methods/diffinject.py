@@ -134,7 +134,7 @@ def generate(
             to_float(train.pixels[pairs.original[firsts]]).to(device),
             steps=config.steps,
             fixed_point=m,
-        ).repeat_interleave(r, dim=0)[: len(rows)]
+        )
         z = torch.stack([image_noise(config.seed, int(i), (boosted, 3, side, side)) for i in rows])
         x = inject(
             net,
@@ -142,6 +142,7 @@ def generate(
             x_T,
             bank,
             torch.as_tensor(content_row[rows], device=device),
+            original=torch.as_tensor((rows - start) // r, device=device),
             gamma=config.gamma,
             t_edit=config.t_edit,
             t_boost=config.t_boost,

@@ -20,6 +20,7 @@ from debias_core.classifier.training import score
 from debias_core.config import (
     AuditConfig,
     DebiasConfig,
+    DemoConfig,
     DiffusionConfig,
     InjectConfig,
     to_json,
@@ -180,6 +181,11 @@ def run_generate(
     project.begin("synthetic")
     project.save_synthetic(synthetic, {"config": to_json(config)})
     return synthetic
+
+
+def debias_settings(table: ImageTable) -> DebiasConfig:
+    """The settings to begin with: the demo's for Colored Digits, else the general ones."""
+    return DemoConfig().debias if is_colored_digits(table) else DebiasConfig()
 
 
 def run_debias(
