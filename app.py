@@ -25,7 +25,12 @@ command = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_he
 console = Console()
 
 Workspace = Annotated[
-    Path, typer.Option(help="Folder that holds the projects.", envvar="DEBIAS_WORKSPACE")
+    Path,
+    typer.Option(
+        help="Folder that holds the projects.",
+        envvar="DEBIAS_WORKSPACE",
+        callback=lambda path: path.expanduser(),
+    ),
 ]
 Name = Annotated[str, typer.Option(help="The project's name.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write every number to this file.")]
@@ -57,9 +62,7 @@ def serve(
     missing = [path for path in roots if not path.is_dir()]
     if missing:
         raise UserError(f"--root {missing[0]} is not a folder.")
-    run_server(
-        workspace.expanduser().resolve(), host=host, port=port, roots=roots, open_browser=browser
-    )
+    run_server(workspace.resolve(), host=host, port=port, roots=roots, open_browser=browser)
 
 
 @command.command()
@@ -79,6 +82,8 @@ def demo(
     contents_per_original: Annotated[int | None, typer.Option(help="Share inversions.")] = None,
     audit_epochs: Annotated[int | None, typer.Option(help="Epochs of the bias classifier.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the retraining.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of the retraining.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step of the retraining.")] = None,
     validation: Annotated[
         bool, typer.Option(help="Score on held-out training images; the test part stays unseen.")
     ] = False,
@@ -89,22 +94,26 @@ def demo(
 
     _check_json(json_file)
     base = cfg.DemoConfig()
+    bias_net = _set(base.audit.classifier, network=network, epochs=audit_epochs)
+    final_net = _set(
+        base.debias.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
+    )
     settings = replace(
         base,
         percent=ratio,
         seeds=seeds,
         validation=validation,
-        audit=_set(
-            replace(base.audit, classifier=_set(base.audit.classifier, network=network,
-                                                epochs=audit_epochs)),
-            top_k=top_k,
-            per_class=per_class,
+        audit=_set(replace(base.audit, classifier=bias_net), top_k=top_k, per_class=per_class),
+        inject=_set(
+            base.inject,
+            gamma=gamma,
+            t_edit=t_edit,
+            steps=steps,
+            count=count,
+            contents_per_original=contents_per_original,
         ),
-        inject=_set(base.inject, gamma=gamma, t_edit=t_edit, steps=steps, count=count,
-                    contents_per_original=contents_per_original),
-        debias=replace(base.debias, classifier=_set(base.debias.classifier, network=network,
-                                                    epochs=epochs)),
-    )  # fmt: skip
+        debias=replace(base.debias, classifier=final_net),
+    )
     result = _run(run_demo(workspace, settings, device=_device()))
     _demo_table(result)
     _write_json(json_file, result)
@@ -335,7 +344,7 @@ def report(
 def _project(workspace: Path, name: str) -> Any:
     from debias_core.workspace.store import Project
 
-    return Project(workspace.expanduser(), name)
+    return Project(workspace, name)
 
 
 def _device() -> Any:

@@ -126,7 +126,11 @@ def accuracy_rows(arms: Sequence[ArmResult]) -> list[tuple[str, str, str]]:
 
 def _html(figure: go.Figure) -> Markup:
     # plotly escapes <, > and / inside its JSON; names are escaped in `figures` besides.
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, default_width="100%"))
+    options = {"responsive": True, "displaylogo": False}
+    text = figure.to_html(
+        full_html=False, include_plotlyjs=False, default_width="100%", config=options
+    )
+    return Markup(text)
 
 
 def data_url(pixels: Pixels, side: int = 96) -> str:
