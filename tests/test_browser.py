@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from PIL import Image
+from sklearn.datasets import load_sample_images
 
 pytest.importorskip("playwright", reason="needs playwright (pip install -r tests/requirements.txt)")
 from playwright.sync_api import Page, expect, sync_playwright
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
+def url(tmp_path_factory, incoming):
     """A server of its own over a fresh workspace with the audited demo."""
     from ui.server import create_app, prepare_demo
     from ui.session import Place
@@ -36,7 +38,7 @@ def url(tmp_path_factory):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    app = create_app(Place(workspace, (workspace,)))
+    app = create_app(Place(workspace, (incoming,)))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -45,6 +47,20 @@ def url(tmp_path_factory):
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     thread.join(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def incoming(tmp_path_factory):
+    """Crops of real photographs in two classes, one of them named to be markup, and a stray text."""
+    root = tmp_path_factory.mktemp("incoming")
+    names = ("china", "<img src=x onerror=window.pwned=1>")
+    for name, picture in zip(names, load_sample_images().images, strict=True):
+        (root / name).mkdir()
+        for i in range(12):
+            crop = picture[30 * i : 30 * i + 64, 45 * i : 45 * i + 64]
+            Image.fromarray(crop).save(root / name / f"{i}.png")
+    (root / "china" / "notes.txt").write_text("hello")
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +137,7 @@ def test_the_whole_loop_in_the_browser(page):
     epochs.fill("6")
     epochs.press("Enter")
     page.get_by_role("button", name="Train both").click()
-    expect(page.get_by_text("bias-conflicting").first).to_be_visible()
+    expect(page.get_by_text("bias-conflicting").locator("visible=true").first).to_be_visible()
     shoot(page, "train")
 
     tab(page, "Report")
@@ -139,12 +155,27 @@ def test_a_reload_comes_back_to_the_same_place(page, url):
     tab(page, "Report")
     expect(page.get_by_role("link", name="Download the report")).to_be_visible()
     tab(page, "Train")
-    expect(page.get_by_text("bias-conflicting").first).to_be_visible()
+    expect(page.get_by_text("bias-conflicting").locator("visible=true").first).to_be_visible()
+
+
+def test_own_images_come_in_and_become_the_project(page, incoming):
+    """A class name that is markup stays text on every tab."""
+    tab(page, "Data")
+    page.get_by_text("Bring in your own images").click()
+    page.get_by_label("Folder, zip or CSV on this machine").fill(str(incoming))
+    page.get_by_label("Name of the new project").fill("photos")
+    page.get_by_role("button", name="Import", exact=True).click()
+    expect(page.get_by_text("24 images accepted, 1 refused.")).to_be_visible()
+    expect(page.get_by_text("24 images", exact=True)).to_be_visible()
+    expect(page.get_by_text("notes.txt").locator("visible=true").first).to_be_visible()
+    assert page.evaluate("window.pwned") is None
+    tab(page, "Audit")
+    expect(page.get_by_text("Not audited yet").locator("visible=true")).to_be_visible()
+    tab(page, "Data")
 
 
 def test_a_person_s_mistake_is_a_message_in_the_page(page):
     tab(page, "Data")
-    page.get_by_text("Bring in your own images").click()
     page.get_by_label("Folder, zip or CSV on this machine").fill("/etc")
     page.get_by_role("button", name="Import", exact=True).click()
     expect(page.get_by_text("Images are read from").first).to_be_visible()

@@ -151,8 +151,4 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         )  # fmt: skip
     other.click(guarded(redraw), [project, pairs, *settings], [pairs, preview, cost])
     event = button.click(guarded(run), [project, *settings], [outcome], **HEAVY)
-    return Part(
-        [pairs, preview, cost, outcome, results],
-        lambda name: refresh(name, base.gamma, base.t_edit, base.count, base.contents_per_original),
-        [event],
-    )
+    return Part([pairs, preview, cost, outcome, results], refresh, [event], settings)

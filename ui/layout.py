@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import gradio as gr
@@ -58,19 +59,22 @@ def build(place: Place) -> gr.Blocks:
                 with gr.Tab(name, id=name):
                     parts.append(make(place, project))
 
-        def fill(project_name: str) -> list[Any]:
+        def fill(project_name: str, *settings: Any) -> list[Any]:
             values: list[Any] = [show.chips(place.project(project_name))]
+            rest = iter(settings)
             for part in parts:
-                values += part.refresh(project_name)
+                values += part.refresh(project_name, *islice(rest, len(part.inputs)))
             return values
+
+        inputs = [project, *(item for part in parts for item in part.inputs)]
 
         outputs = [chips, *(output for part in parts for output in part.outputs)]
         quiet: dict[str, Any] = {"show_progress": "hidden"}
         # A reload comes back to the state on disk; the list may have grown from the command line.
         page.load(lambda: gr.update(choices=project_names(place.workspace)), None, project, **quiet)
-        page.load(guarded(fill), project, outputs, **quiet)
-        project.input(guarded(fill), project, outputs, **quiet)
+        page.load(guarded(fill), inputs, outputs, **quiet)
+        project.input(guarded(fill), inputs, outputs, **quiet)
         for part in parts:
             for event in part.changed:
-                event.success(guarded(fill), project, outputs, **quiet)
+                event.success(guarded(fill), inputs, outputs, **quiet)
     return page

@@ -13,13 +13,14 @@ import gradio as gr
 class Part:
     """A tab's components that follow the project, how to fill them, and the events that change it.
 
-    `refresh(project_name)` returns one value for each of `outputs`; after any event in `changed`
-    the layout refreshes every tab.
+    `refresh(project_name, *values of inputs)` returns one value for each of `outputs`; after any
+    event in `changed` the layout refreshes every tab.
     """
 
     outputs: list[Any]
-    refresh: Callable[[str], Any]
+    refresh: Callable[..., Any]
     changed: list[gr.events.Dependency] = field(default_factory=list)
+    inputs: list[Any] = field(default_factory=list)
 
 
 # Everything that trains or generates takes turns: two such runs at once are slower than in a row.
