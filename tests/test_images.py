@@ -38,6 +38,7 @@ def test_floats_outside_the_range_are_clipped_not_wrapped():
         (Image.new("LA", (20, 10), (50, 255)), (50, 50, 50)),
         (Image.new("RGB", (20, 10), (200, 0, 0)).quantize(4), (200, 0, 0)),
         (Image.fromarray(np.full((10, 20), 0x8000, dtype=np.uint16)), (127, 127, 127)),
+        (Image.fromarray(np.full((10, 20), 200, dtype=np.uint16)), (0, 0, 0)),  # nearly black
     ],
 )
 def test_every_mode_comes_in_as_rgb_of_the_right_colour(image, expected):

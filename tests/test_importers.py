@@ -201,8 +201,8 @@ def test_a_csv_s_bad_rows_are_reported(tmp_path):
         [
             "no label",
             "no such file beside the CSV",
-            "outside the CSV's folder",
-            "outside the CSV's folder",
+            "not a path below the CSV's folder",
+            "not a path below the CSV's folder",
             "no path",
             "unknown split 'holdout'; use train, valid, test",
             "listed twice; the first one is used",

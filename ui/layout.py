@@ -45,7 +45,8 @@ CSS = """
 
 def build(place: Place) -> gr.Blocks:
     """The whole page over one workspace."""
-    with gr.Blocks(title=words.TITLE, analytics_enabled=False) as page:
+    # Uploads and shown pictures are copies: those older than a day are swept every hour.
+    with gr.Blocks(title=words.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         with gr.Row(equal_height=True):
             gr.Markdown(f"# {words.TITLE}\n{words.TAGLINE}", elem_id="title")
             project = gr.Dropdown(

@@ -76,7 +76,8 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         # Pillow clips 16-bit grey at 255 instead of scaling it.
         grey = np.asarray(image, dtype=np.float64)
-        peak = 65535.0 if grey.max(initial=0) > 255 else 255.0
+        deep = image.mode.startswith("I;16") or grey.max(initial=0) > 255
+        peak = 65535.0 if deep else 255.0
         return Image.fromarray((grey.clip(0, peak) / peak * 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")

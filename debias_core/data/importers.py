@@ -296,7 +296,7 @@ def _from_csv(path: Path, refused: list[Refusal]) -> list[Entry]:
                     Refusal(where, f"unknown split '{split[:40]}'; use train, valid, test")
                 )
             elif target is None:
-                refused.append(Refusal(where, "outside the CSV's folder"))
+                refused.append(Refusal(where, "not a path below the CSV's folder"))
             elif not target.is_file():
                 refused.append(Refusal(where, "no such file beside the CSV"))
             else:

@@ -276,4 +276,5 @@ def project_names(workspace: Path) -> list[str]:
     """The projects in a workspace, by name."""
     if not workspace.is_dir():
         return []
-    return sorted(p.parent.parent.name for p in workspace.glob("*/data/manifest.json"))
+    found = (p.parent.parent.name for p in workspace.glob("*/data/manifest.json"))
+    return sorted(name for name in found if _NAME.fullmatch(name))  # not an import under way
