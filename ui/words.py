@@ -134,8 +134,8 @@ def detail(given: str, said: str, loss: float, wrong: bool) -> str:
 def cost(count: int, evaluations: float, seconds: float) -> str:
     """What the long run will take, before the click."""
     return (
-        f"{count} images × {evaluations:.0f} network evaluations each: about **{seconds:.0f} s** at the "
-        "preview's speed on this machine."
+        f"{count} images × {evaluations:.0f} network evaluations each: at most about "
+        f"**{seconds:.0f} s**, judged by the preview, which draws only four at a time."
     )
 
 
