@@ -124,7 +124,7 @@ def debias(
     of the first seed.
     """
     train, test = table.where("train").without_bias(), table.where("test")
-    usual = table.aligned_bias() if table.bias is not None else None
+    usual = table.aligned_bias()
     union = {
         "vanilla": (train.pixels, train.y),
         "debiased": (

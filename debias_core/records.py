@@ -108,6 +108,8 @@ class Recipe:
     inversion: str
     seed: int
     pair: int
+    mask: tuple[float, float, float, float] | None = None
+    scale_to_50_steps: bool = True
 
 
 @dataclass(frozen=True)

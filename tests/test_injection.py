@@ -212,11 +212,12 @@ def test_contents_that_share_an_original_differ(table):
 
 
 def test_the_recipe_has_the_content_s_label_and_all_that_is_needed(table):
-    train, config = table.where("train"), InjectConfig(count=8, seed=3)
+    train, config = table.where("train"), InjectConfig(count=8, seed=3, mask=(0, 0, 1, 0.5))
     made = recipes(train, draw_pairs(train, tops(table), config), config)
     for i, r in enumerate(made):
         assert train.y[train.positions([r.content_id])[0]] == r.label
         assert (r.gamma, r.t_edit, r.steps, r.seed, r.pair) == (0.9, config.t_edit, 25, 3, i)
+        assert (r.mask, r.scale_to_50_steps) == ((0, 0, 1, 0.5), True)
 
 
 @pytest.mark.parametrize("r", [1, 2])

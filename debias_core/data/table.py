@@ -86,11 +86,13 @@ class ImageTable:
         if self.bias is None:
             return None
         usual = aligned if aligned is not None else self.aligned_bias()
+        assert usual is not None
         return np.array([b != usual[y] for y, b in zip(self.y, self.bias, strict=True)])
 
-    def aligned_bias(self) -> dict[int, int]:
-        """For each class the attribute that most of its training images (else all images) have."""
-        assert self.bias is not None
+    def aligned_bias(self) -> dict[int, int] | None:
+        """For each class the attribute that most of its training (else all) images have; None when unknown."""
+        if self.bias is None:
+            return None
         usual = {}
         for c in range(len(self.class_names)):
             rows = (self.y == c) & (self.bias >= 0)

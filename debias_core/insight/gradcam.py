@@ -92,7 +92,7 @@ def explain(
 def explained_rows(table: ImageTable, audit: AuditResult) -> tuple[ImageTable, str]:
     """Which images are explained: conflicting test images where known, else the top-K."""
     test = table.where("test")
-    conflicting = test.conflicting(table.aligned_bias() if table.bias is not None else None)
+    conflicting = test.conflicting(table.aligned_bias())
     if conflicting is not None and conflicting.any():
         rows = np.flatnonzero(conflicting)
         chosen = rows[np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).astype(int)]

@@ -80,6 +80,8 @@ def recipes(train: ImageTable, pairs: Pairs, config: InjectConfig) -> tuple[Reci
             inversion=config.inversion,
             seed=config.seed,
             pair=i,
+            mask=config.mask,
+            scale_to_50_steps=config.scale_to_50_steps,
         )
         for i, (c, o) in enumerate(zip(pairs.content, pairs.original, strict=True))
     )

@@ -49,7 +49,11 @@ def import_data(
     project: Project, source: Path, *, size: int, limit: int | None, seed: int, replace: bool
 ) -> Stage[ImportReport]:
     """Import a folder, zip or CSV into a new project (or, with `replace`, anew into an old one)."""
-    _claim(project, replace=replace)
+    if project.has("data") and not replace:
+        raise UserError(
+            f"Project '{project.name}' exists already: choose another --name, or add --replace to "
+            "drop it and everything made in it."
+        )
     # Beside the project, and swapped in when it is whole: a failed import costs nothing.
     fresh = project.root.with_name(f".{project.name}.importing")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -66,10 +70,9 @@ def import_data(
 
 
 def import_digits(
-    project: Project, *, percent: float, seed: int, validation: bool = False, replace: bool = True
+    project: Project, *, percent: float, seed: int, validation: bool = False
 ) -> ImportReport:
-    """Put the built-in Colored Digits into a project."""
-    _claim(project, replace=replace)
+    """Put the built-in Colored Digits into a project, in place of what it held."""
     project.replace_all()
     table = colored_digits(percent, seed, validation=validation)
     save_table(table, project.folder("data"))
@@ -84,21 +87,13 @@ def import_digits(
     return report
 
 
-def _claim(project: Project, *, replace: bool) -> None:
-    if project.has("data") and not replace:
-        raise UserError(
-            f"Project '{project.name}' exists already: choose another --name, or add --replace to "
-            "drop it and everything made in it."
-        )
-
-
 def run_audit(project: Project, config: AuditConfig, *, device: torch.device) -> Stage[AuditResult]:
     """Train f_B, rank the train part, keep both; also f_B's accuracy on the test part."""
     table = project.table()
     began = time.perf_counter()
     net, result = yield from pipeline.audit(table, config, device=device)
     test = table.where("test")
-    usual = table.aligned_bias() if table.bias is not None else None
+    usual = table.aligned_bias()
     on_test = None
     if len(test):
         on_test = group_accuracy(test, score(net, test, device=device).pred, usual)
