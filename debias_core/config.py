@@ -132,6 +132,7 @@ class InjectConfig:
     inversion: str = "reference"  # or "fixed_point:m" with m evaluations per step
     contents_per_original: int = 1
     mask: tuple[float, float, float, float] | None = None  # box left, top, right, bottom in [0, 1]
+    mask_cells: tuple[int, ...] | None = None  # or 0 / 1 for each cell of h, row by row
     scale_to_50_steps: bool = True  # κ: keeps the meaning of the published γ at other step counts
     batch_size: int = 130
     seed: int = 0
@@ -152,6 +153,13 @@ class InjectConfig:
                 0 <= left < right <= 1 and 0 <= top < bottom <= 1,
                 f"mask must be a box left, top, right, bottom within [0, 1], but is {self.mask}.",
             )
+        if self.mask_cells is not None:
+            _require(self.mask is None, "Give mask or mask_cells, not both.")
+            _require(
+                len(self.mask_cells) >= 4 and set(self.mask_cells) <= {0, 1},
+                "mask_cells must be 0 or 1 for each cell of the bottleneck, row by row.",
+            )
+            _require(any(self.mask_cells), "The mask is empty: mark at least one cell.")
         self.fixed_point_evaluations  # noqa: B018  raises for an unknown inversion
 
     @property
@@ -173,6 +181,7 @@ class DebiasConfig:
 
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     seeds: tuple[int, ...] = (0,)
+    only_accepted: bool = False  # else also those that nobody has judged; the rejected are left out
 
     def __post_init__(self) -> None:
         _require(len(self.seeds) >= 1, "Give at least one seed.")

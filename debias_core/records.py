@@ -11,20 +11,40 @@ from numpy.typing import NDArray
 
 T = TypeVar("T")
 
+KINDS = ("original", "top-K", "synthetic")  # of the points on a map
+
 
 class UserError(ValueError):
     """A person's mistake, told in one sentence: what was given, what is allowed, what to do."""
 
 
+class StopAsked(Exception):
+    """Thrown into a stage at one of its yields: end soon, and lose nothing that is finished.
+
+    `keep` is true when a person asked to stop and keep: a stage whose finished part is worth having
+    then returns that part. Otherwise (the server is being stopped) and in any other stage the
+    checkpoint is saved and this exception passed on.
+    """
+
+    def __init__(self, *, keep: bool = True) -> None:
+        super().__init__()
+        self.keep = keep
+
+
 @dataclass(frozen=True)
 class Progress:
-    """One step of long work: `done` of `total` units of `stage`, with a line for the person."""
+    """One step of long work: `done` of `total` units of `stage`, with a line for the person.
+
+    `stage` is number `part` (from 0) of `parts` equal ones, where the work has several.
+    """
 
     stage: str
     done: int
     total: int
     note: str = ""
     values: dict[str, float] = field(default_factory=dict)
+    part: int = 0
+    parts: int = 1
 
 
 # A stage yields its progress and returns its result; `pipeline.drain` runs one to its end.
@@ -109,7 +129,34 @@ class Recipe:
     seed: int
     pair: int
     mask: tuple[float, float, float, float] | None = None
+    mask_cells: tuple[int, ...] | None = None
     scale_to_50_steps: bool = True
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What generation has cost: images through encoder and decoder, seconds, those in the network."""
+
+    encoded: int = 0
+    decoded: int = 0
+    seconds: float = 0.0
+    network_seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.encoded + other.encoded,
+            self.decoded + other.decoded,
+            self.seconds + other.seconds,
+            self.network_seconds + other.network_seconds,
+        )
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(
+            self.encoded - other.encoded,
+            self.decoded - other.decoded,
+            self.seconds - other.seconds,
+            self.network_seconds - other.network_seconds,
+        )
 
 
 @dataclass(frozen=True)
@@ -167,7 +214,7 @@ class ArmResult:
 class Projection:
     """A 2-d map of penultimate features: one row per image shown.
 
-    `kind` is original, top-K or synthetic; `pca` and `tsne` are [N, 2].
+    `kind` is one of KINDS; `pca` and `tsne` are [N, 2].
     """
 
     ids: NDArray[np.str_]

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from debias_core import memory
+from debias_core.checkpoint import (
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
 from debias_core.classifier import losses
 from debias_core.classifier.networks import Classifier, build_classifier
-from debias_core.config import ClassifierConfig
+from debias_core.config import ClassifierConfig, to_json
 from debias_core.data.images import Pixels, to_float
 from debias_core.data.table import ImageTable
 from debias_core.records import Progress, Scores, Stage, UserError
@@ -22,26 +32,27 @@ IN_MEMORY_BYTES = 4 << 30
 
 
 def fit(
-    parameters: Iterator[nn.Parameter],
-    step_loss: Callable[[NDArray[np.int64], np.random.Generator], Tensor],
+    optimizer: torch.optim.Optimizer,
+    draw: Callable[[NDArray[np.int64], np.random.Generator], Tensor],
+    step_loss: Callable[[Tensor, NDArray[np.int64]], Tensor],
     rows: int,
     *,
-    epochs: int,
+    epochs: range,
     batch_size: int,
-    lr: float,
-    weight_decay: float,
     seed: int,
-) -> Iterator[float]:
-    """Adam over shuffled batches; yields the mean loss of each epoch.
+    piece: int,
+) -> Iterator[tuple[float, int]]:
+    """Optimiser steps over shuffled batches; yields (mean loss, piece) of each epoch.
 
-    `step_loss(batch, rng)` gives the scalar loss of the rows at positions `batch`: a method brings
-    its own (weights, groups, several nets) and shares order, budget and seeds with the others.
+    `draw(batch, rng)` gives the images of the rows at positions `batch`, `step_loss(images, batch)`
+    their mean loss: a method brings its own (weights, groups, several nets) and shares order, budget
+    and seeds with the others. Everything random is drawn for the whole batch and from (seed, epoch),
+    so that neither a late start nor smaller pieces (see `memory.backward`) change it.
 
     Raises:
-        UserError: when the loss is not finite.
+        UserError: when the loss is not finite, or 2 images do not fit into the memory.
     """
-    optimizer = torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
-    for epoch in range(epochs):
+    for epoch in epochs:
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(rows)
         batches = [order[i : i + batch_size] for i in range(0, rows, batch_size)]
@@ -49,15 +60,15 @@ def fit(
             batches.pop()  # batch norm has no variance over one image
         total = 0.0
         for batch in batches:
-            optimizer.zero_grad(set_to_none=True)
-            loss = step_loss(batch, rng)
-            loss.backward()
+            images = draw(batch, rng)
+            loss, piece = memory.backward(step_loss, (images, batch), optimizer, piece, least=2)
             optimizer.step()
-            total += float(loss.detach()) * len(batch)
+            total += loss * len(batch)
         mean = total / sum(map(len, batches))
         if not np.isfinite(mean):
+            lr = optimizer.defaults["lr"]
             raise UserError(f"The loss is not finite in epoch {epoch + 1}: lower lr (now {lr:g}).")
-        yield mean
+        yield mean, piece
 
 
 def train_classifier(
@@ -70,51 +81,91 @@ def train_classifier(
     device: torch.device,
     stage: str = "train",
     watch: ImageTable | None = None,
+    checkpoint: Path | None = None,
+    key: str = "",
+    piece: int | None = None,
 ) -> Stage[Classifier]:
     """Train a fresh net on images [N, H, W, 3] and labels [N]; the last epoch is what is returned.
 
     Yields one Progress an epoch with `loss`, and `accuracy` on `watch` if that is given (it is
-    only shown: nothing is selected by it).
+    only shown: nothing is selected by it). With `checkpoint` each epoch is on disk before it is
+    yielded; a later call with the same settings, seed and `key` (what the data was) yields the
+    finished epochs again and goes on behind them, another one starts anew. `piece` is the number of
+    images to compute at a time where a whole batch is known not to fit.
     """
     if len(y) < 2:
         raise UserError(f"Training needs at least 2 images, but there are {len(y)}.")
     net = build_classifier(config.network, pixels.shape[1], classes, seed).to(device)
+    optimizer = torch.optim.Adam(net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     take = _loader(pixels, device)
     labels = torch.as_tensor(y, device=device)
     loss_of: losses.SampleLoss = losses.cross_entropy
     if config.loss == "gce":
         loss_of = lambda z, t: losses.generalised_cross_entropy(z, t, config.q)  # noqa: E731
 
-    def step_loss(batch: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
-        x = augment(take(batch), config.augment, rng)
-        return loss_of(net(x), labels[torch.as_tensor(batch, device=device)]).mean()
+    def draw(batch: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+        return augment(take(batch), config.augment, rng)
+
+    def step_loss(images: Tensor, batch: NDArray[np.int64]) -> Tensor:
+        return loss_of(net(images), labels[torch.as_tensor(batch, device=device)]).mean()
+
+    piece = max(2, min(piece or config.batch_size, config.batch_size))
+    history: list[dict[str, float]] = []
+    # What must be the same for a checkpoint to be this training's.
+    run: dict[str, Any] = {"config": to_json(config), "seed": seed, "key": key}
+    run |= {"shape": pixels.shape, "classes": classes, "watched": watch is not None}
+    run = json.loads(json.dumps(run))
+    if checkpoint is not None and (kept := load_checkpoint(checkpoint)) is not None:
+        tensors, state = kept
+        if state.get("run") == run:
+            net.load_state_dict(tensors["net"])
+            restore_optimizer(optimizer, tensors["optimizer"])
+            history, piece = state["history"], min(piece, state["piece"])
+    for epoch, values in enumerate(history, start=1):
+        yield _progress(stage, epoch, values, config, piece)
 
     epochs = fit(
-        net.parameters(),
+        optimizer,
+        draw,
         step_loss,
         len(y),
-        epochs=config.epochs,
+        epochs=range(len(history), config.epochs),
         batch_size=config.batch_size,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
         seed=seed,
+        piece=piece,
     )
     net.train()
-    for epoch, loss in enumerate(epochs, start=1):
+    for loss, piece in epochs:
         values = {"loss": loss}
         if watch is not None:
             values["accuracy"] = float((score(net, watch, device=device).pred == watch.y).mean())
             net.train()
-        note = ", ".join(f"{k} {v:.3f}" for k, v in values.items())
-        yield Progress(stage, epoch, config.epochs, note, values)
+        history.append(values)
+        if checkpoint is not None:
+            save_checkpoint(
+                checkpoint,
+                {"net": net.state_dict(), "optimizer": optimizer_tensors(optimizer)},
+                {"run": run, "history": history, "piece": piece},
+            )
+        yield _progress(stage, len(history), values, config, piece)
     return net.eval()
+
+
+def _progress(
+    stage: str, epoch: int, values: dict[str, float], config: ClassifierConfig, piece: int
+) -> Progress:
+    parts = [f"{k} {v:.3f}" for k, v in values.items()]
+    note = ", ".join(filter(None, [*parts, memory.piece_note(config.batch_size, piece)]))
+    return Progress(stage, epoch, config.epochs, note, values)
 
 
 def _loader(pixels: Pixels, device: torch.device) -> Callable[[NDArray[np.int64]], Tensor]:
     """Rows → float [B, 3, H, W]: from one uint8 tensor on the device where that fits."""
-    if pixels.nbytes > IN_MEMORY_BYTES:
+    held = None
+    if pixels.nbytes <= IN_MEMORY_BYTES:
+        held = memory.attempt(lambda: torch.as_tensor(np.array(pixels), device=device))
+    if held is None:
         return lambda rows: to_float(pixels[rows]).to(device)
-    held = torch.as_tensor(np.array(pixels), device=device)
     return lambda rows: to_float(held[torch.as_tensor(rows, device=device)])
 
 
@@ -141,30 +192,24 @@ def augment(x: Tensor, kinds: tuple[str, ...], rng: np.random.Generator) -> Tens
 def score(net: Classifier, table: ImageTable, *, device: torch.device) -> Scores:
     """CE loss, p of the given label, and prediction for every row, in the table's order."""
     net.eval()
-    loss, p_true, pred = [], [], []
-    for start in range(0, len(table), SCORE_BATCH):
-        rows = slice(start, start + SCORE_BATCH)
+
+    def scored(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
         logits = net(to_float(table.pixels[rows]).to(device)).float()
-        y = torch.as_tensor(table.y[rows], device=device)
-        ce = losses.cross_entropy(logits, y)
-        loss.append(ce.cpu())
-        p_true.append(torch.exp(-ce).cpu())
-        pred.append(logits.argmax(1).cpu())
-    empty = [torch.empty(0)]
-    return Scores(
-        ids=table.ids,
-        loss=torch.cat(loss or empty).numpy(),
-        p_true=torch.cat(p_true or empty).numpy(),
-        pred=torch.cat(pred or empty).numpy().astype(np.int64),
-    )
+        ce = losses.cross_entropy(logits, torch.as_tensor(table.y[rows], device=device))
+        return ce.cpu(), torch.exp(-ce).cpu(), logits.argmax(1).cpu()
+
+    empty = (torch.empty(0),) * 3
+    parts = list(memory.in_batches(scored, len(table), SCORE_BATCH)) or [empty]
+    loss, p_true, pred = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+    return Scores(ids=table.ids, loss=loss, p_true=p_true, pred=pred.astype(np.int64))
 
 
 @torch.no_grad()
 def penultimate(net: Classifier, pixels: Pixels, *, device: torch.device) -> NDArray[np.float32]:
     """Penultimate features [N, D] of images [N, H, W, 3]."""
     net.eval()
-    parts = [
-        net.features(to_float(pixels[i : i + SCORE_BATCH]).to(device)).float().cpu().numpy()
-        for i in range(0, len(pixels), SCORE_BATCH)
-    ]
-    return np.concatenate(parts)
+
+    def features(rows: slice) -> NDArray[np.float32]:
+        return net.features(to_float(pixels[rows]).to(device)).float().cpu().numpy()
+
+    return np.concatenate(list(memory.in_batches(features, len(pixels), SCORE_BATCH)))

@@ -20,6 +20,7 @@ from debias_core.data.images import Pixels
 from debias_core.diffusion import schedule
 from debias_core.diffusion.sampling import ddim_step
 from debias_core.diffusion.unet import Bottleneck, EpsilonNet
+from debias_core.records import UserError
 
 PARALLEL = 0.9995  # beyond this |cos| the arc is a line, and sin θ is not to be divided by
 
@@ -57,6 +58,19 @@ def mask_from_box(box: tuple[float, float, float, float], cells: int) -> Tensor:
     left, top, right, bottom = (round(v * cells * fine) for v in box)
     picture[top:bottom, left:right] = 255
     return mask_from_picture(picture, cells)
+
+
+def mask_from_cells(values: tuple[int, ...], cells: int) -> Tensor:
+    """0 or 1 for each cell, row by row → [cells, cells].
+
+    Raises:
+        UserError: when they are not cells² many.
+    """
+    if len(values) != cells**2:
+        raise UserError(
+            f"This model's bottleneck has {cells} × {cells} cells, but the mask has {len(values)}."
+        )
+    return torch.tensor(values, dtype=torch.float32).view(cells, cells)
 
 
 def mask_from_picture(picture: Pixels, cells: int) -> Tensor:

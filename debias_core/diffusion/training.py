@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable
@@ -13,16 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from debias_core import memory
+from debias_core.checkpoint import (
+    load_checkpoint,
+    optimizer_tensors,
+    read_state,
+    restore_optimizer,
+    save_checkpoint,
+)
 from debias_core.config import DiffusionConfig, to_json
 from debias_core.data import planted
 from debias_core.data.images import Pixels, to_float
 from debias_core.diffusion import schedule
 from debias_core.diffusion.unet import EpsilonNet
-from debias_core.records import Progress, Stage, UserError
+from debias_core.records import Progress, Stage, StopAsked, UserError
 
 # Draws the images of one step [B, 3, H, W] in [-1, 1]. The generator is made from (seed, step), so
 # that a resumed run sees the very batches that the uninterrupted one would have seen.
@@ -53,14 +59,24 @@ def image_batches(pixels: Pixels, *, flip: bool) -> Batch:
 
 
 def train_diffusion(
-    batch: Batch, config: DiffusionConfig, *, device: torch.device, checkpoint: Path | None = None
+    batch: Batch,
+    config: DiffusionConfig,
+    *,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    keep_on_stop: bool = False,
+    piece: int | None = None,
 ) -> Stage[EpsilonNet]:
     """Train ε_θ and return its moving average; resumes when `checkpoint` holds an earlier state.
 
-    Loss: mean of w_t·‖ε - ε_θ(x_t, t)‖², w_t the P2 weight (DiffInject Eqs. 5 and 6).
+    Loss: mean of w_t·‖ε - ε_θ(x_t, t)‖², w_t the P2 weight (DiffInject Eqs. 5 and 6). StopAsked
+    saves a checkpoint of the last step; then it passes, or with `keep_on_stop` (where the person asked
+    to keep) the average so far is returned; `steps_done` tells how far that is. `piece` is the number of images to compute at a
+    time where a whole batch is known not to fit.
 
     Raises:
-        UserError: when the checkpoint was made with other settings, or the loss is not finite.
+        UserError: when the checkpoint was made with other settings, the loss is not finite, or one
+            image does not fit into the memory.
     """
     torch.manual_seed(config.seed)
     net = EpsilonNet(config.unet).to(device)
@@ -68,13 +84,38 @@ def train_diffusion(
     optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr)
     a_bar = schedule.alpha_bar(config.schedule).to(device)
     weight = schedule.p2_weight(a_bar, gamma=config.p2_gamma, k=config.p2_k).float()
-    first = 0
-    if checkpoint is not None and _whole(checkpoint):
-        first = _restore(checkpoint, config, net, ema, optimizer)
+    first, recent = 0, deque[float](maxlen=100)
+    piece = max(1, min(piece or config.batch_size, config.batch_size))
+    if checkpoint is not None and (kept := load_checkpoint(checkpoint)) is not None:
+        tensors, state = kept
+        _check_same(state["config"], config, checkpoint)
+        net.load_state_dict(tensors["net"])
+        ema.load_state_dict(tensors["ema"])
+        restore_optimizer(optimizer, tensors["optimizer"])
+        first = state["step"]
+        recent.extend(state.get("recent", []))
+        piece = min(piece, state.get("piece", piece))
 
-    began = time.perf_counter()
-    recent: deque[float] = deque(maxlen=100)
+    def step_loss(x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            predicted = net(x_t, t)
+        return (weight[t] * (predicted.float() - noise).square().mean(dim=(1, 2, 3))).mean()
+
+    def save(done: int) -> None:
+        if checkpoint is not None:
+            save_checkpoint(
+                checkpoint,
+                {
+                    "net": net.state_dict(),
+                    "ema": ema.state_dict(),
+                    "optimizer": optimizer_tensors(optimizer),
+                },
+                {"step": done, "config": to_json(config), "recent": [*recent], "piece": piece},
+            )
+
+    began = told = time.perf_counter()
     for step in range(first, config.steps):
+        # Everything random is drawn for the whole batch: smaller pieces don't change it.
         rng = np.random.default_rng([config.seed, step])
         x0 = batch(rng, config.batch_size).to(device)
         t = torch.as_tensor(rng.integers(len(a_bar), size=len(x0)), device=device)
@@ -83,29 +124,55 @@ def train_diffusion(
         x_t = a.sqrt() * x0 + (1 - a).sqrt() * noise
         for group in optimizer.param_groups:
             group["lr"] = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            predicted = net(x_t, t)
-        loss = (weight[t] * (predicted.float() - noise).square().mean(dim=(1, 2, 3))).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss, piece = memory.backward(step_loss, (x_t, t, noise), optimizer, piece)
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         ema.update_parameters(net)
-        recent.append(float(loss.detach()))
-        if not np.isfinite(recent[-1]):
+        recent.append(loss)
+        if not np.isfinite(loss):
             raise UserError(f"The loss is not finite at step {step}: lower lr (now {config.lr:g}).")
         done = step + 1
-        if checkpoint is not None and (done % config.checkpoint_every == 0 or done == config.steps):
-            _save(checkpoint, config, net, ema, optimizer, done)
-        if done % 10 == 0 or done == config.steps:
+        saved = done % config.checkpoint_every == 0 or done == config.steps
+        if saved:
+            save(done)
+        now = time.perf_counter()
+        # Often enough that a stop, which comes in at a yield, is seen soon where steps are slow.
+        if done % 10 == 0 or done == config.steps or now - told >= 1:
+            told = now
             mean = float(np.mean(recent))
-            rate = (done - first) / (time.perf_counter() - began)
+            rate = (done - first) / (now - began)
             left = (config.steps - done) / rate / 60
-            note = f"loss {mean:.4f}, {rate:.1f} steps/s, {left:.0f} min left"
-            yield Progress("pretrain", done, config.steps, note, {"loss": mean})
+            parts = [f"loss {mean:.4f}", f"{rate:.1f} steps/s", f"{left:.0f} min left"]
+            note = ", ".join(filter(None, [*parts, memory.piece_note(config.batch_size, piece)]))
+            try:
+                yield Progress("pretrain", done, config.steps, note, {"loss": mean})
+            except StopAsked as stop:
+                if not saved:
+                    save(done)
+                if not (keep_on_stop and stop.keep):
+                    raise
+                break
     averaged = EpsilonNet(config.unet).to(device)
     averaged.load_state_dict(ema.module.state_dict())
     return averaged.eval().requires_grad_(False)
+
+
+def steps_done(checkpoint: Path) -> int:
+    """The number of steps that a checkpoint of this training has done; 0 without one."""
+    state = read_state(checkpoint)
+    return 0 if state is None else int(state["step"])
+
+
+def _check_same(before: dict[str, Any], config: DiffusionConfig, checkpoint: Path) -> None:
+    """Refuse to go on with other settings: only length and saving may change between the runs."""
+    free = {"steps", "checkpoint_every"}
+    now = json.loads(json.dumps(to_json(config)))
+    changed = [k for k in now if k not in free and before.get(k) != now[k]]
+    if changed:
+        raise UserError(
+            f"The checkpoint in {checkpoint} was made with another {', '.join(changed)}: "
+            "use the same settings, or start anew with --restart."
+        )
 
 
 def _ema_with_warmup(decay: float) -> Callable[[Any, Any, Any], None]:
@@ -118,73 +185,3 @@ def _ema_with_warmup(decay: float) -> Callable[[Any, Any, Any], None]:
         torch._foreach_lerp_(averaged, current, 1 - d)
 
     return update
-
-
-def _save(
-    folder: Path,
-    config: DiffusionConfig,
-    net: EpsilonNet,
-    ema: AveragedModel,
-    optimizer: torch.optim.Optimizer,
-    done: int,
-) -> None:
-    """Write the whole state beside the old one, then swap: a kill leaves one of the two whole."""
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    save_file(net.state_dict(), fresh / "net.safetensors")
-    save_file(ema.state_dict(), fresh / "ema.safetensors")
-    moments = {
-        f"{i}.{name}": value
-        for i, slots in optimizer.state_dict()["state"].items()
-        for name, value in slots.items()
-    }
-    save_file(moments, fresh / "optimizer.safetensors")
-    state = {"step": done, "config": to_json(config)}
-    (fresh / "state.json").write_text(json.dumps(state))
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _whole(folder: Path) -> bool:
-    """Whether there is a checkpoint; mends a swap that a kill has interrupted (state.json is last)."""
-    for name in (folder.name, folder.name + ".new", folder.name + ".old"):
-        candidate = folder.with_name(name)
-        if (candidate / "state.json").is_file():
-            if candidate != folder:
-                shutil.rmtree(folder, ignore_errors=True)
-                candidate.rename(folder)
-            return True
-    return False
-
-
-def _restore(
-    folder: Path,
-    config: DiffusionConfig,
-    net: EpsilonNet,
-    ema: AveragedModel,
-    optimizer: torch.optim.Optimizer,
-) -> int:
-    """Load a checkpoint in place and return the number of steps it had done."""
-    state = json.loads((folder / "state.json").read_text())
-    # How long to train, and how often to save, may change between the runs; nothing else may.
-    free = {"steps", "checkpoint_every"}
-    now = json.loads(json.dumps(to_json(config)))
-    changed = [k for k in now if k not in free and state["config"].get(k) != now[k]]
-    if changed:
-        raise UserError(
-            f"The checkpoint in {folder} was made with another {', '.join(changed)}: "
-            "use the same settings, or start anew with --restart."
-        )
-    net.load_state_dict(load_file(folder / "net.safetensors"))
-    ema.load_state_dict(load_file(folder / "ema.safetensors"))
-    slots: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_file(folder / "optimizer.safetensors").items():
-        index, _, name = key.partition(".")
-        slots.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
-    return int(state["step"])

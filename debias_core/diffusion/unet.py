@@ -11,9 +11,10 @@ Notation (Asyrp; InjectFusion; DiffInject 2.3):
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -39,17 +40,26 @@ class EvaluationCount:
     decoded: int = 0
 
 
+# diffusers loads its parts on first use, which two threads must not do at once.
+_loading = threading.Lock()
+
+
+def load_library() -> Any:
+    """diffusers' U-Net class; loading it takes seconds the first time."""
+    with _loading:
+        from diffusers import UNet2DModel
+    return UNet2DModel
+
+
 class EpsilonNet(nn.Module):
     """ε_θ(x_t, t) with `encode` and `decode` around h; counts what it evaluates."""
 
     def __init__(self, config: UNetConfig) -> None:
-        from diffusers import UNet2DModel
-
         super().__init__()
         self.config = config
         sizes = [config.image_size // 2**i for i in range(len(config.channels))]
         with_attention = [size in config.attention for size in sizes]
-        self.unet = UNet2DModel(
+        self.unet = load_library()(
             sample_size=config.image_size,
             block_out_channels=config.channels,
             layers_per_block=config.res_blocks,
