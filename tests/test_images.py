@@ -1,9 +1,12 @@
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from debias_core.data import images
 from debias_core.records import UserError
@@ -93,6 +96,69 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpa
 def test_what_is_no_safe_image_is_refused_with_the_reason(data, reason):
     with pytest.raises(UserError, match=reason):
         images.decode(data, 8)
+
+
+# ---- what the file was -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quality", [1, 10, 30, 49, 50, 75, 90, 95, 100])
+def test_the_quality_of_a_jpeg_is_read_off_its_tables(quality):
+    data = encoded(Image.effect_noise((40, 30), 50).convert("RGB"), "JPEG", quality=quality)
+    _, facts = images.decode_with_facts(data, 8)
+    assert facts == images.Facts(40, 30, "JPEG", quality, len(data))
+
+
+def test_a_jpeg_with_tables_of_its_own_gets_the_nearest_quality():
+    tables = [[3] * 64, [5] * 64]
+    _, facts = images.decode_with_facts(
+        encoded(Image.new("RGB", (9, 9)), "JPEG", qtables=tables), 8
+    )
+    assert 93 <= facts.quality <= 98
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "GIF"])
+def test_other_formats_have_no_quality(kind):
+    data = encoded(Image.new("RGB", (40, 30)), kind)
+    assert images.decode_with_facts(data, 8)[1] == images.Facts(40, 30, kind, 0, len(data))
+
+
+def test_width_and_height_are_those_of_the_image_as_shown():
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    data = encoded(Image.new("RGB", (400, 300)), "JPEG", exif=exif)
+    facts = images.decode_with_facts(data, 8)[1]
+    assert (facts.width, facts.height) == (300, 400)
+
+
+def test_a_jpeg_that_brings_a_second_image_along_is_a_jpeg():
+    image = Image.new("RGB", (40, 30), (200, 0, 0))
+    data = encoded(image, "MPO", save_all=True, append_images=[Image.new("RGB", (40, 30))])
+    pixels, facts = images.decode_with_facts(data, 8)
+    assert facts.format == "JPEG" and facts.quality == 75 and pixels[..., 0].min() > 190
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_undone_as_pillow_does(orientation):
+    picture = Image.fromarray(
+        np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    )
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(picture, exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    assert np.array_equal(images.decode(data, 16), expected)
+
+
+def test_reading_data_needs_no_torch():
+    code = (
+        "import sys, debias_core.data.importers, debias_core.data.benchmarks, debias_core.data.planted;"
+        "print('torch' in sys.modules)"
+    )
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
 
 
 def test_grid_puts_images_row_by_row():

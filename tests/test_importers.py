@@ -1,14 +1,18 @@
 import io
 import stat
+import time
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from debias_core.data.importers import import_images
+from debias_core.data import importers
+from debias_core.data.about import load_about
+from debias_core.data.importers import import_images, preview, survey
+from debias_core.data.table import load_table
 from debias_core.pipeline import drain
-from debias_core.records import UserError
+from debias_core.records import Progress, StopAsked, UserError
 from tests.conftest import SHARED
 
 
@@ -58,6 +62,21 @@ def test_a_zip_gives_the_same_table_as_its_folder(tmp_path, photo_folder):
     b, _ = drain(import_images(make_zip(tmp_path / "x.zip", files), tmp_path / "b", size=16))
     assert np.array_equal(a.ids, b.ids) and np.array_equal(a.pixels, b.pixels)
     assert np.array_equal(a.split, b.split) and np.array_equal(a.y, b.y)
+
+
+def test_the_order_of_a_zip_does_not_matter(tmp_path, photo_folder):
+    files = {
+        p.relative_to(photo_folder).as_posix(): p.read_bytes() for p in photo_folder.rglob("*.png")
+    }
+    names = sorted(files)
+    one = make_zip(tmp_path / "1.zip", {n: files[n] for n in names})
+    two = make_zip(tmp_path / "2.zip", {n: files[n] for n in reversed(names)})
+    tables = [
+        drain(import_images(source, tmp_path / f"out{i}", size=16))[0]
+        for i, source in enumerate((photo_folder, one, two))
+    ]
+    assert len({t.data_id for t in tables}) == 1 and tables[0].data_id
+    assert np.array_equal(tables[0].split, tables[2].split)
 
 
 def test_bad_files_are_reported_one_by_one_and_stop_nothing(tmp_path):
@@ -232,6 +251,182 @@ def test_what_is_no_source_says_what_is(tmp_path, name):
         run(tmp_path / name, tmp_path)
 
 
+def test_a_limit_that_would_drop_a_class_says_so(tmp_path):
+    write(tmp_path / "in", {f"{c}/{i}.png": png() for c in "abcdefgh" for i in range(3)})
+    with pytest.raises(UserError, match="limit is 4, which leaves no image of the class"):
+        run(tmp_path / "in", tmp_path, limit=4)
+
+
+def test_notes_beside_the_class_folders_do_not_confuse(tmp_path):
+    files = {f"photos/{n}": d for n, d in TWO.items()} | {"photos/README.txt": b"x", "a.md": b"x"}
+    table, report = run(make_zip(tmp_path / "x.zip", files), tmp_path)
+    assert table.class_names == ("cat", "dog") and "cat/0.png" in table.ids
+    assert {r.name for r in report.refused} == {"photos/README.txt", "a.md"}
+
+
+# ---- what is known of each file ----------------------------------------------------------------
+
+
+def jpeg(quality, size=(40, 30)) -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise(size, 60).convert("RGB").save(buffer, format="JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "csv"])
+def test_what_each_file_was_is_kept_beside_its_row(tmp_path, kind):
+    files = TWO | {"cat/old/a.jpg": jpeg(30), "cat/new/b.jpg": jpeg(95), "dog/c.jpg": b"broken"}
+    write(tmp_path / "in", files)
+    source = tmp_path / "in"
+    if kind == "zip":
+        source = make_zip(tmp_path / "in.zip", {f"wrapped/{n}": d for n, d in files.items()})
+    elif kind == "csv":
+        source = tmp_path / "in" / "x.csv"
+        source.write_text("path,label\n" + "".join(f"{n},{n[:3]}\n" for n in files))
+    table, _ = run(source, tmp_path)
+    ids = ["cat/new/b.jpg", "dog/0.png", "cat/old/a.jpg"]
+    about = load_about(tmp_path / "out", np.array(ids))
+    assert about["width"].tolist() == [40, 12, 40] and about["height"].tolist() == [30, 12, 30]
+    assert about["format"].tolist() == ["JPEG", "PNG", "JPEG"]
+    assert about["quality"].tolist() == [95, 0, 30]
+    assert about["bytes"].tolist() == [len(files[i]) for i in ids]
+    assert about["folder"].tolist() == ["cat/new", "dog", "cat/old"]
+    assert len(load_about(tmp_path / "out", table.ids)["width"]) == len(table) == 12
+    with pytest.raises(UserError, match=r"'fox/1\.png'"):
+        load_about(tmp_path / "out", ["fox/1.png"])
+
+
+# ---- progress ----------------------------------------------------------------------------------
+
+
+def test_progress_tells_rate_and_refusals_and_ends_at_the_total(tmp_path):
+    write(tmp_path / "in", TWO | {"cat/broken.png": b"x"})
+    last = None
+    for last in import_images(tmp_path / "in", tmp_path / "out", size=8):
+        assert isinstance(last, Progress)
+    assert (last.stage, last.done, last.total) == ("import", 11, 11)
+    assert "images/s" in last.note and "1 refused" in last.note
+
+
+def test_slow_files_do_not_silence_an_import(tmp_path, monkeypatch):
+    write(tmp_path / "in", TWO)
+    monkeypatch.setattr(importers, "BEAT", 0.005)
+    read = importers._read_file
+    monkeypatch.setattr(importers, "_read_file", lambda path: time.sleep(0.03) or read(path))
+    steps = list(import_images(tmp_path / "in", tmp_path / "out", size=8))
+    assert len([s for s in steps if s.done == 0]) > 3 and steps[-1].done == 10
+
+
+def test_an_import_that_is_stopped_leaves_nothing_half_done(tmp_path, monkeypatch):
+    write(tmp_path / "in", TWO)
+    run(tmp_path / "in", tmp_path)  # what was there before stays whole
+    before = load_table(tmp_path / "out").data_id
+    write(tmp_path / "in", {"cat/more.png": png()})
+    monkeypatch.setattr(importers, "BEAT", 0)
+    monkeypatch.setattr(importers, "MAX_BATCH", 2)
+    stage = import_images(tmp_path / "in", tmp_path / "out", size=8)
+    while next(stage).stage != "import":
+        pass
+    with pytest.raises(StopAsked):
+        stage.throw(StopAsked())
+    left = {p.name for p in (tmp_path / "out").iterdir()}
+    assert left == {"pixels.npy", "rows.csv", "about.csv", "manifest.json"}
+    assert load_table(tmp_path / "out").data_id == before
+
+
+# ---- the survey --------------------------------------------------------------------------------
+
+
+def test_a_survey_tells_what_an_import_will_find(tmp_path):
+    files = {f"{s}/{n}": d for s in ("train", "test") for n, d in TWO.items()}
+    write(tmp_path / "in", files | {"train/cat/x.txt": b"x", "val/cat/0.png": png()})
+    seen = survey(tmp_path / "in")
+    assert seen.classes == {
+        "cat": {"train": 5, "valid": 1, "test": 5},
+        "dog": {"train": 5, "valid": 0, "test": 5},
+    }
+    assert seen.images == 21 and seen.names_test and seen.attributes == {}
+    assert [r.name for r in seen.refused] == ["train/cat/x.txt"]
+    table, report = run(tmp_path / "in", tmp_path)
+    assert report.split_rule == seen.split_rule and set(seen.classes) == set(table.class_names)
+    assert len(table) == seen.images
+
+
+def test_a_survey_writes_nothing_and_opens_few_files(tmp_path, monkeypatch):
+    write(tmp_path / "in", {f"{c}/{i}.png": png() for c in ("cat", "dog") for i in range(50)})
+    before = set(tmp_path.rglob("*"))
+    opened = []
+    read = importers._read_file
+    monkeypatch.setattr(importers, "_read_file", lambda path: opened.append(path) or read(path))
+    seen = survey(tmp_path / "in")
+    assert len(opened) == 8 and set(tmp_path.rglob("*")) == before
+    assert not seen.names_test and "20%" in seen.split_rule and seen.warnings == ()
+    assert [len(t) for t in seen.thumbnails.values()] == [4, 4]
+    thumbnail = seen.thumbnails["cat"][0]
+    assert thumbnail.shape == (64, 64, 3) and thumbnail.dtype == np.uint8
+
+
+def test_a_survey_skips_what_it_can_t_show_and_shows_at_most_forty(tmp_path):
+    write(tmp_path / "in", {"cat/0.png": b"broken", "cat/1.png": b"broken", "dog/0.png": png()})
+    assert set(survey(tmp_path / "in").thumbnails) == {"dog"}
+    write(tmp_path / "many", {f"{c}/{i}.png": png() for c in range(60) for i in range(2)})
+    seen = survey(tmp_path / "many")
+    assert len(seen.classes) == 60 and sum(map(len, seen.thumbnails.values())) == 40
+
+
+def test_a_survey_counts_a_csv_s_attributes(tmp_path):
+    write(tmp_path, {f"{i}.png": png() for i in range(4)})
+    rows = ["0.png,cat,dark,train", "1.png,dog,bright,", "2.png,cat,dark,test", "3.png,dog,nan,val"]
+    (tmp_path / "x.csv").write_text("path,label,bias,split\n" + "\n".join(rows))
+    seen = survey(tmp_path / "x.csv")
+    assert seen.attributes == {"bright": 1, "dark": 2}
+    assert seen.classes["dog"] == {"train": 1, "valid": 1, "test": 0}
+
+
+@pytest.mark.parametrize(
+    "files", [{"cat/1.png": png()}, {"cat/1.png": png(), "dog/1.txt": b"x"}, {}]
+)
+def test_a_survey_refuses_what_the_import_would(tmp_path, files):
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in", files)
+    with pytest.raises(UserError) as by_survey:
+        survey(tmp_path / "in")
+    with pytest.raises(UserError) as by_import:
+        run(tmp_path / "in", tmp_path)
+    assert str(by_survey.value) == str(by_import.value)
+
+
+@pytest.mark.parametrize(
+    ("counts", "warning"),
+    [
+        ({"cat": 30, "dog": 30}, None),
+        ({"cat": 30, "dog": 19}, "fewer than 20 images teach little: dog 19"),
+        ({"cat": 300, "dog": 25}, "cat has 300 images, dog 25"),
+        ({"cat": 30, "CAT": 30}, "CAT and cat differ only in capitals"),
+        ({"stra\u00dfe": 30, "STRASSE": 30}, "differ only in capitals"),
+        ({"train": 30, "dog": 30}, "train is taken for a class"),
+    ],
+)
+def test_a_survey_warns_of_what_looks_odd(tmp_path, counts, warning):
+    data = png(size=(2, 2))
+    names = {f"{c}/{i}.png": data for c, n in counts.items() for i in range(n)}
+    warnings = survey(make_zip(tmp_path / "x.zip", names)).warnings
+    assert warnings == () if warning is None else any(warning in w for w in warnings)
+
+
+def test_a_survey_warns_of_a_class_that_a_part_lacks(tmp_path):
+    files = {f"train/{c}/{i}.png": png() for c in ("cat", "dog") for i in range(20)}
+    warnings = survey(make_zip(tmp_path / "x.zip", files | {"test/cat/0.png": png()})).warnings
+    assert warnings == ("The test part holds no image of dog.",)
+
+
+def test_the_report_in_a_few_lines_names_the_first_refusals(tmp_path):
+    write(tmp_path / "in", TWO | {f"cat/{i}.txt": b"x" for i in range(8)})
+    _, report = run(tmp_path / "in", tmp_path)
+    lines = preview(report).splitlines()
+    assert lines[0] == "10 images accepted, 8 refused." and "and 3 more" in lines[6]
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data (real dogs and cats)")
 def test_dogs_and_cats_come_in_from_their_csv(tmp_path):
     table, report = run(SHARED / "dogs_cats" / "1pct.csv", tmp_path, size=16, limit=200)
@@ -239,3 +434,5 @@ def test_dogs_and_cats_come_in_from_their_csv(tmp_path):
     assert set(report.classes) == {"cat", "dog"} and table.bias_names == ("bright", "dark")
     train = table.where("train")
     assert train.conflicting().mean() < 0.1 and table.where("test").conflicting().mean() > 0.2
+    seen = survey(SHARED / "dogs_cats" / "1pct.csv")
+    assert set(seen.attributes) == {"bright", "dark"} and seen.names_test and seen.refused == ()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from debias_core.config import RATIOS
 from debias_core.data import planted
@@ -24,6 +22,9 @@ def grey_digits() -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.st
     The split is the same at every seed, so that one diffusion model, trained on the train part,
     has never seen a test image.
     """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     grey = np.stack(
         [
@@ -58,6 +59,8 @@ def colored_digits(percent: float = 1.0, seed: int = 0, *, validation: bool = Fa
     grey, y, split = grey_digits()
     ids = np.array([f"digit-{i:04d}" for i in range(len(y))])
     if validation:
+        from sklearn.model_selection import train_test_split
+
         keep = np.flatnonzero(split == "train")
         grey, y, split, ids = grey[keep], y[keep], split[keep], ids[keep]
         _, held = train_test_split(
@@ -82,3 +85,8 @@ def colored_digits(percent: float = 1.0, seed: int = 0, *, validation: bool = Fa
         bias=bias,
         bias_names=planted.PALETTE_NAMES,
     )
+
+
+def is_colored_digits(table: ImageTable) -> bool:
+    """Whether these are the built-in digits, for which a diffusion model ships."""
+    return table.image_size == DIGITS_SIZE and bool(table.ids[0].startswith("digit-"))

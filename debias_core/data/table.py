@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from debias_core.data.about import ABOUT
 from debias_core.data.images import Pixels
 from debias_core.records import UserError
 
 SPLITS = ("train", "valid", "test")
+CHUNK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class ImageTable:
 
     ids [N] stable strings; y [N] class index; bias [N] attribute index (-1 where not given) or None
     when the attribute is unknown; split [N] of train, valid, test; pixels [N, H, W, 3] uint8.
-    `bias` is read by metrics and the report alone.
+    `bias` is read by metrics and the report alone. `data_id` names the saved data set that the rows
+    are of ("" when they were not loaded from one).
     """
 
     ids: NDArray[np.str_]
@@ -33,6 +37,7 @@ class ImageTable:
     pixels: Pixels
     bias: NDArray[np.int64] | None = None
     bias_names: tuple[str, ...] | None = None
+    data_id: str = ""
 
     def __post_init__(self) -> None:
         n = len(self.ids)
@@ -102,28 +107,122 @@ class ImageTable:
         return usual
 
 
-def save_table(table: ImageTable, folder: Path) -> None:
-    """Write a table: pixels.npy, rows.csv, and manifest.json last (a manifest means done)."""
+class PixelWriter:
+    """Owns an .npy file of uint8 [N, H, W, 3] that grows row by row; nothing of it stays in memory.
+
+    A memory map's written pages would count as this process's memory until they reach the disk.
+    """
+
+    def __init__(self, path: Path, height: int, width: int) -> None:
+        self.rows = 0
+        self._shape = (height, width, 3)
+        self._digest = hashlib.blake2b(digest_size=32)
+        self._file = path.open("wb")
+        self._write_header()
+        self._start = self._file.tell()
+
+    def _write_header(self) -> None:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self.rows, *self._shape)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def add(self, rows: Pixels) -> None:
+        """Append uint8 [n, H, W, 3]."""
+        assert rows.dtype == np.uint8 and rows.shape[1:] == self._shape
+        data = np.ascontiguousarray(rows).reshape(-1).data
+        self._file.write(data)
+        self._digest.update(data)
+        self.rows += len(rows)
+
+    def close(self) -> bytes:
+        """Write the final number of rows into the header; returns the pixels' digest."""
+        if not self._file.closed:
+            self._file.seek(0)
+            self._write_header()  # numpy leaves room for the number of rows to grow
+            assert self._file.tell() == self._start
+            self._file.close()
+        return self._digest.digest()
+
+
+def save_table(table: ImageTable, folder: Path, *, pixel_digest: bytes | None = None) -> str:
+    """Write a table: pixels.npy, rows.csv, and manifest.json last (a manifest means done).
+
+    Returns the data set's id, 16 hex digits that the same images, labels, splits and attributes
+    always have. `pixel_digest` is what the `PixelWriter` of folder/pixels.npy returned, where the
+    pixels are already there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)
-    if not _is_memory_map_of(table.pixels, folder / "pixels.npy"):
-        np.save(folder / "pixels.npy", np.ascontiguousarray(table.pixels), allow_pickle=False)
+    target = folder / "pixels.npy"
+    if not _is_memory_map_of(table.pixels, target):
+        (folder / ABOUT).unlink(missing_ok=True)  # of the data that was here before
+        # Beside it, since the pixels may be a part of the very file that is replaced.
+        scratch = folder / "pixels.tmp"
+        writer = PixelWriter(scratch, table.pixels.shape[1], table.pixels.shape[2])
+        try:
+            for rows in _chunks(table.pixels):
+                writer.add(rows)
+        finally:
+            pixel_digest = writer.close()
+        scratch.replace(target)
+    elif pixel_digest is None:
+        pixel_digest = _digest_of(target)
     with (folder / "rows.csv").open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(["id", "label", "bias", "split"])
+        lines = csv.writer(handle)
+        lines.writerow(["id", "label", "bias", "split"])
         bias = table.bias if table.bias is not None else np.full(len(table), -1)
-        writer.writerows(zip(table.ids, table.y, bias, table.split, strict=True))
+        lines.writerows(zip(table.ids, table.y, bias, table.split, strict=True))
+    data_id = _data_id(table, pixel_digest)
     manifest = {
+        "id": data_id,
         "rows": len(table),
         "image_size": table.image_size,
         "class_names": table.class_names,
         "bias_names": table.bias_names,
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False))
+    # Whole or not at all: a reader may look at any moment.
+    scratch = folder / "manifest.json.tmp"
+    scratch.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+    scratch.replace(folder / "manifest.json")
+    return data_id
+
+
+def _chunks(pixels: Pixels) -> Iterator[Pixels]:
+    step = max(1, CHUNK_BYTES // max(1, pixels[:1].nbytes))
+    for start in range(0, len(pixels), step):
+        yield pixels[start : start + step]
+
+
+def _digest_of(path: Path) -> bytes:
+    """The digest that the `PixelWriter` of `path` gave."""
+    digest = hashlib.blake2b(digest_size=32)
+    with path.open("rb") as handle:
+        version = np.lib.format.read_magic(handle)
+        assert version == (1, 0), version
+        np.lib.format.read_array_header_1_0(handle)
+        while data := handle.read(CHUNK_BYTES):
+            digest.update(data)
+    return digest.digest()
+
+
+def _data_id(table: ImageTable, pixel_digest: bytes) -> str:
+    digest = hashlib.blake2b(pixel_digest, digest_size=8)
+    names = [table.class_names, table.bias_names, table.pixels.shape]
+    digest.update(json.dumps(names).encode())
+    for start in range(0, len(table), 4096):
+        rows = slice(start, start + 4096)
+        digest.update(json.dumps([table.ids[rows].tolist(), table.split[rows].tolist()]).encode())
+    digest.update(table.y.astype("<i8").tobytes())
+    if table.bias is not None:
+        digest.update(table.bias.astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def _is_memory_map_of(pixels: Pixels, path: Path) -> bool:
-    return isinstance(pixels, np.memmap) and Path(str(pixels.filename)).resolve() == path.resolve()
+    if not isinstance(pixels, np.memmap) or not path.is_file():
+        return False
+    if Path(str(pixels.filename)).resolve() != path.resolve():
+        return False
+    return np.load(path, mmap_mode="r", allow_pickle=False).shape == pixels.shape
 
 
 def load_table(folder: Path) -> ImageTable:
@@ -134,7 +233,7 @@ def load_table(folder: Path) -> ImageTable:
     """
     if not (folder / "manifest.json").is_file():
         raise UserError("This project has no data yet: run `import` first.")
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     with (folder / "rows.csv").open(newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     known = manifest["bias_names"] is not None
@@ -146,4 +245,5 @@ def load_table(folder: Path) -> ImageTable:
         pixels=np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False),
         bias=np.array([int(r["bias"]) for r in rows], dtype=np.int64) if known else None,
         bias_names=tuple(manifest["bias_names"]) if known else None,
+        data_id=manifest.get("id", ""),
     )
