@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from debias_core.insight.projection import KINDS
-from debias_core.records import ArmResult, AuditResult, Projection
+from debias_core.records import KINDS, ArmResult, AuditResult, Projection
 
 # Okabe and Ito's colours, which colour-blind people can tell apart, then more.
 COLOURS = (

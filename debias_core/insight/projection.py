@@ -11,11 +11,11 @@ from sklearn.manifold import TSNE
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import penultimate
 from debias_core.data.table import ImageTable
-from debias_core.records import Projection, SyntheticSet
+from debias_core.records import KINDS, Projection, SyntheticSet
 
-KINDS = ("original", "top-K", "synthetic")
 MAX_ORIGINALS = 1000
 MAX_SYNTHETIC = 400
+MAX_TSNE = 5000  # about a minute on two cores
 
 
 def map_rows(
@@ -58,13 +58,30 @@ def project(
     """PCA and (unless switched off) t-SNE of the net's penultimate features of `map_rows`."""
     pixels, ids, label, kind = rows
     features = penultimate(net, pixels, device=device)
-    pca = PCA(n_components=2, random_state=seed).fit_transform(features)
-    tsne = None
-    if with_tsne and len(ids) > 3:
-        perplexity = min(30.0, (len(ids) - 1) / 3)
-        # 50 principal components keep what t-SNE looks at and make it faster (van der Maaten 2008).
-        width = min(50, *features.shape)
-        reduced = PCA(n_components=width, random_state=seed).fit_transform(features)
-        tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, max_iter=500)
-        tsne = tsne.fit_transform(reduced).astype(np.float32)
-    return Projection(ids, label, kind, pca.astype(np.float32), tsne)
+    pca = principal_components(features, seed=seed)
+    islands = tsne(features, seed=seed) if with_tsne and len(ids) > 3 else None
+    return Projection(ids, label, kind, pca, islands)
+
+
+def principal_components(features: NDArray[np.float32], *, seed: int = 0) -> NDArray[np.float32]:
+    """The first two principal components of features [N, D] → [N, 2]; zeros below two rows."""
+    if len(features) < 2:
+        return np.zeros((len(features), 2), dtype=np.float32)
+    return PCA(n_components=2, random_state=seed).fit_transform(features).astype(np.float32)
+
+
+def tsne(features: NDArray[np.float32], *, seed: int = 0) -> NDArray[np.float32]:
+    """t-SNE of features [N, D], N > 3 → [N, 2]."""
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    # 50 principal components keep what t-SNE looks at and make it faster (van der Maaten 2008).
+    width = min(50, *features.shape)
+    reduced = PCA(n_components=width, random_state=seed).fit_transform(features)
+    model = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, max_iter=500)
+    return model.fit_transform(reduced).astype(np.float32)
+
+
+def map_sample(n: int, always: NDArray[np.int64], *, seed: int = 0) -> NDArray[np.int64]:
+    """Rows of a t-SNE of n images, in order: `always`, and random others up to 5,000 in all."""
+    rest = np.setdiff1d(np.arange(n), always)
+    chosen = np.random.default_rng(seed).permutation(rest)[: max(0, MAX_TSNE - len(always))]
+    return np.sort(np.concatenate([always, chosen]))

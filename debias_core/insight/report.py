@@ -6,21 +6,24 @@ import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
-import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from debias_core.classifier.networks import Classifier
 from debias_core.data import images
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
-from debias_core.insight import figures, gradcam
+from debias_core.insight import figures
 from debias_core.records import ArmResult, AuditResult, Projection, SyntheticSet
+
+if TYPE_CHECKING:  # the page uses the small functions below without loading torch
+    import torch
+
+    from debias_core.classifier.networks import Classifier
 
 TRIPTYCHS = 12
 TOP_SHOWN = 24
@@ -39,9 +42,12 @@ def build_report(
     maps: dict[str, Projection],
     nets: dict[str, Classifier],
     split_rule: str,
+    curated: dict[str, int],
     device: torch.device,
 ) -> str:
     """The report as one HTML text; plotly's script is inlined, so that it opens without network."""
+    from debias_core.insight import gradcam
+
     train = table.where("train")
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
@@ -60,6 +66,7 @@ def build_report(
         top=_top_cards(train, audit),
         triptychs=_triptychs(train, synthetic),
         synthetic=synthetic,
+        curated=curated,
         explanations=explanations,
         data_url=data_url,
         heat_note=heat_note,
