@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -34,6 +35,17 @@ Workspace = Annotated[
 ]
 Name = Annotated[str, typer.Option(help="The project's name.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write every number to this file.")]
+Auth = Annotated[
+    str | None,
+    typer.Option(
+        metavar="USER:PASSWORD", envvar="DEBIAS_AUTH",
+        help="Ask for this user and password (the environment's DEBIAS_AUTH stays out of `ps`).",
+    ),
+]  # fmt: skip
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(help="Another name under which the page may be opened, behind a proxy, say."),
+]
 DEFAULT_WORKSPACE = Path.home() / ".debias-studio"
 DEFAULT_NAME = "my-images"
 
@@ -51,6 +63,8 @@ def serve(
         ),
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    auth: Auth = None,
+    allow_host: AllowHost = None,
 ) -> None:
     """Find the images that a biased classifier can't explain, make more like them, retrain, and show
     what changed. Without a stage: serve the app on this machine."""
@@ -62,7 +76,10 @@ def serve(
     missing = [path for path in roots if not path.is_dir()]
     if missing:
         raise UserError(f"--root {missing[0]} is not a folder.")
-    run_server(workspace.resolve(), host=host, port=port, roots=roots, open_browser=browser)
+    run_server(
+        workspace.resolve(), host=host, port=port, roots=roots, open_browser=browser, auth=auth,
+        extra_hosts=allow_host or (),
+    )  # fmt: skip
 
 
 @command.command()
@@ -87,9 +104,26 @@ def demo(
     validation: Annotated[
         bool, typer.Option(help="Score on held-out training images; the test part stays unseen.")
     ] = False,
+    classroom: Annotated[
+        bool, typer.Option(help="Serve the demo instead, with a sandbox for every visitor.")
+    ] = False,
+    host: Annotated[
+        str, typer.Option(help="With --classroom: address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="With --classroom: port to listen on.")] = 7860,
+    auth: Auth = None,
+    allow_host: AllowHost = None,
     json_file: JsonFile = None,
 ) -> None:
     """The whole loop on the built-in Colored Digits: audit, inject, debias, inspect."""
+    if classroom:
+        from ui.server import serve as run_server
+
+        run_server(
+            workspace.resolve(), host=host, port=port, roots=(), open_browser=False, auth=auth,
+            extra_hosts=allow_host or (), in_classroom=True,
+        )  # fmt: skip
+        return
     from debias_core.workspace.demo import run_demo
 
     _check_json(json_file)
@@ -114,7 +148,8 @@ def demo(
         ),
         debias=replace(base.debias, classifier=final_net),
     )
-    result = _run(run_demo(workspace, settings, device=_device()))
+    project = _project(workspace, "demo")
+    result = _run(run_demo(workspace, settings, device=_device()), project)
     _demo_table(result)
     _write_json(json_file, result)
 
@@ -139,11 +174,13 @@ def import_(
     from debias_core.workspace import stages
 
     _check_json(json_file)
+    project = _project(workspace, name)
     report = _run(
         stages.import_data(
-            _project(workspace, name), Path(source).expanduser(), size=size, limit=limit, seed=seed,
+            project, Path(source).expanduser(), size=size, limit=limit, seed=seed,
             replace=replace_project,
-        )
+        ),
+        project,
     )  # fmt: skip
     console.print(preview(report), markup=False, highlight=False)
     _write_json(json_file, report.to_json())
@@ -175,7 +212,7 @@ def audit(
         seed=seed,
     )
     project = _project(workspace, name)
-    result = _run(stages.run_audit(project, settings, device=_device()))
+    result = _run(stages.run_audit(project, settings, device=_device()), project)
     table = Table("rank", "image", "loss", "given → predicted", title=result.top_k.rule)
     images = project.table()
     pred = dict(zip(result.scores.ids, result.scores.pred, strict=True))
@@ -224,16 +261,16 @@ def pretrain(
     json_file: JsonFile = None,
 ) -> None:
     """Train a diffusion model; interrupted, the same command goes on from the last checkpoint."""
-    import shutil
-
+    from debias_core.checkpoint import drop_checkpoint
     from debias_core.workspace import stages
 
     _check_json(json_file)
+    project = None
     if what == "digits":
         settings = _set(cfg.PRESETS["digits16"], steps=steps, batch_size=batch_size, lr=lr)
         checkpoint = workspace / "pretrain-digits"
         if restart:
-            shutil.rmtree(checkpoint, ignore_errors=True)
+            drop_checkpoint(checkpoint)
         stage = stages.run_pretrain_digits(
             out or stages.DIGITS_MODEL, settings, device=_device(), checkpoint=checkpoint
         )
@@ -246,7 +283,7 @@ def pretrain(
         stage = stages.run_pretrain(project, settings, device=_device(), restart=restart)
     else:
         raise UserError(f"pretrain knows 'project' and 'digits', not '{what}'.")
-    folder = _run(stage)
+    folder = _run(stage, project)
     console.print(f"The model is in {folder}", markup=False)
     _write_json(json_file, {"folder": str(folder), "settings": cfg.to_json(settings)})
 
@@ -278,7 +315,8 @@ def generate(
         steps=steps, inversion=inversion, contents_per_original=contents_per_original,
         mask=_box(mask), batch_size=batch_size,
     )  # fmt: skip
-    made = _run(stages.run_generate(_project(workspace, name), settings, device=_device()))
+    project = _project(workspace, name)
+    made = _run(stages.run_generate(project, settings, device=_device()), project)
     console.print(
         f"{len(made.recipes)} images in {made.seconds:.1f} s, {made.evaluations_per_image:.1f} U-Net "
         f"forward-equivalents an image, {made.network_share:.0%} of the time inside the network."
@@ -304,6 +342,9 @@ def debias(
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 1,
+    only_accepted: Annotated[
+        bool, typer.Option(help="Leave out the images that nobody has accepted in Curate.")
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Train a classifier with and without the synthetic images, at the same budget."""
@@ -315,8 +356,10 @@ def debias(
     project = _project(workspace, name)
     base = stages.debias_settings(project.table())
     classifier = _set(base.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size)
-    settings = replace(base, classifier=classifier, seeds=tuple(range(seeds)))
-    arms = _run(stages.run_debias(project, settings, device=_device()))
+    settings = replace(
+        base, classifier=classifier, seeds=tuple(range(seeds)), only_accepted=only_accepted
+    )
+    arms = _run(stages.run_debias(project, settings, device=_device()), project)
     result = stages.summary(arms)
     _accuracy_table(result)
     console.print(project.import_report().get("split_rule", ""), markup=False)
@@ -333,9 +376,60 @@ def report(
     from debias_core.workspace import stages
 
     _check_json(json_file)
-    path = _run(stages.run_report(_project(workspace, name), device=_device()))
+    project = _project(workspace, name)
+    path = _run(stages.run_report(project, device=_device()), project)
     console.print(f"The report is in {path}", markup=False)
     _write_json(json_file, {"report": str(path)})
+
+
+@command.command()
+def export(
+    what: Annotated[
+        str, typer.Argument(help="synthetic, union, weights, config, or all that there is.")
+    ] = "all",
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    json_file: JsonFile = None,
+) -> None:
+    """Write what can be taken away: image folders, weights, and the settings that repeat the run."""
+    from debias_core.workspace import stages
+
+    _check_json(json_file)
+    project = _project(workspace, name)
+    paths = _run(stages.run_export(project, what), project)
+    for path in paths:
+        console.print(str(path), markup=False)
+    _write_json(json_file, {"files": [str(path) for path in paths]})
+
+
+@command.command("repeat")
+def repeat_(
+    config: Annotated[Path, typer.Argument(help="The config.json of an export.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = "repeated",
+    source: Annotated[
+        Path | None, typer.Option(help="The images, where they are not where they were.")
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the diffusion model, instead of training it anew."),
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Run an exported project again from its settings, marks and verdicts, and compare the numbers."""
+    from debias_core.workspace.repeat import read_recipe, repeat
+
+    _check_json(json_file)
+    project = _project(workspace, name)
+    stage = repeat(project, read_recipe(config), source=source, model=model, device=_device())
+    result = _run(stage, project)
+    console.print(
+        "The numbers are the same."
+        if result["same"]
+        else f"The numbers differ, by {result['largest_difference']:.4f} at most.",
+        markup=False,
+    )
+    _write_json(json_file, result)
 
 
 # ---- small helpers of the commands -----------------------------------------------------------
@@ -375,15 +469,17 @@ def _plain(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def _run(stage: Stage[T]) -> T:
-    """Drain a stage behind one progress bar for each of its steps."""
+def _run(stage: Stage[T], project: Any = None) -> T:
+    """Drain a stage behind one progress bar for each of its steps, alone on its project."""
     from debias_core.pipeline import drain
+    from debias_core.workspace.store import working
 
     columns = (
         TextColumn("{task.description:28}"), BarColumn(bar_width=30), MofNCompleteColumn(),
         TimeElapsedColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
-    with Bar(*columns, console=console) as bar:
+    alone = nullcontext() if project is None else working(project)
+    with alone, Bar(*columns, console=console) as bar:
         tasks: dict[str, Any] = {}
 
         def show(p: Progress) -> None:

@@ -1,4 +1,4 @@
-"""The story, stage by stage: audit → inject → debias → inspect. Records in, records out; no disk.
+"""The story, stage by stage: audit → inject → debias → inspect. Records in, records out.
 
 Every stage is a generator that yields `Progress` and returns its result: the command line wraps it
 in a bar, a test drains it, the page streams it.
@@ -7,8 +7,10 @@ in a bar, a test drains it, the page streams it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from debias_core.classifier.metrics import group_accuracy
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import score, train_classifier
 from debias_core.config import DebiasConfig, DiffusionConfig, InjectConfig
+from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
 from debias_core.diffusion.unet import EpsilonNet, EvaluationCount, forward_equivalents
 from debias_core.insight.projection import map_rows, project
@@ -26,9 +29,12 @@ from debias_core.methods.audit import audit
 from debias_core.records import (
     ArmResult,
     AuditResult,
+    Cost,
     Progress,
     Projection,
+    Recipe,
     Stage,
+    StopAsked,
     SyntheticSet,
     T,
 )
@@ -54,6 +60,36 @@ def drain(stage: Stage[T], on_progress: Callable[[Progress], None] | None = None
             on_progress(progress)
 
 
+class Sink(Protocol):
+    """Where finished images go, first to last; one that outlives the process lets a run resume."""
+
+    def finished(self) -> int: ...
+    def add(self, start: int, pixels: Pixels, recipes: Sequence[Recipe], cost: Cost) -> None: ...
+    def cost(self) -> Cost: ...
+    def pixels(self) -> Pixels: ...
+
+
+class InMemory:
+    """The sink of a run that is not kept."""
+
+    def __init__(self) -> None:
+        self._parts: list[Pixels] = []
+        self._cost = Cost()
+
+    def finished(self) -> int:
+        return sum(map(len, self._parts))
+
+    def add(self, start: int, pixels: Pixels, recipes: Sequence[Recipe], cost: Cost) -> None:
+        self._parts.append(pixels)
+        self._cost += cost
+
+    def cost(self) -> Cost:
+        return self._cost
+
+    def pixels(self) -> Pixels:
+        return np.concatenate(self._parts)
+
+
 def synthesise(
     net: EpsilonNet,
     diffusion: DiffusionConfig,
@@ -62,27 +98,50 @@ def synthesise(
     config: InjectConfig,
     *,
     device: torch.device,
+    excluded: Sequence[str] = (),
+    sink: Sink | None = None,
 ) -> Stage[SyntheticSet]:
-    """DiffInject: make `config.count` images with the content of the top-K (2.3)."""
+    """DiffInject: make `config.count` images with the content of the top-K (2.3).
+
+    `excluded` images are neither content nor original. Goes on after what `sink` has finished;
+    stopped, it returns the images finished so far.
+    """
     train = table.where("train").without_bias()
-    pairs = diffinject.draw_pairs(train, content_ids, config)
+    pairs = diffinject.draw_pairs(train, content_ids, config, excluded=excluded)
+    recipes = diffinject.recipes(train, pairs, config)
+    sink = sink if sink is not None else InMemory()
     net.count = EvaluationCount()
-    began, done = time.perf_counter(), 0
-    parts = []
-    yield Progress("generate", 0, config.count, "inverting the contents")
-    with NetworkClock(net) as clock:
-        for _, batch in diffinject.generate(net, diffusion, train, pairs, config, device=device):
-            parts.append(batch)
-            done += len(batch)
-            rate = done / (time.perf_counter() - began)
-            yield Progress("generate", done, config.count, f"{rate:.1f} images/s")
-    seconds = time.perf_counter() - began
+    began, first = time.perf_counter(), sink.finished()
+    done, batch, last = first, config.batch_size, Cost()
+    try:
+        yield Progress("generate", done, config.count, "inverting the contents")
+        with NetworkClock(net) as clock:
+            made = diffinject.generate(
+                net, diffusion, train, pairs, config, device=device, first=first
+            )
+            for start, images in made:
+                seconds = time.perf_counter() - began
+                total = Cost(net.count.encoded, net.count.decoded, seconds, clock.seconds)
+                sink.add(start, images, recipes[start : start + len(images)], total - last)
+                last, done = total, start + len(images)
+                note = f"{(done - first) / seconds:.1f} images/s"
+                if len(images) < min(batch, config.count - start):
+                    batch = len(images)
+                if batch < config.batch_size:
+                    note += f"; out of memory: {batch} at a time instead of {config.batch_size}"
+                yield Progress("generate", done, config.count, note)
+    except StopAsked as stop:
+        if not stop.keep or done == 0:
+            raise
+    cost = sink.cost()
     return SyntheticSet(
-        pixels=np.concatenate(parts),
-        recipes=diffinject.recipes(train, pairs, config),
-        evaluations_per_image=forward_equivalents(net) / config.count,
-        network_share=clock.seconds / seconds,
-        seconds=seconds,
+        pixels=sink.pixels()[:done],
+        recipes=recipes[:done],
+        evaluations_per_image=(
+            forward_equivalents(net, EvaluationCount(cost.encoded, cost.decoded)) / done
+        ),
+        network_share=cost.network_seconds / cost.seconds,
+        seconds=cost.seconds,
     )
 
 
@@ -115,13 +174,21 @@ class NetworkClock:
 
 
 def debias(
-    table: ImageTable, synthetic: SyntheticSet, config: DebiasConfig, *, device: torch.device
+    table: ImageTable,
+    synthetic: SyntheticSet,
+    config: DebiasConfig,
+    *,
+    device: torch.device,
+    work: Path | None = None,
+    piece: int | None = None,
 ) -> Stage[tuple[tuple[ArmResult, ...], dict[str, Classifier]]]:
     """Train both arms at every seed: vanilla on the originals, debiased on original ∪ synthetic (2.4).
 
     Same network, seed and number of optimiser steps in both arms: the vanilla arm, whose set is
     smaller, runs more epochs. What is reported is the last epoch. Returns the results and the nets
-    of the first seed.
+    of the first seed. With a folder `work` every finished epoch and arm is kept there, and a second
+    call goes on after them; stopped, it returns the seeds at which both arms are finished. `piece`
+    is the number of images to compute at a time where a batch is known not to fit.
     """
     train, test = table.where("train").without_bias(), table.where("test")
     usual = table.aligned_bias()
@@ -136,10 +203,12 @@ def debias(
     steps = config.classifier.epochs * -(-len(union["debiased"][1]) // size)
     results: list[ArmResult] = []
     nets: dict[str, Classifier] = {}
-    for seed in config.seeds:
-        for arm in ARMS:
+    runs = [(seed, arm) for seed in config.seeds for arm in ARMS]
+    try:
+        for part, (seed, arm) in enumerate(runs):
             pixels, y = union[arm]
             epochs = max(1, round(steps / -(-len(y) // size)))
+            folder = None if work is None else work / f"{arm}-{seed}"
             losses: list[float] = []
             accuracies: list[float] = []
             stage = train_classifier(
@@ -151,18 +220,29 @@ def debias(
                 device=device,
                 stage=f"train {arm}, seed {seed}",
                 watch=test,
+                checkpoint=folder,
+                piece=piece,
             )
-            net = yield from _record(stage, losses, accuracies)
+            net = yield from _record(stage, losses, accuracies, part, len(runs))
             accuracy = group_accuracy(test, score(net, test, device=device).pred, usual)
             results.append(
                 ArmResult(arm, seed, accuracy, len(y), epochs, tuple(losses), tuple(accuracies))
             )
             nets.setdefault(arm, net)
+    except StopAsked as stop:
+        whole = len(results) // len(ARMS) * len(ARMS)
+        if not stop.keep or whole == 0:
+            raise
+        results = results[:whole]
     return tuple(results), nets
 
 
 def _record(
-    stage: Stage[Classifier], losses: list[float], accuracies: list[float]
+    stage: Stage[Classifier],
+    losses: list[float],
+    accuracies: list[float],
+    part: int,
+    parts: int,
 ) -> Stage[Classifier]:
     """Pass a training through, keeping its curve."""
     while True:
@@ -172,7 +252,7 @@ def _record(
             return stop.value
         losses.append(progress.values["loss"])
         accuracies.append(progress.values["accuracy"])
-        yield progress
+        yield replace(progress, part=part, parts=parts)
 
 
 def inspect(

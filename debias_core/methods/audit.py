@@ -6,6 +6,8 @@ CE(f_B(x), y), highest first, and take the top K as bias-conflicting (Eqs. 3 and
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,13 +17,22 @@ from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import score, train_classifier
 from debias_core.config import AuditConfig
 from debias_core.data.table import ImageTable
-from debias_core.records import AuditResult, Scores, Stage, TopK, UserError
+from debias_core.records import AuditResult, GroupAccuracy, Scores, Stage, TopK, UserError
+
+SHORTCUT_GAP = 0.1
 
 
 def audit(
-    table: ImageTable, config: AuditConfig, *, device: torch.device
+    table: ImageTable,
+    config: AuditConfig,
+    *,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    piece: int | None = None,
 ) -> Stage[tuple[Classifier, AuditResult]]:
     """Train f_B on the train part and rank it. The bias attribute is used for scoring only.
+
+    Goes on after the last finished epoch that `checkpoint` holds.
 
     Raises:
         UserError: when there is no training part.
@@ -40,6 +51,8 @@ def audit(
         seed=config.seed,
         device=device,
         stage="audit",
+        checkpoint=checkpoint,
+        piece=piece,
     )
     scores = score(net, blind, device=device)
     top = top_k(scores, blind.y, config.top_k, per_class=config.per_class)
@@ -81,3 +94,22 @@ def judge(train: ImageTable, scores: Scores, top: TopK) -> AuditResult:
         precision = float(conflicting[train.positions(top.ids)].mean())
         average = average_precision(conflicting, scores.loss)
     return AuditResult(scores, top, accuracy, precision, average, warning)
+
+
+def leans_on_shortcut(on_test: GroupAccuracy) -> bool | None:
+    """Whether f_B is clearly worse on test images that break the pattern; None when that is unknown.
+
+    Clearly: by ten points or more, and by more than 2.58 standard errors of the difference of two
+    shares (p < 0.01).
+    """
+    if on_test.aligned is None or on_test.conflicting is None:
+        return None
+    counts = {
+        kind: sum(n for g, n in zip(on_test.groups, on_test.count, strict=True) if g.endswith(kind))
+        for kind in (", aligned", ", conflicting")
+    }
+    n_a, n_c = counts[", aligned"], counts[", conflicting"]
+    pooled = (on_test.aligned * n_a + on_test.conflicting * n_c) / (n_a + n_c)
+    error = (pooled * (1 - pooled) * (1 / n_a + 1 / n_c)) ** 0.5
+    gap = on_test.aligned - on_test.conflicting
+    return gap >= SHORTCUT_GAP and gap > 2.58 * error

@@ -8,21 +8,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from debias_core.config import DiffusionConfig, InjectConfig
 from debias_core.data.images import Pixels, to_float, to_uint8
 from debias_core.data.table import ImageTable
 from debias_core.diffusion import schedule
-from debias_core.diffusion.injection import boost_steps, inject, mask_from_box
+from debias_core.diffusion.injection import (
+    boost_steps,
+    inject,
+    mask_from_box,
+    mask_from_cells,
+)
 from debias_core.diffusion.inversion import content_bank, invert
 from debias_core.diffusion.sampling import image_noise
 from debias_core.diffusion.unet import EpsilonNet
+from debias_core.memory import attempt
 from debias_core.records import Recipe, UserError
 
 METHOD = "diffinject"
@@ -36,24 +44,37 @@ class Pairs:
     original: NDArray[np.int64]
 
 
-def draw_pairs(train: ImageTable, content_ids: NDArray[np.str_], config: InjectConfig) -> Pairs:
+def draw_pairs(
+    train: ImageTable,
+    content_ids: NDArray[np.str_],
+    config: InjectConfig,
+    *,
+    excluded: NDArray[np.str_] | Sequence[str] = (),
+) -> Pairs:
     """Originals at random from all training images but the contents; contents in random rounds.
 
     Every content is used equally often (±1). `contents_per_original` consecutive images share one
-    original. Bias labels are not looked at.
+    original. `excluded` images (marked as junk, say) are neither. Bias labels are not looked at.
 
     Raises:
         UserError: when there are no contents, or fewer of them than must share an original.
     """
+    left_out = train.positions(excluded)
     contents = train.positions(content_ids)
-    r = config.contents_per_original
     if len(contents) == 0:
         raise UserError("There are no images to inject: run the audit with top_k of 1 or more.")
+    contents = contents[~np.isin(contents, left_out)]
+    r = config.contents_per_original
+    if len(contents) == 0:
+        raise UserError(
+            "There are no images to inject: all of the top-K are marked as wrong label or junk. "
+            "Raise K, or take some marks back."
+        )
     if r > len(contents):
         raise UserError(
             f"contents_per_original is {r}, but there are only {len(contents)} contents."
         )
-    rest = np.setdiff1d(np.arange(len(train)), contents)
+    rest = np.setdiff1d(np.arange(len(train)), np.concatenate([contents, left_out]))
     if len(rest) == 0:
         raise UserError(
             "Every training image is in the top-K, so none is left as an original: lower K."
@@ -81,6 +102,7 @@ def recipes(train: ImageTable, pairs: Pairs, config: InjectConfig) -> tuple[Reci
             seed=config.seed,
             pair=i,
             mask=config.mask,
+            mask_cells=config.mask_cells,
             scale_to_50_steps=config.scale_to_50_steps,
         )
         for i, (c, o) in enumerate(zip(pairs.content, pairs.original, strict=True))
@@ -95,10 +117,12 @@ def generate(
     config: InjectConfig,
     *,
     device: torch.device,
+    first: int = 0,
 ) -> Generator[tuple[int, Pixels], None, None]:
-    """Yield (first pair of the batch, images uint8 [B, H, W, 3]) until all pairs are made.
+    """Yield (first pair of the batch, images uint8 [B, H, W, 3]) from pair `first` until all are made.
 
-    Image i depends on its pair, the settings and (seed, i) alone, not on the batches.
+    Image i depends on its pair, the settings and (seed, i) alone, not on the batches. Where memory
+    runs out the batch is halved and made again, down to one original.
 
     Raises:
         UserError: when the images and the diffusion model differ in size.
@@ -111,29 +135,33 @@ def generate(
         )
     a_bar = schedule.alpha_bar(diffusion.schedule)
     m = config.fixed_point_evaluations
-    mask = None
-    if config.mask is not None:
-        mask = mask_from_box(config.mask, net.config.bottleneck).to(device)
+    mask = h_mask(config, net.config.bottleneck)
     contents, content_row = np.unique(pairs.content, return_inverse=True)
-    bank = content_bank(
-        net,
-        a_bar,
-        to_float(train.pixels[contents]).to(device),
-        steps=config.steps,
-        t_edit=config.t_edit,
-        fixed_point=m,
-    )
-    boosted = boost_steps(a_bar, config.steps, config.t_boost)
     # Whole groups that share an original stay in one batch, so that it is inverted once.
     r = config.contents_per_original
     batch = max(r, config.batch_size // r * r)
-    for start in range(0, len(pairs.content), batch):
-        rows = np.arange(start, min(start + batch, len(pairs.content)))
-        firsts = rows[::r]
+    bank: dict[int, Tensor] | None = None
+    boosted = boost_steps(a_bar, config.steps, config.t_boost)
+
+    def bank_of_contents() -> dict[int, Tensor]:
+        parts = [
+            content_bank(
+                net,
+                a_bar,
+                to_float(train.pixels[contents[i : i + batch]]).to(device),
+                steps=config.steps,
+                t_edit=config.t_edit,
+                fixed_point=m,
+            )
+            for i in range(0, len(contents), batch)
+        ]
+        return {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
+
+    def make(rows: NDArray[np.int64], bank: dict[int, Tensor]) -> Pixels:
         x_T = invert(
             net,
             a_bar,
-            to_float(train.pixels[pairs.original[firsts]]).to(device),
+            to_float(train.pixels[pairs.original[rows[::r]]]).to(device),
             steps=config.steps,
             fixed_point=m,
         )
@@ -144,16 +172,42 @@ def generate(
             x_T,
             bank,
             torch.as_tensor(content_row[rows], device=device),
-            original=torch.as_tensor((rows - start) // r, device=device),
+            original=torch.as_tensor((rows - rows[0]) // r, device=device),
             gamma=config.gamma,
             t_edit=config.t_edit,
             t_boost=config.t_boost,
             steps=config.steps,
             z=z.to(device),
-            mask=mask,
+            mask=mask if mask is None else mask.to(device),
             scale_to_50_steps=config.scale_to_50_steps,
         )
-        yield start, to_uint8(x)
+        return to_uint8(x)
+
+    start = first // r * r
+    while start < len(pairs.content):
+        rows = np.arange(start, min(start + batch, len(pairs.content)))
+        if bank is None:
+            bank = attempt(bank_of_contents)
+        made = None if bank is None else attempt(partial(make, rows, bank))
+        if made is None:
+            if batch == r:
+                raise UserError(
+                    "There is not even memory for one image: choose smaller images or a smaller "
+                    "diffusion model, or end other programs that use the device."
+                )
+            batch = max(r, batch // 2 // r * r)
+            continue
+        yield start, made
+        start += len(rows)
+
+
+def h_mask(config: InjectConfig, cells: int) -> Tensor | None:
+    """The mask of the settings on the bottleneck's grid, [cells, cells], or None for everywhere."""
+    if config.mask is not None:
+        return mask_from_box(config.mask, cells)
+    if config.mask_cells is not None:
+        return mask_from_cells(config.mask_cells, cells)
+    return None
 
 
 class Preview:
@@ -186,22 +240,54 @@ class Preview:
             fixed_point=m,
         )
 
-    def render(self, *, gamma: float, t_edit: int) -> Pixels:
+    def render(
+        self,
+        *,
+        gamma: float,
+        t_edit: int,
+        mask_cells: tuple[int, ...] | None = None,
+    ) -> Pixels:
         """The pairs' results at this γ and t_edit, uint8 [B, H, W, 3]; the same noise every time."""
-        c, n = self._config, len(self._x_T)
+        rows = torch.arange(len(self._x_T))
+        return self._make(rows, gamma, t_edit, mask_cells)
+
+    def sweep(
+        self,
+        pair: int,
+        *,
+        gammas: Sequence[float],
+        t_edit: int,
+        mask_cells: tuple[int, ...] | None = None,
+    ) -> Pixels:
+        """One pair at several γ, uint8 [len(gammas), H, W, 3], as `render` would draw each."""
+        rows = torch.full((len(gammas),), pair)
+        return self._make(rows, torch.tensor(gammas, device=self._device), t_edit, mask_cells)
+
+    def _make(
+        self,
+        rows: Tensor,
+        gamma: Tensor | float,
+        t_edit: int,
+        mask_cells: tuple[int, ...] | None,
+    ) -> Pixels:
+        c, cells = self._config, self._net.config.bottleneck
         shape = (boost_steps(self._a_bar, c.steps, c.t_boost), *self._x_T.shape[1:])
-        z = torch.stack([image_noise(c.seed, i, shape) for i in range(n)])
+        z = torch.stack([image_noise(c.seed, int(i), shape) for i in rows])
+        rows = rows.to(self._device)
+        mask = None if mask_cells is None else mask_from_cells(mask_cells, cells).to(self._device)
         x = inject(
             self._net,
             self._a_bar,
             self._x_T,
             self._bank,
-            torch.arange(n, device=self._device),
+            rows,
+            original=rows,
             gamma=gamma,
             t_edit=t_edit,
             t_boost=c.t_boost,
             steps=c.steps,
             z=z.to(self._device),
+            mask=mask,
             scale_to_50_steps=c.scale_to_50_steps,
         )
         return to_uint8(x)

@@ -14,14 +14,7 @@ import torch
 from debias_core.config import DemoConfig, to_json
 from debias_core.records import ArmResult, AuditResult, Progress, Stage, SyntheticSet
 from debias_core.workspace import stages
-from debias_core.workspace.store import Project
-
-DEMO_PROJECT = "demo"
-
-
-def demo_project(workspace: Path, seed: int = 0) -> Project:
-    """The demo's project of one seed; seed 0 is the one that the app opens."""
-    return Project(workspace, DEMO_PROJECT if seed == 0 else f"{DEMO_PROJECT}-seed{seed}")
+from debias_core.workspace.store import demo_project
 
 
 def run_demo(workspace: Path, config: DemoConfig, *, device: torch.device) -> Stage[dict[str, Any]]:
@@ -53,9 +46,9 @@ def run_demo(workspace: Path, config: DemoConfig, *, device: torch.device) -> St
             )
         with clock("generate"):
             inject = replace(config.inject, seed=seed)
-            sets.append(
-                (yield from _named(stages.run_generate(project, inject, device=device), seed))
-            )
+            # Flags serve a person who curates, and only the first seed's project is opened.
+            made = stages.run_generate(project, inject, device=device, with_flags=seed == 0)
+            sets.append((yield from _named(made, seed)))
         with clock("debias"):
             debias = replace(config.debias, seeds=(seed,))
             arms += yield from stages.run_debias(project, debias, device=device)

@@ -1,13 +1,18 @@
 """The stages of a project: load what is needed, run the pipeline's stage, save what it made.
 
-The command line and the page both call these, so that they can't drift apart.
+The command line and the jobs of the page both call these, so that they can't drift apart. A stage
+that was killed leaves its checkpoints in the project's work folder, under a name made of its
+settings and of what it works on; the same call goes on from there, to the same result.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +21,43 @@ import torch
 
 from debias_core import pipeline
 from debias_core.classifier.metrics import group_accuracy
-from debias_core.classifier.training import score
+from debias_core.classifier.training import penultimate, score
 from debias_core.config import (
     AuditConfig,
     DebiasConfig,
     DemoConfig,
     DiffusionConfig,
     InjectConfig,
+    from_json,
     to_json,
 )
-from debias_core.data.benchmarks import DIGITS_SIZE, colored_digits, grey_digits
+from debias_core.data.benchmarks import colored_digits, grey_digits, is_colored_digits
 from debias_core.data.importers import import_images
 from debias_core.data.table import ImageTable, save_table
-from debias_core.diffusion.training import image_batches, tinted_batches, train_diffusion
+from debias_core.diffusion.training import (
+    image_batches,
+    steps_done,
+    tinted_batches,
+    train_diffusion,
+)
 from debias_core.diffusion.unet import EpsilonNet, load_model, save_model
+from debias_core.insight import flags
+from debias_core.insight.projection import map_sample, principal_components, tsne
 from debias_core.insight.report import build_report
+from debias_core.methods.audit import judge, leans_on_shortcut, top_k
 from debias_core.records import (
     ArmResult,
     AuditResult,
     ImportReport,
+    Progress,
     Stage,
+    StopAsked,
     SyntheticSet,
+    TopK,
     UserError,
 )
-from debias_core.workspace.store import Project, write_json
+from debias_core.workspace import verdicts
+from debias_core.workspace.store import Project, fingerprint, write_json
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 DIGITS_MODEL = ASSETS / "digits16"
@@ -54,6 +72,7 @@ def import_data(
             f"Project '{project.name}' exists already: choose another --name, or add --replace to "
             "drop it and everything made in it."
         )
+    source = source.resolve()
     # Beside the project, and swapped in when it is whole: a failed import costs nothing.
     fresh = project.root.with_name(f".{project.name}.importing")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -66,6 +85,32 @@ def import_data(
         fresh.rename(project.root)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+    project.register(
+        {"kind": "files", "path": str(source), "size": size, "limit": limit, "seed": seed}
+    )
+    return report
+
+
+def import_job(project: Project, args: dict[str, Any]) -> Stage[ImportReport | None]:
+    """The import that a job's arguments describe: files, or a named benchmark."""
+    if args["source"]["kind"] == "digits":
+        yield Progress("import", 0, 1, "drawing the digits")
+        made = import_digits(project, percent=args["source"]["percent"], seed=0)
+        yield Progress("import", 1, 1)
+        return made
+    source = Path(args["source"]["path"])
+    if project.has("data") and project.source() == args["source"]:
+        return None  # killed after its last step: nothing is left to do
+    report = yield from import_data(
+        project,
+        source,
+        size=args["source"]["size"],
+        limit=args["source"]["limit"],
+        seed=args["source"]["seed"],
+        replace=args["replace"],
+    )
+    if args.get("upload"):
+        source.unlink(missing_ok=True)
     return report
 
 
@@ -84,33 +129,75 @@ def import_digits(
         split_rule=f"The test part is unbiased: {part}, colours uniform over all digits.",
     )
     write_json(project.folder("data") / "import.json", report.to_json())
+    project.register({"kind": "digits", "percent": percent, "seed": seed, "validation": validation})
     return report
 
 
-def run_audit(project: Project, config: AuditConfig, *, device: torch.device) -> Stage[AuditResult]:
-    """Train f_B, rank the train part, keep both; also f_B's accuracy on the test part."""
+def run_audit(
+    project: Project, config: AuditConfig, *, device: torch.device, piece: int | None = None
+) -> Stage[AuditResult]:
+    """Train f_B, rank the train part, keep both; also f_B's accuracy on the test part, and its map."""
     table = project.table()
     began = time.perf_counter()
-    net, result = yield from pipeline.audit(table, config, device=device)
-    test = table.where("test")
+    work = project.work("audit", fingerprint(to_json(config), table.data_id))
+    net, result = yield from pipeline.audit(
+        table, config, device=device, checkpoint=work, piece=piece
+    )
+    test, train = table.where("test"), table.where("train")
     usual = table.aligned_bias()
     on_test = None
     if len(test):
         on_test = group_accuracy(test, score(net, test, device=device).pred, usual)
+    features = penultimate(net, train.pixels, device=device)
     project.begin("audit")
-    about = {
+    about: dict[str, Any] = {
         "config": to_json(config),
         "seconds": time.perf_counter() - began,
         "test": None if on_test is None else dataclasses.asdict(on_test),
+        "shortcut": None if on_test is None else leans_on_shortcut(on_test),
     }
+    project.save_features(features, principal_components(features))
     project.save_audit(net, result, about)
+    project.record_run("audit", to_json(config), about["test"], about["seconds"])
+    shutil.rmtree(work, ignore_errors=True)
     return result
 
 
+def choose_k(project: Project, k: int, *, per_class: bool) -> AuditResult:
+    """Cut the audit's ranking at another K; what was made with the old one stays as it is."""
+    result, about = project.audit(), project.manifest("audit")
+    train = project.table().where("train")
+    if not 1 <= k <= len(train):
+        raise UserError(f"K must be 1 to {len(train):,}, but is {k}.")
+    top = top_k(result.scores, train.y, k, per_class=per_class)
+    fresh = judge(train, result.scores, top)
+    config = replace(from_json(AuditConfig, about["config"]), top_k=k, per_class=per_class)
+    project.save_top_k(fresh, {**about, "config": to_json(config)})
+    return fresh
+
+
+def run_projection(project: Project, *, seed: int = 0) -> Stage[None]:
+    """t-SNE of f_B's features: the top-K and at most 5,000 others."""
+    features, result = project.features(), project.audit()
+    train = project.table().where("train")
+    rows = map_sample(len(train), train.positions(result.top_k.ids), seed=seed)
+    yield Progress("t-SNE", 0, 1, f"{len(rows):,} points")
+    project.save_tsne(rows, tsne(features[rows].astype(np.float32), seed=seed))
+    yield Progress("t-SNE", 1, 1)
+
+
 def run_pretrain(
-    project: Project, config: DiffusionConfig, *, device: torch.device, restart: bool
+    project: Project,
+    config: DiffusionConfig,
+    *,
+    device: torch.device,
+    restart: bool,
+    piece: int | None = None,
 ) -> Stage[Path]:
-    """Train the project's own diffusion model on its train part; resumes from its checkpoint."""
+    """Train the project's own diffusion model on its train part; resumes from its checkpoint.
+
+    Stopped, the moving average so far becomes the project's model; the same call goes on later.
+    """
     table = project.table()
     if table.image_size != config.unet.image_size:
         raise UserError(
@@ -120,11 +207,18 @@ def run_pretrain(
     if restart:
         project.begin("diffusion")
     train = table.where("train")
-    batches = image_batches(train.pixels, flip=config.flip)
     checkpoint = folder / "checkpoint"
-    net = yield from train_diffusion(batches, config, device=device, checkpoint=checkpoint)
+    began = time.perf_counter()
+    net = yield from train_diffusion(
+        image_batches(train.pixels, flip=config.flip), config,
+        device=device, checkpoint=checkpoint, keep_on_stop=True, piece=piece,
+    )  # fmt: skip
+    done = steps_done(checkpoint)
     made_by = f"trained on the {len(train):,} training images of project '{project.name}'"
+    if done < config.steps:
+        made_by += f", stopped after {done:,} of {config.steps:,} steps"
     save_model(net, config, folder, made_by=made_by)
+    project.record_run("diffusion", to_json(config), {"steps": done}, time.perf_counter() - began)
     return folder
 
 
@@ -148,34 +242,96 @@ def run_pretrain_digits(
 
 
 def diffusion_model(project: Project, device: torch.device) -> tuple[EpsilonNet, DiffusionConfig]:
-    """The project's own diffusion model; for Colored Digits the one that ships with the app."""
+    """The project's diffusion model, on the device."""
+    return load_model(diffusion_folder(project), device)
+
+
+def diffusion_folder(project: Project) -> Path:
+    """The project's own diffusion model; for Colored Digits the one that ships with the app.
+
+    Raises:
+        UserError: when there is neither.
+    """
     if project.has("diffusion"):
-        return load_model(project.folder("diffusion"), device)
+        return project.folder("diffusion")
     if is_colored_digits(project.table()):
-        return load_model(DIGITS_MODEL, device)
+        return DIGITS_MODEL
     raise UserError(
         f"Project '{project.name}' has no diffusion model yet: run `pretrain` first "
         "(it learns from the project's own training images)."
     )
 
 
-def is_colored_digits(table: ImageTable) -> bool:
-    """Whether these are the built-in digits, for which a diffusion model ships."""
-    return table.image_size == DIGITS_SIZE and bool(table.ids[0].startswith("digit-"))
+def model_id(project: Project) -> str:
+    """Which diffusion model `diffusion_model` loads: a digest of its weights."""
+    weights = (diffusion_folder(project) / "model.safetensors").read_bytes()
+    return hashlib.blake2b(weights, digest_size=8).hexdigest()
 
 
 def run_generate(
-    project: Project, config: InjectConfig, *, device: torch.device
+    project: Project, config: InjectConfig, *, device: torch.device, with_flags: bool = True
 ) -> Stage[SyntheticSet]:
-    """DiffInject with the audit's top-K."""
+    """DiffInject with the audit's top-K, less the images marked as wrong label or junk.
+
+    The same settings on the same data, top-K, marks and model are the same set: its finished images
+    are not made again, and the verdicts on them count again. The flags, which only a person who curates
+    needs, take a training of their own; a stopped run ends without them.
+    """
     table, result = project.table(), project.audit()
     net, diffusion = diffusion_model(project, device)
-    synthetic = yield from pipeline.synthesise(
-        net, diffusion, table, result.top_k.ids, config, device=device
+    marks = verdicts.current(project.db, project.name, table.data_id)
+    excluded = sorted(i for i, mark in marks.items() if mark in verdicts.NOT_AMPLIFIED)
+    set_id = id_of_set(to_json(config), table.data_id, result.top_k, excluded, model_id(project))
+    sink = project.sink(set_id, config.count, table.image_size)
+    made = yield from pipeline.synthesise(
+        net, diffusion, table, result.top_k.ids, config,
+        device=device, excluded=excluded, sink=sink,
+    )  # fmt: skip
+    if with_flags and len(made.recipes) == config.count:
+        try:
+            scores = yield from _flagged(table, made, device)
+            project.save_scores(set_id, scores)
+        except StopAsked as stop:
+            if not stop.keep:
+                raise
+    about = {
+        "config": to_json(config),
+        "excluded": excluded,
+        "audit": project.manifest("audit")["config"],
+    }
+    project.finish_synthetic(set_id, made, about)
+    project.record_run(
+        "synthetic", to_json(config), {"set": set_id, "count": len(made.recipes)}, made.seconds
     )
-    project.begin("synthetic")
-    project.save_synthetic(synthetic, {"config": to_json(config)})
-    return synthetic
+    return made
+
+
+def id_of_set(
+    config: dict[str, Any], data_id: str, top: TopK, excluded: Sequence[str], model: str
+) -> str:
+    """The id of the synthetic set that this is the making of; the size of the batches has no part."""
+    settings = {k: v for k, v in config.items() if k != "batch_size"}
+    return fingerprint(settings, data_id, top.ids.tolist(), list(excluded), model)
+
+
+def _flagged(
+    table: ImageTable, made: SyntheticSet, device: torch.device
+) -> Stage[list[dict[str, Any]]]:
+    """Certainty and flags of every synthetic image."""
+    train = table.where("train").without_bias()
+    p = yield from flags.second_opinion(
+        made.pixels, made.labels, train, debias_settings(table).classifier, device=device
+    )
+    original = train.positions([r.original_id for r in made.recipes])
+    content = train.positions([r.content_id for r in made.recipes])
+    judged = flags.judge(
+        made.pixels, made.labels, original, content, train, p,
+        by="a classifier that has not seen this image",
+    )  # fmt: skip
+    return [
+        {"certainty": j.certainty, "flags": [dataclasses.asdict(f) for f in j.flags]}
+        for j in judged
+    ]
 
 
 def debias_settings(table: ImageTable) -> DebiasConfig:
@@ -184,16 +340,62 @@ def debias_settings(table: ImageTable) -> DebiasConfig:
 
 
 def run_debias(
-    project: Project, config: DebiasConfig, *, device: torch.device
+    project: Project, config: DebiasConfig, *, device: torch.device, piece: int | None = None
 ) -> Stage[tuple[ArmResult, ...]]:
-    """Train the vanilla and the debiased arm at every seed."""
-    table, synthetic = project.table(), project.synthetic()
+    """Train the vanilla and the debiased arm at every seed; rejected images are not trained on."""
+    table, (synthetic, curated) = project.table(), curated_set(project, config)
     began = time.perf_counter()
-    arms, nets = yield from pipeline.debias(table, synthetic, config, device=device)
+    key = fingerprint(to_json(config), table.data_id, project.set_id(), curated["used"])
+    work = project.work("debias", key)
+    arms, nets = yield from pipeline.debias(
+        table, synthetic, config, device=device, work=work, piece=piece
+    )
     project.begin("debias")
-    about = {"config": to_json(config), "seconds": time.perf_counter() - began}
+    about: dict[str, Any] = {
+        "config": to_json(config),
+        "seconds": time.perf_counter() - began,
+        "set": project.set_id(),
+        "curated": {k: v for k, v in curated.items() if k != "used"},
+    }
     project.save_arms(arms, nets, about)
+    result = {"summary": summary(arms), "curated": about["curated"], "set": project.set_id()}
+    project.record_run("debias", to_json(config), result, about["seconds"])
+    shutil.rmtree(work, ignore_errors=True)
     return arms
+
+
+def curated_set(project: Project, config: DebiasConfig) -> tuple[SyntheticSet, dict[str, Any]]:
+    """The synthetic images that may be trained on, and how many were judged how.
+
+    Raises:
+        UserError: when none is left.
+    """
+    made, set_id = project.synthetic(), project.set_id()
+    assert set_id is not None
+    verdict = verdicts.current(project.db, project.name, set_id)
+    said = [verdict.get(str(i)) for i in range(len(made.recipes))]
+    used = verdicts.used(said, config.only_accepted)
+    counts = {
+        "accepted": said.count("accept"),
+        "rejected": said.count("reject"),
+        "undecided": sum(v in (None, "skip") for v in said),
+        "trained_on": len(used),
+        "digest": fingerprint(used),
+    }
+    if not used:
+        raise UserError(
+            "No synthetic image is left to train on: accept some in Curate"
+            + (", or train on the undecided ones too." if config.only_accepted else ".")
+        )
+    kept = replace(made, pixels=made.pixels[used], recipes=tuple(made.recipes[i] for i in used))
+    return kept, {**counts, "used": used}
+
+
+def run_export(project: Project, what: str) -> Stage[list[Path]]:
+    """Write what a person takes away: `exports.export`."""
+    from debias_core.workspace import exports
+
+    return (yield from exports.export(project, what))
 
 
 def run_report(
@@ -214,6 +416,7 @@ def run_report(
         inject_config=project.manifest("synthetic")["config"],
         arms=shown,
         debias_config=project.manifest("debias")["config"],
+        curated=project.manifest("debias").get("curated", {}),
         maps=maps,
         nets={"f_B": f_b, "f_D": f_d},
         split_rule=project.import_report().get("split_rule", ""),

@@ -1,36 +1,46 @@
 """A project on disk: one folder, one subfolder a stage, each stage's manifest written last.
 
-    WORKSPACE/NAME/data/        pixels.npy rows.csv manifest.json import.json
-                   audit/       model.safetensors model.json scores.csv manifest.json
+    WORKSPACE/studio.db         projects, runs, jobs, recipes, verdicts (`database`)
+    WORKSPACE/NAME/data/        pixels.npy rows.csv about.csv manifest.json import.json
+                   audit/       model.safetensors model.json scores.csv features.npy pca.npy
+                                [tsne.npz] manifest.json
                    diffusion/   model.safetensors config.json checkpoint/
-                   synthetic/   pixels.npy recipes.jsonl manifest.json
+                   synthetic/   SET/pixels.npy SET/cost.json SET/manifest.json manifest.json
                    debias/      vanilla/ debiased/ manifest.json
                    report/      report.html maps.json manifest.json
+                   exports/     *.zip
+                   work/        checkpoints of what is not finished
 
 A manifest means done. Whatever a stage makes is dropped by nobody but the stage itself, or by a
-stage whose result it was made from (`DEPENDENTS`).
+stage whose result it was made from (`DEPENDENTS`). Synthetic sets are known by what they were made
+from: the same settings on the same data lead to the same set, its finished images and its verdicts.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import fcntl
+import hashlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from debias_core.classifier.networks import Classifier, load_classifier, save_classifier
 from debias_core.config import from_json
+from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable, load_table
 from debias_core.records import (
     ArmResult,
     AuditResult,
+    Cost,
     Projection,
     Recipe,
     Scores,
@@ -38,11 +48,19 @@ from debias_core.records import (
     TopK,
     UserError,
 )
+from debias_core.workspace.database import Database, database, now
+
+if TYPE_CHECKING:  # the server lists projects without loading torch
+    import torch
+
+    from debias_core.classifier.networks import Classifier
 
 STAGES = ("data", "audit", "diffusion", "synthetic", "debias", "report")
 DEPENDENTS = {"audit": ("report",), "synthetic": ("debias", "report"), "debias": ("report",)}
 COMMAND = {"data": "import", "audit": "audit", "diffusion": "pretrain", "synthetic": "generate",
            "debias": "debias", "report": "report"}  # fmt: skip
+DEMO_PROJECT = "demo"
+SANDBOX = "visitor-"  # names of the classroom's projects begin so
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
 
@@ -56,7 +74,13 @@ class Project:
                 "dots, dashes and underscores, beginning with a letter or digit."
             )
         self.name = name
+        self.workspace = workspace
         self.root = workspace / name
+
+    @property
+    def db(self) -> Database:
+        """The workspace's database."""
+        return database(self.workspace)
 
     def folder(self, stage: str) -> Path:
         """The stage's folder (it may not exist yet)."""
@@ -92,6 +116,30 @@ class Project:
         """Write the stage's manifest, whole or not at all."""
         write_json(self.folder(stage) / "manifest.json", manifest)
 
+    def work(self, stage: str, key: str) -> Path:
+        """Where an unfinished run of the stage keeps its checkpoints; `key` says what it is made of."""
+        return self.root / "work" / f"{stage}-{key}"
+
+    def record_run(self, stage: str, config: Any, result: Any, seconds: float) -> None:
+        """Add a finished run to the project's history."""
+        self.db.write(
+            "INSERT INTO runs (project, stage, data_id, config, result, seconds, finished)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (self.name, stage, self.data_id(), json.dumps(config), json.dumps(result), seconds,
+             now()),
+        )  # fmt: skip
+
+    def runs(self, stage: str) -> list[dict[str, Any]]:
+        """The stage's finished runs on the present data, newest first."""
+        rows = self.db.rows(
+            "SELECT * FROM runs WHERE project = ? AND stage = ? AND data_id = ? ORDER BY id DESC",
+            (self.name, stage, self.data_id()),
+        )
+        return [
+            {**dict(r), "config": json.loads(r["config"]), "result": json.loads(r["result"])}
+            for r in rows
+        ]
+
     def manifest(self, stage: str) -> dict[str, Any]:
         """The stage's manifest; a UserError names the command that makes it."""
         if not self.has(stage):
@@ -104,8 +152,27 @@ class Project:
     # ---- data ----
 
     def replace_all(self) -> None:
-        """Drop the whole project."""
+        """Drop the project's folder; judgements stay in the database, and return with the same data."""
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def register(self, source: dict[str, Any]) -> None:
+        """Enter the imported data into the database; `source` says how to import them again."""
+        self.db.write(
+            "INSERT INTO projects (name, data_id, source, created) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET data_id = excluded.data_id,"
+            " source = excluded.source, created = excluded.created",
+            (self.name, self.data_id(), json.dumps(source), now()),
+        )
+
+    def source(self) -> dict[str, Any]:
+        """Where the data came from, as `register` was told; empty when that is unknown."""
+        rows = self.db.rows("SELECT source FROM projects WHERE name = ?", (self.name,))
+        return json.loads(rows[0]["source"]) if rows else {}
+
+    def data_id(self) -> str:
+        """The id of the data: the same for the same images and labels."""
+        path = self.folder("data") / "manifest.json"
+        return json.loads(path.read_text()).get("id", "") if path.is_file() else ""
 
     def table(self) -> ImageTable:
         """The imported images."""
@@ -122,6 +189,8 @@ class Project:
 
     def save_audit(self, net: Classifier, result: AuditResult, about: dict[str, Any]) -> None:
         """Write f_B, its scores and the top-K."""
+        from debias_core.classifier.networks import save_classifier
+
         folder, table = self.folder("audit"), self.table()
         save_classifier(
             net,
@@ -136,6 +205,10 @@ class Project:
             writer.writerow(["id", "loss", "p_true", "pred"])
             rows = zip(s.ids, s.loss.tolist(), s.p_true.tolist(), s.pred.tolist(), strict=True)
             writer.writerows(rows)
+        self.save_top_k(result, about)
+
+    def save_top_k(self, result: AuditResult, about: dict[str, Any]) -> None:
+        """Write the audit's manifest; the scores and f_B must be there."""
         self.finish(
             "audit",
             {
@@ -147,6 +220,37 @@ class Project:
                 "warning": result.warning,
             },
         )
+
+    def save_features(self, features: NDArray[np.float32], pca: NDArray[np.float32]) -> None:
+        """Keep f_B's penultimate features of the train part [N, D], and their map [N, 2]."""
+        folder = self.folder("audit")
+        # Half precision is plenty for neighbours and maps, and half as large.
+        np.save(folder / "features.npy", features.astype(np.float16), allow_pickle=False)
+        np.save(folder / "pca.npy", pca, allow_pickle=False)
+
+    def features(self) -> NDArray[np.float16]:
+        """f_B's penultimate features of the train part [N, D], memory-mapped."""
+        self.manifest("audit")
+        path = self.folder("audit") / "features.npy"
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def save_tsne(self, rows: NDArray[np.int64], xy: NDArray[np.float32]) -> None:
+        """Keep the t-SNE [M, 2] of train rows [M]."""
+        fresh = self.folder("audit") / "tsne.new.npz"
+        np.savez(fresh, rows=rows, xy=xy)
+        fresh.replace(self.folder("audit") / "tsne.npz")
+
+    def points(self, method: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """(train rows [M], points [M, 2]) of the audit's map, "pca" or "tsne"."""
+        self.manifest("audit")
+        folder = self.folder("audit")
+        if method == "pca":
+            xy = np.load(folder / "pca.npy", allow_pickle=False)
+            return np.arange(len(xy)), xy
+        if not (folder / "tsne.npz").is_file():
+            raise UserError("The t-SNE map is not drawn yet: press 'Draw the t-SNE map'.")
+        with np.load(folder / "tsne.npz", allow_pickle=False) as data:
+            return data["rows"], data["xy"]
 
     def audit(self) -> AuditResult:
         """The audit's result."""
@@ -173,34 +277,67 @@ class Project:
 
     # ---- synthetic ----
 
-    def save_synthetic(self, synthetic: SyntheticSet, about: dict[str, Any]) -> None:
-        """Write the images and their recipes."""
-        folder = self.folder("synthetic")
-        np.save(folder / "pixels.npy", synthetic.pixels, allow_pickle=False)
-        lines = [json.dumps(dataclasses.asdict(r), ensure_ascii=False) for r in synthetic.recipes]
-        (folder / "recipes.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        self.finish(
-            "synthetic",
-            {
-                **about,
-                "count": len(synthetic.recipes),
-                "unet_evaluations_per_image": synthetic.evaluations_per_image,
-                "network_share": synthetic.network_share,
-                "seconds": synthetic.seconds,
-            },
-        )
+    def sink(self, set_id: str, count: int, image_size: int) -> SyntheticSink:
+        """Where the images of a set go while they are made; knows how many are finished."""
+        return SyntheticSink(self, set_id, count, image_size)
+
+    def save_scores(self, set_id: str, scores: Sequence[dict[str, Any]]) -> None:
+        """Keep each image's scores and flags, first to last."""
+        with self.db.writing() as c:
+            c.executemany(
+                "UPDATE synthetic SET scores = ? WHERE project = ? AND set_id = ? AND item = ?",
+                [(json.dumps(s), self.name, set_id, i) for i, s in enumerate(scores)],
+            )
+
+    def finish_synthetic(self, set_id: str, synthetic: SyntheticSet, about: dict[str, Any]) -> None:
+        """Make this set the project's current one."""
+        manifest = {
+            **about,
+            "set": set_id,
+            "count": len(synthetic.recipes),
+            "unet_evaluations_per_image": synthetic.evaluations_per_image,
+            "network_share": synthetic.network_share,
+            "seconds": synthetic.seconds,
+        }
+        write_json(self.folder("synthetic") / set_id / "manifest.json", manifest)
+        if self.set_id() != set_id:
+            for later in DEPENDENTS["synthetic"]:
+                (self.folder(later) / "manifest.json").unlink(missing_ok=True)
+        self.finish("synthetic", manifest)
+
+    def set_id(self) -> str | None:
+        """The current synthetic set."""
+        return self.manifest("synthetic")["set"] if self.has("synthetic") else None
+
+    def synthetic_pixels(self) -> Pixels:
+        """The current set's images, memory-mapped uint8 [N, H, W, 3]."""
+        m = self.manifest("synthetic")
+        path = self.folder("synthetic") / m["set"] / "pixels.npy"
+        return np.load(path, mmap_mode="r", allow_pickle=False)[: m["count"]]
 
     def synthetic(self) -> SyntheticSet:
-        """The synthetic images."""
-        m, folder = self.manifest("synthetic"), self.folder("synthetic")
-        lines = (folder / "recipes.jsonl").read_text(encoding="utf-8").splitlines()
+        """The current set's images, in the order of their numbers."""
+        m, pixels = self.manifest("synthetic"), self.synthetic_pixels()
+        rows = self.db.rows(
+            "SELECT recipe FROM synthetic WHERE project = ? AND set_id = ? ORDER BY item LIMIT ?",
+            (self.name, m["set"], m["count"]),
+        )
         return SyntheticSet(
-            pixels=np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False),
-            recipes=tuple(from_json(Recipe, json.loads(line)) for line in lines),
+            pixels=pixels,
+            recipes=tuple(from_json(Recipe, json.loads(r["recipe"])) for r in rows),
             evaluations_per_image=m["unet_evaluations_per_image"],
             network_share=m["network_share"],
             seconds=m["seconds"],
         )
+
+    def scores(self) -> list[dict[str, Any]]:
+        """Scores and flags of the current set's images, first to last."""
+        m = self.manifest("synthetic")
+        rows = self.db.rows(
+            "SELECT scores FROM synthetic WHERE project = ? AND set_id = ? ORDER BY item LIMIT ?",
+            (self.name, m["set"], m["count"]),
+        )
+        return [json.loads(r["scores"]) for r in rows]
 
     # ---- debias ----
 
@@ -208,6 +345,8 @@ class Project:
         self, arms: tuple[ArmResult, ...], nets: dict[str, Classifier], about: dict[str, Any]
     ) -> None:
         """Write both arms' nets (first seed) and every seed's result."""
+        from debias_core.classifier.networks import save_classifier
+
         table = self.table()
         for arm, net in nets.items():
             save_classifier(
@@ -254,11 +393,104 @@ class Project:
             for name, m in data.items()
         }
 
+    def export_file(self, what: str) -> Path:
+        """Where the export of that kind lies (it may not exist yet)."""
+        return self.root / "exports" / ("config.json" if what == "config" else f"{what}.zip")
+
     def net(self, which: str, device: torch.device) -> Classifier:
         """A trained classifier: "f_B", "vanilla" or "debiased"."""
+        from debias_core.classifier.networks import load_classifier
+
         folder = self.folder("audit") if which == "f_B" else self.folder("debias") / which
         self.manifest("audit" if which == "f_B" else "debias")
         return load_classifier(folder, device)
+
+
+class SyntheticSink:
+    """Takes the finished images of one set: pixels into its folder, then recipes into the database.
+
+    An image counts as finished when its recipe is in the database, so that a kill between the two
+    costs the batch under way and nothing else.
+    """
+
+    def __init__(self, project: Project, set_id: str, count: int, image_size: int) -> None:
+        self.set_id = set_id
+        self._project = project
+        self._folder = project.folder("synthetic") / set_id
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._path = self._folder / "pixels.npy"
+        shape = (count, image_size, image_size, 3)
+        if not self._path.is_file():
+            # What the database knows of an earlier folder of this set is gone with its pixels.
+            project.db.write(
+                "DELETE FROM synthetic WHERE project = ? AND set_id = ?", (project.name, set_id)
+            )
+            # Whole from the start, under its name only when the header is there.
+            fresh = self._path.with_name("pixels.new.npy")
+            np.lib.format.open_memmap(fresh, mode="w+", dtype=np.uint8, shape=shape).flush()
+            fresh.replace(self._path)
+        self._pixels = np.load(self._path, mmap_mode="r+", allow_pickle=False)
+        assert self._pixels.shape == shape, "the id of a set says how many images it has"
+
+    def finished(self) -> int:
+        """How many images, from the first on, are finished."""
+        (row,) = self._project.db.rows(
+            "SELECT COUNT(*) AS n FROM synthetic WHERE project = ? AND set_id = ?",
+            (self._project.name, self.set_id),
+        )
+        return int(row["n"])
+
+    def add(self, start: int, pixels: Pixels, recipes: Sequence[Recipe], cost: Cost) -> None:
+        """Keep the images from number `start` on; when this returns they outlive the process."""
+        self._pixels[start : start + len(pixels)] = pixels
+        self._pixels.flush()
+        write_json(self._folder / "cost.json", dataclasses.asdict(self.cost() + cost))
+        with self._project.db.writing() as c:
+            c.executemany(
+                "INSERT OR REPLACE INTO synthetic (project, set_id, item, recipe)"
+                " VALUES (?, ?, ?, ?)",
+                [
+                    (self._project.name, self.set_id, start + i,
+                     json.dumps(dataclasses.asdict(r), ensure_ascii=False))
+                    for i, r in enumerate(recipes)
+                ],
+            )  # fmt: skip
+
+    def cost(self) -> Cost:
+        """What the finished images cost, over all the processes that made them."""
+        path = self._folder / "cost.json"
+        return from_json(Cost, json.loads(path.read_text())) if path.is_file() else Cost()
+
+    def pixels(self) -> Pixels:
+        """The images, memory-mapped [count, H, W, 3]; those that are not finished are black."""
+        return self._pixels
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hexadecimal digits that are the same for the same JSON values."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+@contextmanager
+def working(project: Project) -> Iterator[None]:
+    """Keep every other process from writing to the project.
+
+    Raises:
+        UserError: when another process is at work on it.
+    """
+    # Beside the project's folder, which an import replaces as a whole.
+    path = project.workspace / ".locks" / f"{project.name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"Another process is working on project '{project.name}': wait until it is done, "
+                "or stop it."
+            ) from None
+        yield
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -272,9 +504,16 @@ def write_json(path: Path, data: Any) -> None:
     fresh.replace(path)
 
 
+def demo_project(workspace: Path, seed: int = 0) -> Project:
+    """The demo's project of one seed; seed 0 is the one that the app opens."""
+    return Project(workspace, DEMO_PROJECT if seed == 0 else f"{DEMO_PROJECT}-seed{seed}")
+
+
 def project_names(workspace: Path) -> list[str]:
-    """The projects in a workspace, by name."""
+    """The projects in a workspace, by name, without visitors' sandboxes."""
     if not workspace.is_dir():
         return []
+    # The folders are the truth: one that was copied in from elsewhere is a project too.
     found = (p.parent.parent.name for p in workspace.glob("*/data/manifest.json"))
-    return sorted(name for name in found if _NAME.fullmatch(name))  # not an import under way
+    # The pattern leaves out an import under way (.NAME.importing).
+    return sorted(n for n in found if _NAME.fullmatch(n) and not n.startswith(SANDBOX))

@@ -1,0 +1,90 @@
+"""The classroom: one audited demo with a planted bias, one without, and a copy of both a visitor.
+
+The control is Colored Digits with colours uniform over all digits: an honest audit finds no shortcut
+there, and saying so is part of the lesson.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from debias_core.config import DemoConfig
+from debias_core.records import UserError
+from debias_core.workspace.database import database, now
+from debias_core.workspace.store import SANDBOX, Project
+
+KINDS = {"demo": 1.0, "control": 100.0}  # percent of images whose colour does not follow the digit
+TEMPLATE = "classroom-{}"
+MOST_VISITORS = 500
+KEPT_SECONDS = 24 * 3600.0
+
+
+def template(workspace: Path, kind: str) -> Project:
+    """The audited project that visitors get a copy of."""
+    return Project(workspace, TEMPLATE.format(kind))
+
+
+def prepare(workspace: Path) -> None:
+    """Make and audit both templates where that is not done yet."""
+    for kind, percent in KINDS.items():
+        project = template(workspace, kind)
+        if project.has("audit"):
+            continue
+        from debias_core.pipeline import drain, pick_device
+        from debias_core.workspace import stages
+
+        print(f"Auditing the classroom's {kind} data (once) …", flush=True)
+        stages.import_digits(project, percent=percent, seed=0)
+        audit = replace(DemoConfig().audit, seed=0)
+        drain(stages.run_audit(project, audit, device=pick_device()))
+
+
+def sandbox(workspace: Path, token: str) -> str:
+    """The name of the visitor's demo project; both projects are made where they are missing.
+
+    Raises:
+        UserError: when the classroom is full.
+    """
+    names = {kind: f"{SANDBOX}{token}-{kind}" for kind in KINDS}
+    if all(Project(workspace, name).has("audit") for name in names.values()):
+        return names["demo"]
+    sweep(workspace)
+    if len(list(workspace.glob(f"{SANDBOX}*-demo"))) >= MOST_VISITORS:
+        raise UserError(f"The classroom is full ({MOST_VISITORS} visitors): try again later.")
+    for kind, name in names.items():
+        _copy(template(workspace, kind), Project(workspace, name))
+    return names["demo"]
+
+
+def _copy(source: Project, target: Project) -> None:
+    """A project with the same data and audit. Files are shared: stages replace, and never rewrite."""
+    fresh = target.root.with_name(f".{target.name}.importing")
+    shutil.rmtree(fresh, ignore_errors=True)
+    for stage in ("data", "audit"):
+        shutil.copytree(source.folder(stage), fresh / stage, copy_function=os.link)
+    shutil.rmtree(target.root, ignore_errors=True)
+    fresh.rename(target.root)
+    target.register(source.source())
+
+
+def sweep(workspace: Path) -> None:
+    """Drop sandboxes that are older than a day, and what the database knows of them."""
+    db = database(workspace)
+    old = db.rows(
+        "SELECT name FROM projects WHERE substr(name, 1, ?) = ? AND created < ?",
+        (len(SANDBOX), SANDBOX, now() - KEPT_SECONDS),
+    )
+    for (name,) in old:
+        busy = db.rows(
+            "SELECT 1 FROM jobs WHERE project = ? AND state IN ('queued', 'running')", (name,)
+        )
+        if busy:
+            continue
+        Project(workspace, name).replace_all()
+        with db.writing() as c:
+            for table in ("runs", "jobs", "synthetic", "verdicts"):
+                c.execute(f"DELETE FROM {table} WHERE project = ?", (name,))
+            c.execute("DELETE FROM projects WHERE name = ?", (name,))

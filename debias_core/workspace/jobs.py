@@ -1,0 +1,384 @@
+"""Long work: a queue in SQLite, a process a job, stop, resume, and what to say when one dies.
+
+A job is a process of its own session with its standard input closed and its output in a file, so
+that neither a closed tab nor a dead server takes it along. It holds a lock on its folder from its
+first moment to its last: the kernel lets go of it at death, however that came, so that alive or dead
+is never guessed from a number that another process may have been given since.
+
+    WORKSPACE/jobs/ID/  alive.lock  log.txt  progress.jsonl
+
+Libraries looked at: huey, RQ, Dramatiq, Celery and APScheduler run a task inside a worker that lives
+longer than it, pickle its arguments, or need a broker; none has a task that can be stopped with its
+work kept, killed, and taken up again from its last checkpoint. What is left after that is this file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from debias_core.records import UserError
+from debias_core.workspace.database import Database, now
+
+ROOT = Path(__file__).resolve().parents[2]
+KINDS = ("import", "audit", "pretrain", "generate", "debias", "project", "report", "export")
+ENDED = ("done", "kept", "stopped", "failed", "interrupted")
+RESUMABLE = ("stopped", "failed", "interrupted")
+TICK = 0.25  # seconds between two looks at the queue
+PARK_SECONDS = 10.0  # how long a job may take to save its checkpoint when the server is stopped
+FREE_BYTES = 500 << 20  # no job starts on a disk with less
+WAITING_ROOM = 200  # queued jobs at most
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row of the queue.
+
+    state: queued → running → done | kept (stopped, with what was finished) | stopped | failed |
+    interrupted (its process died, or the server was stopped).
+    """
+
+    id: int
+    project: str
+    kind: str
+    args: dict[str, Any]
+    state: str
+    device: str
+    pid: int
+    stop: str
+    stage: str
+    done: int
+    total: int
+    note: str
+    eta: float | None
+    error: str
+    created: float
+    started: float | None
+    heartbeat: float | None
+    finished: float | None
+
+
+def submit(
+    db: Database, project: str, kind: str, args: dict[str, Any], *, needed_bytes: int = 0
+) -> int:
+    """Put a job at the end of the queue and return its id.
+
+    Raises:
+        UserError: when the disk is too full, the queue is too long, or the very same job is there.
+    """
+    assert kind in KINDS, kind
+    free, needed = shutil.disk_usage(db.path.parent).free, FREE_BYTES + needed_bytes
+    if free < needed:
+        raise UserError(
+            f"Only {free / 2**30:.1f} GB are free on the workspace's disk, and this needs "
+            f"{needed / 2**30:.1f} GB: free some space, or choose another --workspace."
+        )
+    text = json.dumps(args, sort_keys=True)
+    with db.writing() as c:
+        waiting = c.execute(
+            "SELECT project, kind, args FROM jobs WHERE state = 'queued'"
+        ).fetchall()
+        if any((r["project"], r["kind"], r["args"]) == (project, kind, text) for r in waiting):
+            raise UserError("This very job is waiting in the queue already.")
+        if len(waiting) >= WAITING_ROOM:
+            raise UserError(f"{WAITING_ROOM} jobs are waiting already: try again later.")
+        row = c.execute(
+            "INSERT INTO jobs (project, kind, args, state, created) VALUES (?, ?, ?, 'queued', ?)",
+            (project, kind, text, now()),
+        )
+        assert row.lastrowid is not None
+        return row.lastrowid
+
+
+def get(db: Database, job_id: int) -> Job:
+    """One job.
+
+    Raises:
+        UserError: when there is none with this number.
+    """
+    found = _jobs(db, "id = ?", (job_id,))
+    if not found:
+        raise UserError(f"There is no job {job_id}.")
+    return found[0]
+
+
+def of_project(db: Database, project: str, most: int = 20) -> list[Job]:
+    """A project's jobs that were not dismissed, newest first."""
+    return _jobs(db, "project = ? AND state != 'dismissed'", (project,), most)
+
+
+def _jobs(db: Database, where: str, values: Sequence[Any], most: int = 1000) -> list[Job]:
+    rows = db.rows(f"SELECT * FROM jobs WHERE {where} ORDER BY id DESC LIMIT {most}", values)
+    return [Job(**{**dict(r), "args": json.loads(r["args"])}) for r in rows]
+
+
+def place_in_queue(db: Database, job_id: int) -> int:
+    """1 for the job that comes next."""
+    (row,) = db.rows("SELECT COUNT(*) AS n FROM jobs WHERE state = 'queued' AND id <= ?", (job_id,))
+    return int(row["n"])
+
+
+# ---- what a person may ask -------------------------------------------------------------------
+
+
+def actions(job: Job) -> tuple[str, ...]:
+    """What can be asked of the job now."""
+    if job.state == "running":
+        return () if job.stop else ("keep", "now")
+    if job.state == "queued":
+        return ("now",)
+    if job.state not in RESUMABLE:
+        return ("dismiss",)
+    smaller = ("half",) if job.kind in ("pretrain", "generate", "debias", "audit") else ()
+    return ("resume", *smaller, "dismiss") if job.state != "stopped" else ("resume", "dismiss")
+
+
+def act(db: Database, job_id: int, action: str) -> None:
+    """Stop and keep, stop now, resume, resume with half the batch, or dismiss a job.
+
+    Raises:
+        UserError: when the job's state does not allow it.
+    """
+    job = get(db, job_id)
+    if action not in actions(job):
+        raise UserError(f"Job {job_id} is {job.state}: it can't do '{action[:20]}' now.")
+    if action in ("keep", "now"):
+        if db.write(
+            "UPDATE jobs SET state = 'stopped', finished = ? WHERE id = ? AND state = 'queued'",
+            (now(), job_id),
+        ):
+            return
+        db.write("UPDATE jobs SET stop = ? WHERE id = ? AND state = 'running'", (action, job_id))
+    elif action == "dismiss":
+        db.write("UPDATE jobs SET state = 'dismissed' WHERE id = ?", (job_id,))
+    else:
+        args = job.args
+        if action == "half":
+            args = {**args, "pieces": 2 * args.get("pieces", 1)}
+        db.write(
+            "UPDATE jobs SET state = 'queued', stop = '', error = '', note = '', eta = NULL,"
+            " finished = NULL, args = ? WHERE id = ? AND state = ?",
+            (json.dumps(args, sort_keys=True), job_id, job.state),
+        )
+
+
+# ---- the job's folder ------------------------------------------------------------------------
+
+
+def folder(db: Database, job_id: int) -> Path:
+    """Where the job's lock, log and progress lie."""
+    return db.path.parent / "jobs" / str(job_id)
+
+
+def last_lines(db: Database, job_id: int, most: int = 12) -> list[str]:
+    """The end of the job's log."""
+    path = folder(db, job_id) / "log.txt"
+    if not path.is_file():
+        return []
+    with path.open("rb") as handle:
+        handle.seek(max(0, path.stat().st_size - 8000))
+        return handle.read().decode("utf-8", "replace").splitlines()[-most:]
+
+
+def curves(db: Database, job_id: int) -> dict[str, dict[str, list[float]]]:
+    """{step of the job: {value: one number an epoch}}; an epoch that was told twice counts once."""
+    path = folder(db, job_id) / "progress.jsonl"
+    points: dict[str, dict[int, dict[str, float]]] = {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                p = json.loads(line)
+            except ValueError:  # the line that a kill has cut
+                continue
+            points.setdefault(p["stage"], {})[p["done"]] = p["values"]
+    series: dict[str, dict[str, list[float]]] = {}
+    for stage, by_epoch in points.items():
+        names = sorted({name for values in by_epoch.values() for name in values})
+        series[stage] = {
+            n: [v[n] for _, v in sorted(by_epoch.items()) if n in v] for n in names
+        }  # fmt: skip
+    return series
+
+
+def alive(db: Database, job_id: int) -> bool:
+    """Whether the job's process still lives."""
+    # Shared, so that two who look at once don't take each other for the job.
+    held = try_lock(folder(db, job_id) / "alive.lock", fcntl.LOCK_SH)
+    if held is None:
+        return True
+    held.close()
+    return False
+
+
+def try_lock(path: Path, kind: int = fcntl.LOCK_EX) -> IO[bytes] | None:
+    """The file, locked until it is closed or its process dies; None when another holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = path.open("ab")
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        return None
+    return handle
+
+
+# ---- who starts and buries them --------------------------------------------------------------
+
+
+def devices() -> tuple[str, ...]:
+    """Every GPU, or the CPU where there is none."""
+    # Without a driver there is nothing to ask torch for, and the server need not load it.
+    if not (list(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()):
+        return ("cpu",)
+    import torch
+
+    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return tuple(f"cuda:{i}" for i in range(n)) or ("cpu",)
+
+
+@dataclass
+class Runner:
+    """Starts queued jobs, one a device and one a project at a time, and settles what has ended.
+
+    A workspace has one active runner; that of a second server waits until the first is gone.
+    """
+
+    db: Database
+    on_devices: Sequence[str] | None = None  # found out by the first tick when not given
+    _leader: IO[bytes] | None = None
+    _children: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _over: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Look after the queue in a thread of its own."""
+        self._thread = threading.Thread(target=self._loop, name="jobs", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let running jobs save their checkpoint and end; they are offered for resumption later."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._leader is None:
+            return
+        self.db.write("UPDATE jobs SET stop = 'park' WHERE state = 'running'")
+        until = time.monotonic() + PARK_SECONDS
+        while self._settle() and time.monotonic() < until:
+            time.sleep(0.1)
+        for job in self._running():
+            _kill(job)
+        while self._settle():
+            time.sleep(0.05)
+        self._leader.close()
+        self._leader = None
+
+    def _loop(self) -> None:
+        if self.on_devices is None:
+            self.on_devices = devices()
+        while not self._over.wait(TICK):
+            try:
+                self.tick()
+            except Exception as error:  # the queue must outlive one bad moment (a full disk, say)
+                print(f"job queue: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+    def tick(self) -> None:
+        """Settle what has ended, kill what is to stop now, start what can start."""
+        if self._leader is None:
+            self._leader = try_lock(self.db.path.parent / "runner.lock")
+            if self._leader is None:
+                return
+        running = self._settle()
+        for job in running:
+            if job.stop == "now":
+                _kill(job)
+        free = [d for d in self.on_devices or () if d not in {j.device for j in running}]
+        busy = {j.project for j in running}
+        for job in reversed(_jobs(self.db, "state = 'queued'", ())):
+            if not free:
+                break
+            if job.project not in busy:
+                self._spawn(job, free.pop(0))
+                busy.add(job.project)
+
+    def _running(self) -> list[Job]:
+        return _jobs(self.db, "state = 'running'", ())
+
+    def _settle(self) -> list[Job]:
+        """Say of each running job whose process is gone how it ended; return those that still run."""
+        still = []
+        for job in self._running():
+            if alive(self.db, job.id):
+                still.append(job)
+                continue
+            child = self._children.pop(job.id, None)
+            code = child.wait() if child is not None else None
+            state, why = _verdict(job, code, last_lines(self.db, job.id))
+            self.db.write(
+                "UPDATE jobs SET state = ?, error = ?, eta = NULL, finished = ?"
+                " WHERE id = ? AND state = 'running'",
+                (state, why, now(), job.id),
+            )
+        for job_id, child in list(self._children.items()):
+            if child.poll() is not None and not alive(self.db, job_id):
+                del self._children[job_id]
+        return still
+
+    def _spawn(self, job: Job, device: str) -> None:
+        here = folder(self.db, job.id)
+        lock = try_lock(here / "alive.lock")
+        if lock is None:
+            return  # its last process is just dying, or someone looks: at the next tick then
+        started = self.db.write(
+            "UPDATE jobs SET state = 'running', device = ?, pid = 0, stop = '', stage = '',"
+            " done = 0, total = 0, note = '', error = '', started = ?, heartbeat = ?,"
+            " finished = NULL WHERE id = ? AND state = 'queued'",
+            (device, now(), now(), job.id),
+        )
+        if started:
+            with (here / "log.txt").open("ab") as log:
+                # The child inherits the locked file: the lock is held without a gap until it dies.
+                child = subprocess.Popen(
+                    [sys.executable, "-m", "debias_core.workspace.worker",
+                     str(self.db.path.parent.resolve()), str(job.id), device],
+                    cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                    start_new_session=True, pass_fds=(lock.fileno(),),
+                )  # fmt: skip
+            self._children[job.id] = child
+            self.db.write("UPDATE jobs SET pid = ? WHERE id = ?", (child.pid, job.id))
+        lock.close()
+
+
+def _kill(job: Job) -> None:
+    """End a job's whole process group. What it had finished is on disk."""
+    # The caller has just seen its lock held, so that the number is still the job's own.
+    if job.pid > 1:
+        with suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+
+
+def _verdict(job: Job, code: int | None, log: Sequence[str]) -> tuple[str, str]:
+    """(state, cause in words) of a job whose process ended without saying how."""
+    if job.stop == "now":
+        return "stopped", "Stopped. What was finished is kept, and can be resumed."
+    if job.stop == "park":
+        return "interrupted", "The server was stopped. The job can be resumed where it was."
+    if code is None or code < 0:
+        how = f" by signal {-code}" if code else ""
+        return "interrupted", (
+            f"The job's process was ended{how}: killed, out of memory, or the machine went down. "
+            "Resume goes on where it was; if memory was short, resume with half the batch."
+        )
+    return "failed", log[-1] if log else f"The job's process ended with code {code}."

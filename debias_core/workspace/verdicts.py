@@ -1,0 +1,98 @@
+"""A person's judgements: marks on training images, verdicts on synthetic ones.
+
+Both are entries of one log, known by project, set (a data set's id, or a synthetic set's) and item
+(a sample_id, or a number). The last entry that is not undone counts. Nothing is ever deleted by a
+stage: when the same images come back, so do the judgements on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from debias_core.records import UserError
+from debias_core.workspace.database import Database, now
+
+MARKS = ("conflict", "label", "junk")  # true conflict, wrong label, junk
+NOT_AMPLIFIED = ("label", "junk")
+VERDICTS = ("accept", "reject", "skip")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One judgement: `key` is made by the sender, so that sending it twice counts once."""
+
+    key: str
+    item: str
+    verdict: str | None  # None takes an earlier one back
+
+
+def record(
+    db: Database, project: str, set_id: str, decisions: Sequence[Decision], allowed: Sequence[str]
+) -> int:
+    """Add decisions to the log, all or none; they are on disk when this returns.
+
+    Returns how many were new.
+
+    Raises:
+        UserError: when a verdict is not one of `allowed`.
+    """
+    for d in decisions:
+        if d.verdict is not None and d.verdict not in allowed:
+            raise UserError(f"'{d.verdict[:40]}' is none of {', '.join(allowed)}.")
+        if not 1 <= len(d.key) <= 100:
+            raise UserError("A decision needs a key of 1 to 100 characters.")
+    new = 0
+    with db.writing() as c:
+        for d in decisions:
+            new += c.execute(
+                "INSERT OR IGNORE INTO verdicts (project, set_id, item, verdict, key, at)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (project, set_id, d.item, d.verdict, d.key, now()),
+            ).rowcount
+    return new
+
+
+def current(db: Database, project: str, set_id: str) -> dict[str, str]:
+    """{item: verdict} as it stands."""
+    # SQLite takes the bare columns beside MAX() from the row that has the maximum.
+    rows = db.rows(
+        "SELECT item, verdict, MAX(seq) FROM verdicts"
+        " WHERE project = ? AND set_id = ? AND NOT undone GROUP BY item",
+        (project, set_id),
+    )
+    return {r["item"]: r["verdict"] for r in rows if r["verdict"] is not None}
+
+
+def undo(db: Database, project: str, set_id: str) -> tuple[str, str | None] | None:
+    """Take the last decision on this set back; returns its item and the verdict that counts again."""
+    with db.writing() as c:
+        last = c.execute(
+            "SELECT seq, item FROM verdicts WHERE project = ? AND set_id = ? AND NOT undone"
+            " ORDER BY seq DESC LIMIT 1",
+            (project, set_id),
+        ).fetchone()
+        if last is None:
+            return None
+        c.execute("UPDATE verdicts SET undone = 1 WHERE seq = ?", (last["seq"],))
+        earlier = c.execute(
+            "SELECT verdict FROM verdicts WHERE project = ? AND set_id = ? AND item = ?"
+            " AND NOT undone ORDER BY seq DESC LIMIT 1",
+            (project, set_id, last["item"]),
+        ).fetchone()
+    return last["item"], earlier["verdict"] if earlier else None
+
+
+def can_undo(db: Database, project: str, set_id: str) -> bool:
+    """Whether there is a decision on this set to take back."""
+    return bool(
+        db.rows(
+            "SELECT 1 FROM verdicts WHERE project = ? AND set_id = ? AND NOT undone LIMIT 1",
+            (project, set_id),
+        )
+    )
+
+
+def used(said: Sequence[str | None], only_accepted: bool) -> list[int]:
+    """The numbers of the synthetic images that are trained on: never a rejected one."""
+    return [i for i, v in enumerate(said) if v == "accept" or (v != "reject" and not only_accepted)]

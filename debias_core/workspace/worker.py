@@ -1,0 +1,157 @@
+"""One job's process: `python -m debias_core.workspace.worker WORKSPACE ID DEVICE`."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+import threading
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from debias_core.config import AuditConfig, DebiasConfig, DiffusionConfig, InjectConfig, from_json
+from debias_core.memory import is_out_of_memory
+from debias_core.records import Progress, Stage, StopAsked, UserError
+from debias_core.workspace import jobs, stages
+from debias_core.workspace.database import Database, now
+from debias_core.workspace.store import Project, working
+
+BEAT = 1.0  # seconds between heartbeats
+TELL = 0.2  # seconds between two writes of the progress
+
+
+def stage_of(job: jobs.Job, project: Project, device: torch.device) -> Stage[Any]:
+    """The stage that the job is about."""
+    a = job.args
+    if job.kind == "import":
+        return stages.import_job(project, a)
+    pieces = a.get("pieces", 1)  # doubled by "resume with half the batch"
+    if job.kind == "audit":
+        audit = from_json(AuditConfig, a["config"])
+        piece = _piece(audit.classifier.batch_size, pieces)
+        return stages.run_audit(project, audit, device=device, piece=piece)
+    if job.kind == "pretrain":
+        config = from_json(DiffusionConfig, a["config"])
+        return stages.run_pretrain(
+            project, config, device=device, restart=a["restart"],
+            piece=_piece(config.batch_size, pieces),
+        )  # fmt: skip
+    if job.kind == "generate":
+        inject = from_json(InjectConfig, a["config"])
+        smaller = max(1, inject.batch_size // pieces)
+        return stages.run_generate(project, replace(inject, batch_size=smaller), device=device)
+    if job.kind == "debias":
+        debias = from_json(DebiasConfig, a["config"])
+        piece = _piece(debias.classifier.batch_size, pieces)
+        return stages.run_debias(project, debias, device=device, piece=piece)
+    if job.kind == "project":
+        return stages.run_projection(project)
+    if job.kind == "report":
+        return stages.run_report(project, device=device)
+    return stages.run_export(project, a["what"])
+
+
+def _piece(batch_size: int, pieces: int) -> int | None:
+    """How many images of a batch to compute at a time; the optimiser still sees whole batches."""
+    return None if pieces == 1 else max(1, batch_size // pieces)
+
+
+def work(db: Database, job: jobs.Job, device: torch.device) -> tuple[str, str]:
+    """Run the job to its end, its stop or its failure; returns (state, cause in words)."""
+    project = Project(db.path.parent, job.project)
+    try:
+        with working(project):
+            stage = stage_of(job, project, device)
+            return _drive(db, job, stage), ""
+    except StopAsked as stop:
+        if stop.keep:
+            return "stopped", "Stopped. What was finished is kept, and can be resumed."
+        return "interrupted", "The server was stopped. The job can be resumed where it was."
+    except UserError as error:
+        return "failed", str(error)
+    except Exception as error:
+        traceback.print_exc()
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return (
+                "failed",
+                "The disk is full. Free some space and resume: what was finished is kept.",
+            )
+        if is_out_of_memory(error):
+            return "failed", "Out of memory, even in small pieces. Resume with half the batch."
+        return "failed", f"Something went wrong ({type(error).__name__}: {error})."
+
+
+def _drive(db: Database, job: jobs.Job, stage: Stage[Any]) -> str:
+    """Drain the stage, telling its progress and passing on a wish to stop; "done" or "kept"."""
+    told, stopped = 0.0, False
+    clock: tuple[float, float] | None = None  # when, and at which share, this process began
+    with (jobs.folder(db, job.id) / "progress.jsonl").open("a", encoding="utf-8") as history:
+        try:
+            p = next(stage)
+            while True:
+                share = (p.part + p.done / max(1, p.total)) / p.parts
+                clock = clock or (time.monotonic(), share)
+                if p.values:
+                    line = {"stage": p.stage, "done": p.done, "values": p.values}
+                    history.write(json.dumps(line) + "\n")
+                    history.flush()
+                if time.monotonic() - told > TELL or p.done >= p.total:
+                    told = time.monotonic()
+                    stop = _tell(db, job.id, p, _eta(clock, share))
+                    if stop in ("keep", "park") and not stopped:  # "now" is the runner's to do
+                        stopped = True
+                        p = stage.throw(StopAsked(keep=stop != "park"))
+                        continue
+                p = next(stage)
+        except StopIteration:
+            return "kept" if stopped else "done"
+
+
+def _eta(clock: tuple[float, float], share: float) -> float | None:
+    began, first = clock
+    gone = share - first
+    return (time.monotonic() - began) * (1 - share) / gone if gone > 0 else None
+
+
+def _tell(db: Database, job_id: int, p: Progress, eta: float | None) -> str:
+    """Write the progress; returns whether, and how, the job is to stop."""
+    with db.writing() as c:
+        c.execute(
+            "UPDATE jobs SET stage = ?, done = ?, total = ?, note = ?, eta = ?, heartbeat = ?"
+            " WHERE id = ?",
+            (p.stage, p.done, p.total, p.note, eta, now(), job_id),
+        )
+        return c.execute("SELECT stop FROM jobs WHERE id = ?", (job_id,)).fetchone()["stop"]
+
+
+def _beat(db: Database, job_id: int, over: threading.Event) -> None:
+    while not over.wait(BEAT):
+        db.write("UPDATE jobs SET heartbeat = ? WHERE id = ?", (now(), job_id))
+
+
+def main(workspace: str, job_id: str, device: str) -> int:
+    """Do the job; its end is written as the last thing."""
+    db = Database(Path(workspace))
+    job = jobs.get(db, int(job_id))
+    over = threading.Event()
+    threading.Thread(target=_beat, args=(db, job.id, over), daemon=True).start()
+    print(f"{time.strftime('%F %T')} {job.kind} of '{job.project}' on {device}", flush=True)
+    state, error = work(db, job, torch.device(device))
+    over.set()
+    if error:
+        print(error, flush=True)
+    db.write(
+        "UPDATE jobs SET state = ?, error = ?, eta = NULL, finished = ?"
+        " WHERE id = ? AND state = 'running'",
+        (state, error, now(), job.id),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

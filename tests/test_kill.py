@@ -1,0 +1,260 @@
+"""`kill -9` at random moments: of jobs, and of the server with a job under way.
+
+Nothing that was accepted or finished may be lost, and what is resumed must end as if it had never
+been interrupted. The moments are random, the seed is printed, the results may not depend on it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from debias_core.config import (
+    AuditConfig,
+    ClassifierConfig,
+    DebiasConfig,
+    DiffusionConfig,
+    InjectConfig,
+)
+from debias_core.data.table import save_table
+from debias_core.diffusion.training import steps_done
+from debias_core.pipeline import drain
+from debias_core.workspace import jobs, stages, verdicts
+from debias_core.workspace.jobs import Runner
+from debias_core.workspace.store import Project
+from tests.conftest import CPU, TINY_UNET
+from tests.test_jobs import model, submit
+
+ROOT = Path(__file__).resolve().parents[1]
+KILLS = 20
+AUDIT = AuditConfig(classifier=ClassifierConfig(network="mlp", epochs=40, loss="gce"), top_k=6)
+INJECT = InjectConfig(count=240, steps=20, batch_size=8)
+DEBIAS = DebiasConfig(classifier=ClassifierConfig(network="mlp", epochs=30, batch_size=8))
+PRETRAIN = DiffusionConfig(unet=TINY_UNET, steps=200, batch_size=4, checkpoint_every=10)
+PLAN = (
+    ("pretrain", PRETRAIN, {"restart": False}), ("audit", AUDIT, {}), ("generate", INJECT, {}),
+    ("debias", DEBIAS, {}),
+)  # fmt: skip
+
+
+def fresh(folder, table):
+    project = Project(folder, "p")
+    save_table(table, project.folder("data"))
+    project.register({"kind": "files", "path": "/nowhere"})
+    return project
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The same four stages in this process, never interrupted."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    from tests.conftest import table as fixture
+
+    project = fresh(tmp_path_factory.mktemp("undisturbed"), fixture.__wrapped__())
+    drain(stages.run_pretrain(project, PRETRAIN, device=CPU, restart=False))
+    drain(stages.run_audit(project, AUDIT, device=CPU))
+    drain(stages.run_generate(project, INJECT, device=CPU))
+    drain(stages.run_debias(project, DEBIAS, device=CPU))
+    torch.set_num_threads(threads)
+    return project
+
+
+def results(project):
+    """Everything that the four stages made, to the last bit."""
+    return {
+        "model": (project.folder("diffusion") / "model.safetensors").read_bytes(),
+        "scores": (project.folder("audit") / "scores.csv").read_text(),
+        "set": project.set_id(),
+        "images": np.array(project.synthetic().pixels).tobytes(),
+        "recipes": project.synthetic().recipes,
+        "flags": project.scores(),
+        "arms": project.arms(),
+        "net": (project.folder("debias") / "debiased" / "model.safetensors").read_bytes(),
+    }
+
+
+def peek(folder):
+    """The newest whole state of a checkpoint, without touching it: its owner may be writing."""
+    for suffix in (".new", "", ".old"):
+        with suppress(OSError, ValueError):
+            return json.loads((folder.with_name(folder.name + suffix) / "state.json").read_text())
+    return {}
+
+
+def finished(project, job):
+    """How much of the job is finished, read from what lies on the disk."""
+    if job.kind == "pretrain":
+        return peek(project.folder("diffusion") / "checkpoint").get("step", 0)
+    if job.kind == "generate":
+        rows = project.db.rows("SELECT COUNT(*) FROM synthetic WHERE project = 'p'")
+        return rows[0][0]
+    epochs = 0
+    for folder in (project.root / "work").glob(f"{job.kind}-*"):
+        for one in [folder, *(folder / f"{arm}-0" for arm in ("vanilla", "debiased"))]:
+            epochs += len(peek(one).get("history", ()))
+    return epochs
+
+
+def test_jobs_killed_at_random_moments_lose_nothing_and_end_the_same(
+    tmp_path, table, undisturbed, monkeypatch
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    rng = random.Random(seed)
+    project = fresh(tmp_path / "ws", table)
+    runner = Runner(project.db, ("cpu",))
+    runner.start()
+    kills = resumed_from = 0
+    try:
+        for number, (kind, config, more) in enumerate(PLAN):
+            job_id = submit(project, kind, config, **more)
+            kept, left = 0, (KILLS - kills) // (len(PLAN) - number)
+            while (job := jobs.get(project.db, job_id)).state != "done":
+                assert job.state in ("queued", "running", "interrupted"), job.error
+                if job.state == "interrupted":
+                    # What was seen to be finished before the kill is there after it.
+                    now = finished(project, job)
+                    assert now >= kept, (kind, kept, now)
+                    resumed_from += now > 0
+                    jobs.act(project.db, job_id, "resume")
+                elif job.state == "running" and left and job.pid and job.stage:
+                    time.sleep(rng.uniform(0, 0.4))
+                    kept = max(kept, finished(project, job))
+                    with suppress(ProcessLookupError):
+                        os.killpg(job.pid, signal.SIGKILL)
+                        left, kills = left - 1, kills + 1
+                    while jobs.alive(project.db, job_id):
+                        time.sleep(0.01)
+                    while jobs.get(project.db, job_id).state == "running":
+                        time.sleep(0.01)
+                time.sleep(0.02)
+    finally:
+        runner.close()
+    print(f"{kills} kills, {resumed_from} resumed in the middle")
+    assert kills >= KILLS // 2 and resumed_from > 0
+    got, want = results(project), results(undisturbed)
+    assert [k for k in want if got[k] != want[k]] == []
+
+
+class Server:
+    """`python app.py` over a workspace, to be killed."""
+
+    def __init__(self, workspace):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        self.workspace = workspace
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, str(self.workspace), str(self.port)],
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            with suppress(OSError):
+                return self.ask("GET", "/api/p/state")
+            assert self.process.poll() is None, self.process.stderr.read().decode()
+            time.sleep(0.05)
+        raise AssertionError("the server did not come up")
+
+    def ask(self, method, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}", data, {"Content-Type": "application/json"},
+            method=method,
+        )  # fmt: skip
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.load(answer)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+# The real server; only the built-in demo is not prepared, which this test has no use for.
+SERVE = """
+import sys
+from pathlib import Path
+from ui import server
+server.prepare_demo = lambda workspace: None
+server.serve(Path(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), roots=(), open_browser=False)
+"""
+
+
+def test_a_server_killed_at_random_moments_loses_no_verdict_and_no_job(
+    tmp_path, table, undisturbed, monkeypatch
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    rng = random.Random(seed)
+    project = fresh(tmp_path / "ws", table)
+    # A set to judge, and a long job to be under way all the time.
+    model(project.folder("diffusion"))
+    drain(stages.run_audit(project, AUDIT, device=CPU))
+    few = InjectConfig(count=40, steps=4, batch_size=40)
+    drain(stages.run_generate(project, few, device=CPU, with_flags=False))
+    set_id, accepted = project.set_id(), {}
+    long = DiffusionConfig(unet=TINY_UNET, steps=100_000, batch_size=4, checkpoint_every=50)
+    (project.folder("diffusion") / "config.json").unlink()
+    job_id = submit(project, "pretrain", long, restart=False)
+    server, seen, pids = Server(project.workspace), 0, set()
+    for kill in range(KILLS):
+        state = server.start()
+        (job,) = state["jobs"]
+        # The job outlives its server; only if it too was killed it is offered for resumption.
+        assert job["state"] in ("queued", "running"), job
+        assert server.ask("GET", "/api/p/curate")["set"] == set_id
+        until, n = time.monotonic() + rng.uniform(0, 0.8), 0
+        while time.monotonic() < until:
+            item, verdict = rng.randrange(40), rng.choice(verdicts.VERDICTS)
+            body = {"key": f"{kill}-{n}", "item": item, "verdict": verdict}
+            answer = server.ask("POST", "/api/p/verdicts", {"set": set_id, "verdicts": [body]})
+            assert answer["saved"] == 1
+            accepted[str(item)] = verdict
+            n += 1
+        server.kill()
+        row = jobs.get(project.db, job_id)
+        seen, _ = row.done, pids.add(row.pid)
+        assert verdicts.current(project.db, "p", set_id) == accepted
+    assert len(accepted) > 20
+    # One process did the job all along, under twenty servers, and its progress grew.
+    assert len(pids - {0}) == 1 and seen > 0
+    # It dies with no server there to see it: the next one says so, and resumes it.
+    os.killpg(jobs.get(project.db, job_id).pid, signal.SIGKILL)
+    while jobs.alive(project.db, job_id):
+        time.sleep(0.01)
+    done = steps_done(project.folder("diffusion") / "checkpoint")
+    server.start()
+    until = time.monotonic() + 20
+    while server.ask("GET", "/api/p/state")["jobs"][0]["state"] != "interrupted":
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    server.ask("POST", f"/api/p/jobs/{job_id}/resume")
+    until = time.monotonic() + 60
+    while True:
+        job = jobs.get(project.db, job_id)
+        if job.state == "running" and job.done > done > 0:
+            break
+        assert time.monotonic() < until, job
+        time.sleep(0.05)
+    server.ask("POST", f"/api/p/jobs/{job_id}/now")
+    while jobs.alive(project.db, job_id):
+        time.sleep(0.05)
+    server.kill()
