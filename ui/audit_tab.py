@@ -6,103 +6,85 @@ from dataclasses import replace
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
-from debias_core.config import NETWORKS, AuditConfig
-from debias_core.insight import figures, gradcam
-from debias_core.pipeline import pick_device
-from debias_core.workspace import stages
+from debias_core.config import NETWORKS, AuditConfig, to_json
+from debias_core.workspace import jobs
 from ui import show, words
-from ui.events import guarded, with_bar
-from ui.part import HEAVY, Part
+from ui.events import guarded
+from ui.part import Part
 from ui.session import Place
+from ui.widgets import widget
+
+# One button, two depths; the sliders below it say what each stands for, and may be moved.
+DEPTHS = {words.QUICK: ("conv", 30), words.THOROUGH: ("resnet18", 60)}
 
 
 def build(place: Place, project: gr.Dropdown) -> Part:
-    """Lay out the tab and wire the audit and the detail view."""
+    """Lay out the tab and wire the audit."""
     base = AuditConfig()
     gr.Markdown(words.AUDIT_INTRO)
-    with gr.Row():
-        network = gr.Radio(
-            list(NETWORKS), value=base.classifier.network, label=words.NETWORK, min_width=240
-        )
-        epochs = gr.Slider(
-            1, 100, base.classifier.epochs, step=1, label=words.EPOCHS, min_width=160
-        )
-        top_k = gr.Slider(1, 100, base.top_k, step=1, label=words.TOP_K, min_width=160)
-        per_class = gr.Checkbox(base.per_class, label=words.PER_CLASS, min_width=140)
-    button = gr.Button(words.AUDIT_BUTTON, variant="primary")
+    guess = widget("guess") if place.classroom else None
     finding = gr.Markdown()
-    with gr.Row():
-        with gr.Column(scale=3, min_width=420):
-            gr.Markdown(words.TOP_GALLERY)
-            gallery = gr.Gallery(
-                show_label=False, height="auto", object_fit="contain", elem_classes="medium",
-                allow_preview=False, buttons=[],
-            )  # fmt: skip
-        with gr.Column(scale=1, min_width=280):
-            hint = gr.Markdown(words.DETAIL_HINT)
-            detail = gr.Gallery(
-                show_label=False, height="auto", object_fit="contain", buttons=[], columns=2,
-                allow_preview=False,
-            )  # fmt: skip
-    histogram = gr.Plot(show_label=False)
+    explorer = widget("explorer")
+    with gr.Accordion(words.AUDIT_AGAIN, open=False) as settings:
+        with gr.Row():
+            depth = gr.Radio(list(DEPTHS), value=words.QUICK, label=words.DEPTH, min_width=200)
+            network = gr.Radio(
+                list(NETWORKS), value=base.classifier.network, label=words.NETWORK, min_width=240
+            )
+            epochs = gr.Slider(
+                1, 200, base.classifier.epochs, step=1, label=words.EPOCHS, min_width=160
+            )
+        with gr.Row():
+            button = gr.Button(words.AUDIT_BUTTON, variant="primary")
+            tsne = gr.Button(words.TSNE_BUTTON)
 
     def refresh(project_name: str) -> tuple[Any, ...]:
         mine = place.project(project_name)
+        value = {"project": mine.name, "stamp": str(mine.stamp("data", "audit"))}
+        card = [{"project": mine.name, **show.guess_card(mine)}] if guess is not None else []
         if not mine.has("audit"):
-            return words.NOT_AUDITED, [], gr.update(visible=False), words.DETAIL_HINT, []
-        table, result, about = mine.table(), mine.audit(), mine.manifest("audit")
-        text = words.audited(about.get("test"), result.train_accuracy)
-        score = words.scored(len(result.top_k.ids), result.precision_at_k, result.average_precision)
-        warning = f"\n\n⚠️ **{result.warning}**" if result.warning else ""
-        return (
-            f"{text}\n\n{score}{warning}",
-            gr.Gallery(show.top_cards(table.where("train"), result), selected_index=None),
-            gr.update(visible=True, value=figures.loss_histogram(result)),
-            words.DETAIL_HINT,
-            [],
-        )
+            off = gr.update(visible=False, value=value)
+            return words.NOT_AUDITED, off, gr.update(open=True), *card
+        # In a classroom the finding waits for a guess.
+        text = "" if card and card[0]["answered"] is None else show.finding(mine)
+        return text, gr.update(visible=True, value=value), gr.update(open=False), *card
 
-    def run(
-        project_name: str,
-        network: str,
-        epochs: float,
-        top_k: float,
-        per_class: bool,
-        bar: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> str:
-        config = replace(
-            base,
-            classifier=replace(base.classifier, network=network, epochs=int(epochs)),
-            top_k=int(top_k),
-            per_class=per_class,
-        )
-        with_bar(stages.run_audit(place.project(project_name), config, device=pick_device()), bar)
-        return ""
+    def run(project_name: str, network: str, epochs: float) -> None:
+        mine = place.project(project_name)
+        mine.manifest("data") if mine.has("data") else mine.table()
+        classifier = replace(base.classifier, network=network, epochs=int(epochs))
+        # K as it was chosen before; it can be moved at any time.
+        k = mine.manifest("audit")["config"] if mine.has("audit") else to_json(base)
+        config = replace(base, classifier=classifier, top_k=k["top_k"], per_class=k["per_class"])
+        jobs.submit(mine.db, mine.name, "audit", {"config": to_json(config)})
 
-    def look(project_name: str, event: gr.SelectData) -> tuple[str, show.Gallery]:
-        mine, device = place.project(project_name), pick_device()
-        result, train = mine.audit(), mine.table().where("train")
-        i = int(train.positions([str(result.top_k.ids[int(event.index)])])[0])
-        net = mine.net("f_B", device)
-        pred = int(result.scores.pred[i])
-        given, said = train.class_names[int(train.y[i])], train.class_names[pred]
-        cards = [(show.card(train.pixels[i]), f"label {given}")]
-        text = words.detail(
-            show.literal(given),
-            show.literal(said),
-            float(result.scores.loss[i]),
-            pred != train.y[i],
-        )
-        if net.last_conv is not None:
-            heat = gradcam.heat_maps(net, train.pixels[i : i + 1], np.array([pred]), device=device)
-            overlay = gradcam.overlay(train.pixels[i : i + 1], heat)[0]
-            cards.append((show.card(overlay), words.HEAT_CAPTION))
-        return text, cards
+    def draw(project_name: str) -> None:
+        mine = place.project(project_name)
+        mine.manifest("audit")
+        jobs.submit(mine.db, mine.name, "project", {})
 
-    event = button.click(
-        guarded(run), [project, network, epochs, top_k, per_class], [finding], **HEAVY
-    )
-    gallery.select(guarded(look), [project], [hint, detail])
-    return Part([finding, gallery, histogram, hint, detail], refresh, [event])
+    depth.input(lambda d: DEPTHS[d], depth, [network, epochs], show_progress="hidden")
+    queued = [
+        button.click(guarded(run), [project, network, epochs], None),
+        tsne.click(guarded(draw), [project], None),
+    ]
+    outputs: list[Any] = [finding, explorer, settings]
+    changed = []
+    if guess is not None:
+        outputs.append(guess)
+
+        def choose(project_name: str, event: gr.EventData) -> None:
+            show.keep_guess(place.project(project_name), str(event._data.get("id", "")))
+
+        changed.append(guess.guess(guarded_event(choose), [project], None))
+    return Part(outputs, refresh, changed, queued)
+
+
+def guarded_event(handler: Any) -> Any:
+    """`guarded` for a handler that wants the event's data, which gradio finds by annotation."""
+
+    def run(project_name: str, event: gr.EventData) -> Any:
+        return guarded(handler)(project_name, event)
+
+    return run

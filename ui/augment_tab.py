@@ -1,33 +1,40 @@
-"""Augment: γ and t_edit with a live preview, then the long run."""
+"""Augment: γ, t_edit and a mask with a live preview, a grid of both, then the long run."""
 
 from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import numpy as np
 
-from debias_core.config import InjectConfig
+from debias_core.config import InjectConfig, to_json
 from debias_core.data.images import Pixels
-from debias_core.diffusion.unet import EvaluationCount, forward_equivalents
-from debias_core.methods.diffinject import Preview
-from debias_core.pipeline import pick_device
 from debias_core.records import UserError
-from debias_core.workspace import stages
+from debias_core.workspace import jobs, verdicts
 from ui import show, words
-from ui.events import guarded, with_bar
-from ui.part import HEAVY, Part
+from ui.events import guarded, message
+from ui.part import Part
 from ui.session import Pairs, Place
+from ui.view import audit_view, table_of
+from ui.widgets import widget
+
+if TYPE_CHECKING:
+    from debias_core.methods.diffinject import Preview
 
 PREVIEW_PAIRS = 4
+GRID_GAMMAS = (0.3, 0.5, 0.7, 0.9, 1.0)
+GRID_EDITS = (100, 200, 300, 500, 700)
+WATTS = 65  # a desktop processor at work; a guess that the page says is one
+
+Cells = tuple[int, ...] | None
 
 
 def build(place: Place, project: gr.Dropdown) -> Part:
     """Lay out the tab and wire the preview and the generation."""
     base = InjectConfig()
-    pairs = gr.State(None)
+    pairs, cells = gr.State(None), gr.State(None)
     gr.Markdown(words.AUGMENT_INTRO)
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
@@ -35,19 +42,30 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             t_edit = gr.Slider(
                 0, 900, base.t_edit, step=50, label=words.T_EDIT, info=words.T_EDIT_INFO
             )
+            t_boost = gr.Slider(
+                0, 900, base.t_boost, step=50, label=words.T_BOOST, info=words.T_BOOST_INFO
+            )
             other = gr.Button(words.OTHER_PAIRS)
+            with gr.Accordion(words.MASK_TITLE, open=False):
+                gr.Markdown(words.MASK_INTRO)
+                mask = widget("mask")
             count = gr.Slider(20, 2000, base.count, step=20, label=words.COUNT)
             shared = gr.Slider(
                 1, 4, base.contents_per_original, step=1, label=words.SHARED, info=words.SHARED_INFO
             )
             cost = gr.Markdown()
             button = gr.Button(words.GENERATE, variant="primary")
+            pretrain = gr.Button(words.PRETRAIN)
         with gr.Column(scale=2, min_width=420):
             gr.Markdown(words.PREVIEW)
             preview = gr.Gallery(
                 show_label=False, height="auto", object_fit="contain", elem_classes="wide",
                 allow_preview=False, buttons=[],
             )  # fmt: skip
+            with gr.Accordion(words.GRID_TITLE, open=False):
+                gr.Markdown(words.GRID_INTRO)
+                compare = gr.Button(words.GRID_BUTTON)
+                grid = widget("cells")
     outcome = gr.Markdown()
     results = gr.Gallery(
         show_label=False, height="auto", object_fit="contain", elem_classes="wide", visible=False,
@@ -55,45 +73,65 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     )  # fmt: skip
 
     @lru_cache(maxsize=4)
-    def previewer(chosen: Pairs) -> tuple[Preview, Pixels, Pixels, Any]:
+    def previewer(chosen: Pairs, t_boost: int) -> tuple[Preview, Pixels, Pixels, Any]:
         """The inverted pairs: paid for once, then every move of a slider costs the injection alone."""
+        from dataclasses import replace
+
+        from debias_core.methods.diffinject import Preview
+        from debias_core.pipeline import pick_device
+        from debias_core.workspace import stages
+
         mine, device = place.project(chosen.project), pick_device()
-        train = mine.table().where("train")
+        table = table_of(mine)
         net, diffusion = stages.diffusion_model(mine, device)
-        originals = train.pixels[train.positions(chosen.originals)]
-        contents = train.pixels[train.positions(chosen.contents)]
+        originals = table.pixels[table.positions(chosen.originals)]
+        contents = table.pixels[table.positions(chosen.contents)]
+        config = replace(base, t_boost=t_boost)
         return (
-            Preview(net, diffusion, originals, contents, base, device=device),
+            Preview(net, diffusion, originals, contents, config, device=device),
             originals,
             contents,
             net,
         )
 
-    def draw(project_name: str, draw_number: int) -> Pairs | None:
+    @lru_cache(maxsize=256)
+    def cell(chosen: Pairs, t_boost: int, t_edit: int, cells: Cells) -> tuple[str, ...]:
+        """One row of the comparison grid, as data URLs; kept, so that it is drawn once."""
+        from debias_core.insight.report import data_url
+
+        made = previewer(chosen, t_boost)[0].sweep(
+            0, gammas=GRID_GAMMAS, t_edit=t_edit, mask_cells=cells
+        )
+        return tuple(data_url(image) for image in made)
+
+    def draw(project_name: str, number: int) -> Pairs | None:
         mine = place.project(project_name)
         if not mine.has("audit"):
             return None
-        train, top = mine.table().where("train"), mine.audit().top_k.ids
-        rng = np.random.default_rng(draw_number)
-        n = min(PREVIEW_PAIRS, len(top))
-        first = draw_number * PREVIEW_PAIRS
-        contents = [str(top[(first + i) % len(top)]) for i in range(n)]
-        rest = np.setdiff1d(train.ids, top)
-        if len(rest) == 0:
+        view = audit_view(mine)
+        marks = verdicts.current(mine.db, mine.name, view.table.data_id)
+        barred = {i for i, mark in marks.items() if mark in verdicts.NOT_AMPLIFIED}
+        top = [str(i) for i in view.audit.top_k.ids if str(i) not in barred]
+        rest = np.setdiff1d(view.audit.scores.ids, [*view.audit.top_k.ids, *barred])
+        if not top or len(rest) == 0:
             return None
-        originals = tuple(map(str, rng.choice(rest, n)))
-        stamp = mine.stamp("data", "diffusion")
-        return Pairs(project_name, originals, tuple(contents), draw_number, stamp)
+        n, first = min(PREVIEW_PAIRS, len(top)), number * PREVIEW_PAIRS
+        contents = tuple(top[(first + i) % len(top)] for i in range(n))
+        originals = tuple(map(str, np.random.default_rng(number).choice(rest, n)))
+        return Pairs(project_name, originals, contents, number, mine.stamp("data", "diffusion"))
 
     def render(
-        chosen: Pairs | None, gamma: float, t_edit: float, count: float, shared: float
-    ) -> tuple[show.Gallery, str]:
+        chosen: Pairs | None, cells: Cells, gamma: float, t_edit: float, t_boost: float,
+        count: float, shared: float,
+    ) -> tuple[show.Gallery, str]:  # fmt: skip
         if chosen is None:
-            return [], words.NOT_AUDITED
-        preview, originals, contents, net = previewer(chosen)
+            return [], words.NOTHING_TO_BLEND
+        from debias_core.diffusion.unet import EvaluationCount, forward_equivalents
+
+        preview, originals, contents, net = previewer(chosen, int(t_boost))
         net.count = EvaluationCount()
         began = time.perf_counter()
-        made = preview.render(gamma=gamma, t_edit=int(t_edit))
+        made = preview.render(gamma=gamma, t_edit=int(t_edit), mask_cells=cells)
         seconds = time.perf_counter() - began
         injection = forward_equivalents(net) / len(made)
         cards = [
@@ -103,52 +141,111 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         inversions = (base.steps - 1) * (1 / max(1, shared) + len(chosen.contents) / max(1, count))
         each = injection + inversions
         estimate = seconds / len(made) / injection * each * count
-        return cards, words.cost(int(count), each, estimate)
+        return cards, words.cost(int(count), each, estimate, estimate * WATTS / 3600, WATTS)
 
     def safe_render(*inputs: Any) -> tuple[show.Gallery, str]:
         try:
             return render(*inputs)
         except UserError as error:  # no diffusion model yet: said in place, not as an alarm
-            return [], f"⚠️ {error}"
+            return [], f"⚠️ {show.literal(str(error))}"
 
-    def refresh(project_name: str, *settings: float) -> tuple[Any, ...]:
+    def refresh(project_name: str, before: Pairs | None) -> tuple[Any, ...]:
         mine = place.project(project_name)
-        chosen = draw(project_name, 0)
-        cards, text = safe_render(chosen, *settings)
-        if not mine.has("synthetic"):
-            return chosen, cards, text, words.NOT_GENERATED, gr.update(visible=False, value=None)
-        made = mine.synthetic()
-        line = words.generated(len(made.recipes), made.seconds, made.evaluations_per_image)
-        shown = show.triptychs(mine.table().where("train"), made)
-        return chosen, cards, text, f"{words.RESULTS} {line}", gr.update(visible=True, value=shown)
+        chosen = draw(project_name, before.draw if before and before.project == mine.name else 0)
+        value = {"project": mine.name, "stamp": str(mine.stamp("data", "diffusion"))}
+        # A first look costs seconds: it is drawn when the tab is opened, and stays while it holds.
+        first = (gr.skip(), gr.skip()) if chosen == before else ([], words.OPEN_FOR_PREVIEW)
+        text = words.NOT_GENERATED
+        shown = gr.update(visible=False, value=None)
+        if mine.has("synthetic"):
+            about = mine.manifest("synthetic")
+            text = words.generated(about["count"], about["seconds"],
+                                   about["unet_evaluations_per_image"])  # fmt: skip
+            pictures = show.triptychs(table_of(mine).where("train"), mine.synthetic())
+            text, shown = f"{words.RESULTS} {text}", gr.update(visible=True, value=pictures)
+        own = gr.update(visible=not show.has_model(mine) and mine.has("data"))
+        # Another project's mask means nothing here, and its widget begins anew too.
+        same = before is not None and before.project == mine.name
+        return chosen, gr.skip() if same else None, *first, text, shown, value, own
 
-    def redraw(project_name: str, chosen: Pairs | None, *settings: float) -> tuple[Any, ...]:
+    def redraw(project_name: str, chosen: Pairs | None, *settings: Any) -> tuple[Any, ...]:
         fresh = draw(project_name, chosen.draw + 1 if chosen else 0)
         return fresh, *safe_render(fresh, *settings)
 
-    def run(
-        project_name: str,
-        gamma: float,
-        t_edit: float,
-        count: float,
-        shared: float,
-        bar: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> str:
-        config = InjectConfig(
-            count=int(count), gamma=gamma, t_edit=int(t_edit), contents_per_original=int(shared)
-        )
-        made = with_bar(
-            stages.run_generate(place.project(project_name), config, device=pick_device()), bar
-        )
-        return words.generated(len(made.recipes), made.seconds, made.evaluations_per_image)
+    def painted(event: gr.EventData) -> Cells:
+        values = tuple(int(bool(v)) for v in event._data.get("cells", ()))
+        return values if values and not all(values) else None
 
-    settings = [gamma, t_edit, count, shared]
-    for slider in settings:
-        # While one preview is being drawn only the newest move waits: a drag never piles up.
-        slider.change(
-            guarded(safe_render), [pairs, *settings], [preview, cost], trigger_mode="always_last",
-            show_progress="hidden",
+    def sweep(
+        chosen: Pairs | None, cells: Cells, gamma: float, t_edit: float, t_boost: float
+    ) -> Any:
+        filled: dict[str, str] = {}
+        value = {
+            "gammas": list(GRID_GAMMAS), "t_edits": list(GRID_EDITS), "cells": filled,
+            "gamma": gamma, "t_edit": int(t_edit),
+        }  # fmt: skip
+        if chosen is None:
+            raise message(UserError(words.NOTHING_TO_BLEND))
+        try:
+            for edit in GRID_EDITS:
+                row = cell(chosen, int(t_boost), edit, cells)
+                filled.update({f"{g}|{edit}": url for g, url in zip(GRID_GAMMAS, row, strict=True)})
+                yield gr.update(
+                    value=dict(value, cells=dict(filled))
+                )  # a bare dict means components
+        except UserError as error:
+            raise message(error) from None
+
+    def adopt(event: gr.EventData) -> tuple[float, int]:
+        return float(event._data["gamma"]), int(event._data["t_edit"])
+
+    def run(
+        project_name: str, cells: Cells, gamma: float, t_edit: float, t_boost: float,
+        count: float, shared: float,
+    ) -> None:  # fmt: skip
+        mine = place.project(project_name)
+        config = InjectConfig(
+            count=int(count), gamma=gamma, t_edit=int(t_edit), t_boost=int(t_boost),
+            contents_per_original=int(shared), mask_cells=cells,
         )  # fmt: skip
+        mine.manifest("audit")
+        if not show.has_model(mine):
+            raise UserError(words.NO_MODEL)
+        side = table_of(mine).image_size
+        jobs.submit(
+            mine.db, mine.name, "generate", {"config": to_json(config)},
+            needed_bytes=config.count * side * side * 3,
+        )  # fmt: skip
+
+    def train_model(project_name: str) -> None:
+        from debias_core.config import diffusion_for
+
+        mine = place.project(project_name)
+        config = diffusion_for(mine.table().image_size)
+        args = {"config": to_json(config), "restart": False}
+        jobs.submit(mine.db, mine.name, "pretrain", args, needed_bytes=2 << 30)
+
+    settings = [cells, gamma, t_edit, t_boost, count, shared]
+    latest: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden"}
+    for slider in settings[1:]:
+        # While one preview is being drawn only the newest move waits: a drag never piles up.
+        slider.change(guarded(safe_render), [pairs, *settings], [preview, cost], **latest)
     other.click(guarded(redraw), [project, pairs, *settings], [pairs, preview, cost])
-    event = button.click(guarded(run), [project, *settings], [outcome], **HEAVY)
-    return Part([pairs, preview, cost, outcome, results], refresh, [event], settings)
+    mask.mask(painted, None, cells, show_progress="hidden").then(
+        guarded(safe_render), [pairs, *settings], [preview, cost], show_progress="hidden"
+    )
+    compare.click(sweep, [pairs, cells, gamma, t_edit, t_boost], grid, show_progress="minimal")
+    grid.adopt(adopt, None, [gamma, t_edit], show_progress="hidden")
+    queued = [
+        button.click(guarded(run), [project, *settings], None),
+        pretrain.click(guarded(train_model), [project], None),
+    ]
+    part = Part(
+        [pairs, cells, preview, cost, outcome, results, mask, pretrain],
+        refresh,
+        [],
+        queued,
+        [pairs],
+    )
+    part.opened = (guarded(safe_render), [pairs, *settings], [preview, cost])
+    return part

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 
+from debias_core.config import RATIOS
+from debias_core.data.importers import Survey, survey
 from debias_core.records import UserError
-from debias_core.workspace import stages
-from debias_core.workspace.store import project_names
+from debias_core.workspace import jobs
+from debias_core.workspace.store import Project
 from ui import show, words
-from ui.events import guarded, with_bar
-from ui.part import HEAVY, Part
+from ui.events import guarded
+from ui.part import Part
 from ui.session import Place
+
+DIGITS = {words.DIGITS_RATIO.format(r): r for r in RATIOS} | {words.DIGITS_UNBIASED: 100.0}
 
 
 def build(place: Place, project: gr.Dropdown) -> Part:
@@ -35,59 +42,118 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         headers=["not imported", "reason"], datatype="str", interactive=False,
         label="Refused files", visible=False, max_height=240, wrap=True,
     )  # fmt: skip
-    with gr.Accordion(words.IMPORT_TITLE, open=False):
-        gr.Markdown(words.IMPORT_INTRO)
-        with gr.Row():
-            path = gr.Textbox(label=words.IMPORT_PATH, placeholder=str(place.roots[0]), max_lines=1)
-            upload = gr.File(label=words.IMPORT_UPLOAD, file_count="single", height=120)
-        with gr.Row():
-            name = gr.Textbox(label=words.IMPORT_NAME, value="my-images", max_lines=1)
-            size = gr.Slider(
-                16, 128, value=32, step=8, label=words.IMPORT_SIZE, info=words.IMPORT_SIZE_INFO
-            )
-        button = gr.Button(words.IMPORT_BUTTON, variant="primary")
-        outcome = gr.Markdown()
+    download = gr.Button(words.IMPORT_REPORT, visible=False, size="sm")
 
     def refresh(project_name: str) -> tuple[Any, ...]:
         mine = place.project(project_name)
+        hidden = gr.update(visible=False)
         if not mine.has("data"):
-            return "", [], [], gr.update(visible=False)
+            return words.NO_DATA, [], [], hidden, hidden
         table, report = mine.table(), mine.import_report()
         rows = [[r["name"], r["reason"]] for r in report.get("refused", [])]
-        known = "known" if table.bias is not None else "unknown"
+        known = words.KNOWN if table.bias is not None else words.UNKNOWN
         text = (
             f"**{len(table):,} images** of {table.image_size} px in {len(table.class_names)} classes; "
-            f"bias attribute {known}. {report.get('split_rule', '')}"
+            f"{known}. {report.get('split_rule', '')}"
         )
         return (
             text,
             show.class_rows(table),
             show.samples(table),
-            gr.update(visible=bool(rows), value=rows),
+            gr.update(visible=bool(rows), value=rows[: show.MOST_REFUSED]),
+            gr.update(visible=bool(rows), link=f"/download/{quote(mine.name)}/import"),
         )
 
-    def run(
-        path: str,
-        upload: str | None,
-        name: str,
-        size: float,
-        bar: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> tuple[Any, ...]:
-        if path.strip() and upload:
-            raise UserError(words.TWO_SOURCES)
-        if not path.strip() and not upload:
-            raise UserError(words.NOTHING_TO_IMPORT)
-        # An upload's path is Gradio's own, checked by it to lie in its upload folder.
-        source = Path(upload) if upload else place.source(path)
+    part = Part([summary, classes, gallery, refused, download], refresh)
+    if not place.classroom:
+        part.queued.append(_importer(place, project))
+    return part
+
+
+def _importer(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
+    """The form that looks at a source first, and then imports it."""
+    with gr.Accordion(words.IMPORT_TITLE, open=False):
+        gr.Markdown(words.IMPORT_INTRO)
+        with gr.Row():
+            path = gr.Textbox(
+                label=words.IMPORT_PATH, placeholder=str(next(iter(place.roots), "")), max_lines=1
+            )
+            upload = gr.File(label=words.IMPORT_UPLOAD, file_count="single", height=120)
+            benchmark = gr.Dropdown(
+                [words.NO_BENCHMARK, *DIGITS], value=words.NO_BENCHMARK, label=words.IMPORT_NAMED
+            )
+        with gr.Row():
+            name = gr.Textbox(label=words.IMPORT_NAME, value="my-images", max_lines=1)
+            size = gr.Slider(
+                16, 128, value=32, step=8, label=words.IMPORT_SIZE, info=words.IMPORT_SIZE_INFO
+            )
+        with gr.Row():
+            look = gr.Button(words.LOOK_BUTTON)
+            button = gr.Button(words.IMPORT_BUTTON, variant="primary")
+        outcome = gr.Markdown()
+        with gr.Row():
+            found = gr.Dataframe(
+                headers=["class", "train", "valid", "test"], datatype="str", interactive=False,
+                label=words.UNDERSTOOD, visible=False, min_width=320,
+            )  # fmt: skip
+            thumbs = gr.Gallery(
+                show_label=False, height="auto", object_fit="contain", buttons=[], visible=False,
+                elem_classes="small", allow_preview=False,
+            )  # fmt: skip
+
+    def preview(path: str, upload: str | None, benchmark: str) -> tuple[Any, ...]:
+        hidden = gr.update(visible=False, value=None)
+        if benchmark in DIGITS:
+            return words.DIGITS_ABOUT, hidden, hidden
+        seen = survey(_source(place, path, upload))
+        return (
+            show.literal_survey(seen),
+            gr.update(visible=True, value=show.survey_rows(seen)),
+            gr.update(visible=True, value=show.survey_cards(seen)),
+        )
+
+    def run(path: str, upload: str | None, benchmark: str, name: str, size: float) -> Any:
         new = place.project(name.strip())
-        report = with_bar(
-            stages.import_data(new, source, size=int(size), limit=None, seed=0, replace=False), bar
-        )
-        text = f"{report.accepted:,} images accepted, {len(report.refused):,} refused."
-        names = project_names(place.workspace)
-        return gr.update(choices=names, value=new.name), text, None
+        if new.has("data"):
+            raise UserError(words.NAME_TAKEN.format(new.name))
+        if benchmark in DIGITS:
+            args: dict[str, Any] = {"source": {"kind": "digits", "percent": DIGITS[benchmark]}}
+        else:
+            args = _file_args(place, new, path, upload, int(size))
+        jobs.submit(new.db, new.name, "import", {**args, "replace": False})
+        names = sorted({*place.names(new.name), new.name})
+        return gr.update(choices=names, value=new.name), words.IMPORTING, None
 
-    event = button.click(
-        guarded(run), [path, upload, name, size], [project, outcome, upload], **HEAVY
+    look.click(guarded(preview), [path, upload, benchmark], [outcome, found, thumbs])
+    return button.click(
+        guarded(run), [path, upload, benchmark, name, size], [project, outcome, upload]
     )
-    return Part([summary, classes, gallery, refused], refresh, [event])
+
+
+def _source(place: Place, path: str, upload: str | None) -> Path:
+    if path.strip() and upload:
+        raise UserError(words.TWO_SOURCES)
+    if not path.strip() and not upload:
+        raise UserError(words.NOTHING_TO_IMPORT)
+    # An upload's path is Gradio's own, checked by it to lie in its upload folder.
+    return Path(upload) if upload else place.source(path)
+
+
+def _file_args(
+    place: Place, new: Project, path: str, upload: str | None, size: int
+) -> dict[str, Any]:
+    """The import job's arguments. An upload is moved out of Gradio's folder, which is swept."""
+    source = _source(place, path, upload)
+    seen: Survey = survey(source)  # a mistake is told now, in the page, and not by a job
+    needed = 2 * seen.images * size * size * 3
+    if shutil.disk_usage(new.workspace).free < needed + jobs.FREE_BYTES:
+        raise UserError(words.DISK_FULL.format(needed / 2**30))
+    if upload:
+        kept = new.workspace / "uploads" / f"{secrets.token_hex(8)}{source.suffix.lower()}"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(source, kept)
+        source = kept
+    return {
+        "source": {"kind": "files", "path": str(source), "size": size, "limit": None, "seed": 0},
+        "upload": bool(upload),
+    }

@@ -1,33 +1,34 @@
-"""Header, and the tabs in the order of the story."""
+"""Header, job drawer, and the tabs in the order of the story."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
 import gradio as gr
 
-from debias_core.pipeline import pick_device
-from debias_core.workspace.demo import DEMO_PROJECT
-from debias_core.workspace.store import project_names
-from ui import audit_tab, augment_tab, data_tab, report_tab, show, train_tab, words
+from debias_core.records import UserError
+from ui import audit_tab, augment_tab, curate_tab, data_tab, report_tab, train_tab, words
+from ui.api import stamp
 from ui.events import guarded
 from ui.part import Part
 from ui.session import Place
+from ui.widgets import widget
 
 TABS: tuple[tuple[str, Callable[[Place, gr.Dropdown], Part]], ...] = tuple(
     zip(
         words.STEPS,
-        (data_tab.build, audit_tab.build, augment_tab.build, train_tab.build, report_tab.build),
+        (data_tab.build, audit_tab.build, augment_tab.build, curate_tab.build, train_tab.build,
+         report_tab.build),
         strict=True,
     )
-)
+)  # fmt: skip
 
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1320px !important; margin: 0 auto; }
 #title h1 { margin-bottom: 0; } #title p { margin-top: .2em; }
-#chips p { font-size: .95rem; }
 /* Captions in full, below their picture, instead of cut off above it. */
 .thumbnail-item { display: flex !important; flex-direction: column; height: auto !important; aspect-ratio: auto !important; }
 .thumbnail-item img { flex: 1 1 auto; min-height: 0; }
@@ -37,10 +38,11 @@ CSS = """
 .grid-wrap { min-height: 0 !important; max-height: 900px; height: auto !important; }
 /* As many pictures side by side as fit, at any width of the window. */
 .small .grid-container { grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)) !important; }
-.medium .grid-container { grid-template-columns: repeat(auto-fill, minmax(124px, 1fr)) !important; }
 .wide .grid-container { grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)) !important; }
 .gallery-item img, .thumbnail-item img, .grid-wrap img { image-rendering: pixelated; }
 """
+# The address names the project: a reload, a second tab and another browser come back to it.
+IN_ADDRESS = "name => { history.replaceState(null, '', '?project=' + encodeURIComponent(name)) }"
 
 
 def build(place: Place) -> gr.Blocks:
@@ -49,33 +51,54 @@ def build(place: Place) -> gr.Blocks:
     with gr.Blocks(title=words.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         with gr.Row(equal_height=True):
             gr.Markdown(f"# {words.TITLE}\n{words.TAGLINE}", elem_id="title")
+            # Names come and go on disk: what is sent is checked by `Place`, not against a list.
             project = gr.Dropdown(
-                project_names(place.workspace), value=DEMO_PROJECT, label=words.PROJECT,
-                interactive=True, scale=0, min_width=260, info=f"device: {pick_device().type}",
+                [], label=words.PROJECT, interactive=True, scale=0, min_width=260,
+                allow_custom_value=True,
             )  # fmt: skip
-        chips = gr.Markdown(elem_id="chips")
+        drawer = widget("drawer")
         parts: list[Part] = []
         with gr.Tabs(selected="Audit"):
             for name, make in TABS:
-                with gr.Tab(name, id=name):
-                    parts.append(make(place, project))
+                with gr.Tab(name, id=name) as tab:
+                    part = make(place, project)
+                    if part.opened is not None:
+                        tab.select(*part.opened, show_progress="minimal")
+                    parts.append(part)
 
-        def fill(project_name: str, *settings: Any) -> list[Any]:
-            values: list[Any] = [show.chips(place.project(project_name))]
-            rest = iter(settings)
+        def arrive(request: gr.Request) -> Any:
+            name = request.query_params.get("project") or place.first()
+            try:
+                place.project(name)
+            except UserError:
+                name = place.first()
+            return gr.update(choices=sorted({*place.names(name), name}), value=name)
+
+        def fill(project_name: str, *inputs: Any) -> list[Any]:
+            mine = place.project(project_name)
+            values: list[Any] = [{"project": mine.name, "stamp": stamp(mine)}]
+            rest = iter(inputs)
             for part in parts:
-                values += part.refresh(project_name, *islice(rest, len(part.inputs)))
+                filled = part.refresh(project_name, *islice(rest, len(part.inputs)))
+                values += filled if isinstance(filled, tuple) else [filled]
             return values
 
         inputs = [project, *(item for part in parts for item in part.inputs)]
-
-        outputs = [chips, *(output for part in parts for output in part.outputs)]
+        outputs = [drawer, *(output for part in parts for output in part.outputs)]
         quiet: dict[str, Any] = {"show_progress": "hidden"}
-        # A reload comes back to the state on disk; the list may have grown from the command line.
-        page.load(lambda: gr.update(choices=project_names(place.workspace)), None, project, **quiet)
-        page.load(guarded(fill), inputs, outputs, **quiet)
+        page.load(arrive, None, project, **quiet).then(guarded(fill), inputs, outputs, **quiet)
+        project.change(None, project, None, js=IN_ADDRESS)
         project.input(guarded(fill), inputs, outputs, **quiet)
+        drawer.changed(guarded(fill), inputs, outputs, trigger_mode="always_last", **quiet)
         for part in parts:
             for event in part.changed:
                 event.success(guarded(fill), inputs, outputs, **quiet)
+            for event in part.queued:
+                # A new value makes the drawer look at once instead of at its next beat.
+                event.success(_nudge, project, drawer, **quiet)
     return page
+
+
+def _nudge(project_name: str) -> Any:
+    # A bare dict would be read as {component: value}.
+    return gr.update(value={"project": project_name, "stamp": f"asked at {time.monotonic()}"})

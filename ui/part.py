@@ -11,17 +11,16 @@ import gradio as gr
 
 @dataclass
 class Part:
-    """A tab's components that follow the project, how to fill them, and the events that change it.
+    """A tab's components that follow the project, how to fill them, and what it sets going.
 
-    `refresh(project_name, *values of inputs)` returns one value for each of `outputs`; after any
-    event in `changed` the layout refreshes every tab.
+    `refresh(project_name, *values of inputs)` returns one value for each of `outputs`. After an event
+    in `changed` the layout refreshes every tab; after one in `queued` only the job drawer looks anew.
+    `opened` is an event's (handler, inputs, outputs) for when the tab is opened.
     """
 
     outputs: list[Any]
     refresh: Callable[..., Any]
     changed: list[gr.events.Dependency] = field(default_factory=list)
+    queued: list[gr.events.Dependency] = field(default_factory=list)
     inputs: list[Any] = field(default_factory=list)
-
-
-# Everything that trains or generates takes turns: two such runs at once are slower than in a row.
-HEAVY = {"concurrency_id": "heavy", "concurrency_limit": 1}
+    opened: tuple[Callable[..., Any], list[Any], list[Any]] | None = None

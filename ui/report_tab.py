@@ -1,4 +1,4 @@
-"""Report: before and after, maps, heat maps, the file."""
+"""Report: before and after, maps, heat maps, the file, and everything to take away."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from debias_core.insight import figures, gradcam
+from debias_core.insight import figures
 from debias_core.insight.report import headline
-from debias_core.pipeline import pick_device
-from debias_core.workspace import stages
+from debias_core.workspace import jobs
 from debias_core.workspace.store import Project
-from ui import show, words
-from ui.events import guarded, with_bar
-from ui.part import HEAVY, Part
+from ui import explain, show, words
+from ui.events import guarded
+from ui.part import Part
 from ui.session import Place
 
 METHODS = {"PCA": "pca", "t-SNE": "tsne"}
+EXPORTS = ("synthetic", "union", "weights", "config")
 
 
 def build(place: Place, project: gr.Dropdown) -> Part:
-    """Lay out the tab and wire the report."""
+    """Lay out the tab and wire the report and the exports."""
     gr.Markdown(words.REPORT_INTRO)
     sentence = gr.Markdown()
     with gr.Row():
@@ -40,6 +40,10 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         show_label=False, height="auto", object_fit="contain", visible=False, elem_classes="wide",
         allow_preview=False, buttons=[],
     )  # fmt: skip
+    gr.Markdown(words.EXPORT_INTRO)
+    with gr.Row():
+        prepare = gr.Button(words.EXPORT_BUTTON)
+        files = [gr.Button(words.EXPORTS[what], visible=False) for what in EXPORTS]
 
     def drawn_maps(mine: Project, method_name: str) -> tuple[Any, Any]:
         maps, names = mine.maps(), mine.table().class_names
@@ -54,42 +58,67 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             for f, title in (("f_B", "bias classifier"), ("f_D", "debiased"))
         )
 
-    def heat_cards(mine: Project) -> tuple[show.Gallery, str]:
-        device = pick_device()
-        nets = {"f_B": mine.net("f_B", device), "f_D": mine.net("debiased", device)}
-        explanations, which = gradcam.explain(mine.table(), mine.audit(), nets, device=device)
-        return show.heat_cards(explanations), f"{words.HEAT_GALLERY} {which}"
+    def exported(mine: Project) -> list[Any]:
+        return [
+            gr.update(
+                visible=mine.export_file(what).is_file(),
+                link=f"/download/{quote(mine.name)}/{what}",
+            )
+            for what in EXPORTS
+        ]
 
     def refresh(project_name: str) -> tuple[Any, ...]:
         mine = place.project(project_name)
         hidden, off = gr.update(visible=False, value=None), gr.update(visible=False)
+        links = exported(mine)
         if not mine.has("debias"):
-            return words.NOT_REPORTED, hidden, hidden, off, off, off, hidden, hidden, "", hidden
+            return (
+                words.NOT_REPORTED,
+                hidden,
+                hidden,
+                off,
+                off,
+                off,
+                hidden,
+                hidden,
+                "",
+                hidden,
+                *links,
+            )
         arms = mine.arms()
         bars = gr.update(visible=True, value=figures.before_after(arms))
         groups = gr.update(visible=True, value=figures.by_group(arms))
         text = f"### {headline(arms)}"
         if not mine.has("report"):
-            return text, bars, groups, off, off, off, hidden, hidden, "", hidden
+            return text, bars, groups, off, off, off, hidden, hidden, "", hidden, *links
         shown = gr.update(visible=True)
-        cards, why = heat_cards(mine)
-        file = gr.update(visible=True, link=f"/report/{quote(project_name)}")
+        cards, why = explain.heat_pairs(mine)
+        file = gr.update(visible=True, link=f"/report/{quote(mine.name)}")
         return (
             text, bars, groups, file, shown, shown, *drawn_maps(mine, "t-SNE"), why,
-            gr.update(visible=bool(cards), value=cards),
+            gr.update(visible=bool(cards), value=show.heat_cards(cards)), *links,
         )  # fmt: skip
 
-    def run(project_name: str, bar: gr.Progress = gr.Progress()) -> str:  # noqa: B008
-        with_bar(stages.run_report(place.project(project_name), device=pick_device()), bar)
-        return ""
+    def run(project_name: str) -> None:
+        mine = place.project(project_name)
+        mine.manifest("debias")
+        jobs.submit(mine.db, mine.name, "report", {})
 
-    event = button.click(guarded(run), [project], [heat_note], **HEAVY)
+    def export(project_name: str) -> None:
+        mine = place.project(project_name)
+        mine.manifest("synthetic")
+        jobs.submit(mine.db, mine.name, "export", {"what": "all"})
+
     method.input(
         guarded(lambda name, chosen: drawn_maps(place.project(name), chosen)),
         [project, method],
         [map_b, map_d],
     )
+    queued = [
+        button.click(guarded(run), [project], None),
+        prepare.click(guarded(export), [project], None),
+    ]
     outputs = [
-        sentence, bars, groups, download, method, note, map_b, map_d, heat_note, heat,
+        sentence, bars, groups, download, method, note, map_b, map_d, heat_note, heat, *files,
     ]  # fmt: skip
-    return Part(outputs, refresh, [event])
+    return Part(outputs, refresh, [], queued)

@@ -1,15 +1,13 @@
-"""The server: Gradio mounted in FastAPI, on this machine only."""
+"""The server: Gradio mounted in FastAPI behind the guards, the job queue beside it."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import threading
 import webbrowser
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 # Before gradio is imported: nothing leaves this machine.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -17,68 +15,58 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import gradio as gr
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request, Response
-from fastapi.responses import FileResponse
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from fastapi import FastAPI
 
 from debias_core.config import DemoConfig
-from debias_core.pipeline import drain, pick_device
 from debias_core.records import UserError
-from debias_core.workspace import stages
-from debias_core.workspace.demo import demo_project
-from ui import layout
+from debias_core.workspace import classroom
+from debias_core.workspace.database import database
+from debias_core.workspace.jobs import Runner
+from debias_core.workspace.store import demo_project
+from ui import api, guards, layout, sandbox, widgets
 from ui.session import Place
 
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 MAX_UPLOAD = "4gb"
+# Labels darker than Soft has them: its light blue on pale blue is hard to read (3.0 : 1).
+THEME = gr.themes.Soft(primary_hue="blue", font=["system-ui", "sans-serif"]).set(
+    block_label_text_color="*primary_800",
+    block_title_text_color="*primary_800",
+    block_label_text_color_dark="*primary_200",
+    block_title_text_color_dark="*primary_200",
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_300",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+)
+WARM_AFTER = 4.0  # seconds after the start; the page comes first
 
 
-def create_app(place: Place) -> FastAPI:
+def create_app(
+    place: Place,
+    *,
+    hosts: Sequence[str] = guards.LOOPBACK,
+    password: guards.Password | None = None,
+) -> FastAPI:
     """The app over one workspace; refuses foreign Host and Origin headers."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.middleware("http")
-    async def same_origin(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        # Gradio itself echoes any Origin with credentials: another site could drive the app.
-        origin = request.headers.get("origin")
-        site = request.headers.get("sec-fetch-site")
-        foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
-        if foreign or (site == "cross-site" and request.method != "GET"):
-            return Response("Requests from other sites are refused.", status_code=403)
-        response = await call_next(request)
-        response.headers.setdefault("X-Content-Type-Options", "nosniff")
-        response.headers.setdefault("X-Frame-Options", "DENY")
-        response.headers.setdefault("Referrer-Policy", "no-referrer")
-        return response
-
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOCAL_HOSTS))
-
-    @app.get("/report/{name}")
-    def report(name: str) -> FileResponse:
-        # Always a download: inside the app's own origin the file's scripts could drive the app.
-        try:
-            path = place.project(name).folder("report") / "report.html"
-        except UserError:
-            raise HTTPException(404) from None
-        if not path.is_file():
-            raise HTTPException(404)
-        return FileResponse(
-            path, filename=f"{name}-report.html", media_type="application/octet-stream"
-        )
-
-    page = layout.build(place)
+    if place.classroom:
+        sandbox.install(app, place)
+    guards.protect(app, hosts=hosts, password=password)
+    api.install(app, place)
+    app.include_router(widgets.router())
     return gr.mount_gradio_app(
         app,
-        page,
+        layout.build(place),
         path="/",
         show_error=False,
         run_history=False,
         max_file_size=MAX_UPLOAD,
         footer_links=[],
-        theme=gr.themes.Soft(primary_hue="blue", font=["system-ui", "sans-serif"]),
+        theme=THEME,
         css=layout.CSS,
+        head=widgets.HEAD,
         ssr_mode=False,
     )
 
@@ -86,45 +74,72 @@ def create_app(place: Place) -> FastAPI:
 def prepare_demo(workspace: Path) -> None:
     """Make the demo project, and audit it, where that is not done yet (seconds, once)."""
     project, config = demo_project(workspace), DemoConfig()
+    if project.has("audit"):
+        return
+    from debias_core.pipeline import drain, pick_device
+    from debias_core.workspace import stages
+
     if not project.has("data"):
         stages.import_digits(project, percent=config.percent, seed=0)
-    if not project.has("audit"):
-        print("Auditing the built-in demo (once) …", flush=True)
-        drain(stages.run_audit(project, config.audit, device=pick_device()))
+    print("Auditing the built-in demo (once) …", flush=True)
+    drain(stages.run_audit(project, config.audit, device=pick_device()))
 
 
 def serve(
-    workspace: Path, *, host: str, port: int, roots: tuple[Path, ...], open_browser: bool
+    workspace: Path,
+    *,
+    host: str,
+    port: int,
+    roots: tuple[Path, ...],
+    open_browser: bool,
+    auth: str | None = None,
+    extra_hosts: Sequence[str] = (),
+    in_classroom: bool = False,
 ) -> None:
-    """Prepare the demo and serve until stopped.
+    """Prepare the demo and serve until stopped; then let running jobs save their checkpoints.
 
     Raises:
-        UserError: for an address that is not this machine's own, or a port that is taken.
+        UserError: for an address that others can reach without a password, or a port that is taken.
     """
-    if host != "localhost" and not _is_loopback(host):
-        raise UserError(
-            f"Debias Studio serves this machine only, and {host} is not one of its loopback addresses. "
-            "Use --host 127.0.0.1, and an SSH tunnel from elsewhere: ssh -L 7860:127.0.0.1:7860 HOST."
-        )
+    password = None if auth is None else guards.Password.parse(auth)
+    guards.check_address(host, password)
+    hosts = guards.allowed_hosts(host, extra_hosts)
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except (OSError, OverflowError):
             raise UserError(
-                f"Port {port} is taken or not allowed: choose another --port."
+                f"Port {port} of {host} is taken or not allowed: choose another --port or --host."
             ) from None
-    prepare_demo(workspace)
-    url = f"http://{'[' + host + ']' if ':' in host else host}:{port}"
+    if in_classroom:
+        classroom.prepare(workspace)
+    else:
+        prepare_demo(workspace)
+    # A wildcard is no name that a browser may use.
+    shown = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
+    url = f"http://{'[' + shown + ']' if ':' in shown else shown}:{port}"
     print(f"Debias Studio is at {url} (stop it with Ctrl+C)", flush=True)
     if open_browser:
         threading.Timer(1.5, webbrowser.open, [url]).start()
-    app = create_app(Place(workspace, roots))
-    uvicorn.run(app, host=host, port=port, log_level="warning")
-
-
-def _is_loopback(host: str) -> bool:
+    warm = threading.Timer(WARM_AFTER, _load_torch)
+    warm.daemon = True
+    warm.start()
+    runner = Runner(database(workspace))
+    runner.start()
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        app = create_app(Place(workspace, roots, in_classroom), hosts=hosts, password=password)
+        uvicorn.run(
+            app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=3,
+            server_header=False, proxy_headers=False,
+        )  # fmt: skip
+    finally:
+        runner.close()
+
+
+def _load_torch() -> None:
+    """So that the first preview and the first heat map don't wait for it."""
+    import debias_core.pipeline  # noqa: F401
+    from debias_core.diffusion.unet import load_library
+
+    load_library()

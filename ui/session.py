@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from debias_core.records import UserError
-from debias_core.workspace.store import Project
+from debias_core.workspace.jobs import devices
+from debias_core.workspace.store import DEMO_PROJECT, SANDBOX, Project, project_names
+
+_SANDBOX_NAME = re.compile(rf"{SANDBOX}[0-9a-f]{{16}}-(demo|control)")
 
 
 @dataclass(frozen=True)
 class Place:
-    """The server's folders: projects live in `workspace`, images may come from below `roots`."""
+    """The server's folders: projects live in `workspace`, images may come from below `roots`.
+
+    In a `classroom` every visitor has projects of their own, whose names can't be guessed, and
+    nothing can be imported.
+    """
 
     workspace: Path
     roots: tuple[Path, ...]
+    classroom: bool = False
 
     def project(self, name: str) -> Project:
-        """The project of that name."""
-        return Project(self.workspace, name)
+        """The project of that name.
+
+        Raises:
+            UserError: when it can't be a name, or is not for the page to show.
+        """
+        project = Project(self.workspace, name)
+        if self.classroom != bool(_SANDBOX_NAME.fullmatch(name)):
+            raise UserError(f"There is no project '{name}' here.")
+        return project
+
+    def names(self, name: str) -> list[str]:
+        """The projects that may be chosen beside `name`."""
+        if not self.classroom:
+            return project_names(self.workspace)
+        visitor = name.rpartition("-")[0]
+        return [f"{visitor}-{which}" for which in ("demo", "control")]
+
+    def first(self) -> str:
+        """The project that opens when the address names none."""
+        names = project_names(self.workspace)
+        return DEMO_PROJECT if DEMO_PROJECT in names or not names else names[0]
+
+    def device(self) -> str:
+        """The devices that the jobs run on, in words."""
+        found = devices()
+        return "CPU" if found == ("cpu",) else f"{len(found)} GPU" + "s" * (len(found) > 1)
 
     def source(self, text: str) -> Path:
         """A path that a person typed, which must lie under one of the roots (links followed).

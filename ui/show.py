@@ -1,42 +1,305 @@
-"""Records → rows, galleries and texts; pure."""
+"""Records → rows, galleries and texts: reads the project, changes nothing."""
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from debias_core.data import images
+from debias_core.data.benchmarks import is_colored_digits
 from debias_core.data.images import Pixels
+from debias_core.data.importers import Survey
 from debias_core.data.table import ImageTable
-from debias_core.insight.gradcam import Explanation
-from debias_core.records import AuditResult, SyntheticSet
-from debias_core.workspace.store import Project
+from debias_core.records import SyntheticSet
+from debias_core.workspace import jobs, verdicts
+from debias_core.workspace.database import Database, now
+from debias_core.workspace.store import Project, fingerprint
 from ui import words
+from ui.view import AuditView, table_of
+
+MOST_REFUSED = 1000  # rows of the table; the file to download has them all
 
 Gallery = list[tuple[Pixels, str]]
 SIDE = 128
 
 
-def chips(project: Project) -> str:
-    """The steps as text: done, next, or locked with the reason."""
-    done = [
-        project.has("data"),
-        project.has("audit"),
-        project.has("synthetic"),
-        project.has("debias"),
-        project.has("report"),
+def steps(project: Project) -> list[dict[str, str]]:
+    """The six steps: done, current, or locked with the reason."""
+    judged = False
+    if project.has("synthetic"):
+        set_id = project.set_id()
+        assert set_id is not None
+        judged = verdicts.can_undo(project.db, project.name, set_id)
+    # (what is done, what must be there before)
+    done_after = {
+        "Data": (project.has("data"), True),
+        "Audit": (project.has("audit"), project.has("data")),
+        "Augment": (project.has("synthetic"), project.has("audit")),
+        "Curate": (judged, project.has("synthetic")),
+        "Train": (project.has("debias"), project.has("synthetic")),
+        "Report": (project.has("report"), project.has("debias")),
+    }
+    rows = []
+    for name, (done, open_) in done_after.items():
+        state = "done" if done else "current" if open_ else "locked"
+        rows.append(
+            {"name": name, "state": state, "reason": "" if done or open_ else words.LOCKED[name]}
+        )
+    return rows
+
+
+def job_row(db: Database, job: jobs.Job) -> dict[str, Any]:
+    """A job as the drawer shows it."""
+    running = job.state == "running"
+    silent = now() - job.heartbeat if running and job.heartbeat else 0.0
+    can = jobs.actions(job)
+    log = jobs.last_lines(db, job.id) if running or job.state in jobs.RESUMABLE else []
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "title": words.JOB_TITLES[job.kind],
+        "state": job.state,
+        "place": jobs.place_in_queue(db, job.id) if job.state == "queued" else 0,
+        "stage": job.stage or (words.STARTING if running else ""),
+        "done": job.done,
+        "total": job.total,
+        "note": words.STOPPING if running and job.stop else job.note,
+        "eta": None if job.eta is None else round(job.eta),
+        "silent": round(silent) if silent > words.SILENT_SECONDS else None,
+        "error": job.error,
+        "log": log,
+        "actions": list(can),
+        "words": {a: words.JOB_ACTIONS[a] for a in can}
+        | ({"now": words.CANCEL} if job.state == "queued" else {}),
+    }
+
+
+def image_url(size: str, project: str, version: str, number: int, kind: str = "data") -> str:
+    """Where the page gets an image: size is thumb, image or heat; kind is data or synthetic."""
+    middle = "" if size == "heat" else f"{kind}/"
+    return f"/{size}/{quote(project)}/{middle}{quote(version)}/{number}"
+
+
+def image_card(project: str, view: AuditView, row: int, marks: dict[str, str]) -> dict[str, Any]:
+    """One training image as the grid shows it."""
+    sample_id, scores = view.sample_id(row), view.audit.scores
+    given, said = int(view.table.y[view.position[row]]), int(scores.pred[row])
+    names = view.table.class_names
+    return {
+        "row": row,
+        "id": sample_id,
+        "rank": int(view.rank[row]),
+        "loss": round(float(scores.loss[row]), 3),
+        "given": names[given],
+        "predicted": names[said],
+        "right": given == said,
+        "mark": marks.get(sample_id),
+        "thumb": image_url("thumb", project, view.table.data_id, row),
+    }
+
+
+def detail_text(view: AuditView, row: int) -> str:
+    """What the bias classifier makes of one image."""
+    scores, names = view.audit.scores, view.table.class_names
+    given, said = int(view.table.y[view.position[row]]), int(scores.pred[row])
+    return words.detail(names[given], names[said], float(scores.loss[row]), given != said)
+
+
+def curation(project: Project, table: ImageTable | None) -> dict[str, Any]:
+    """The synthetic set as Curate shows it, least certain first."""
+    if table is None or not project.has("synthetic"):
+        return {"set": None, "reason": words.NOT_GENERATED, "items": [], "balance": [],
+                "can_undo": False}  # fmt: skip
+    made, set_id, scores = project.synthetic(), project.set_id(), project.scores()
+    assert set_id is not None
+    said = verdicts.current(project.db, project.name, set_id)
+    train = np.flatnonzero(table.split == "train")
+    row_of = {str(i): r for r, i in enumerate(table.ids[train])}
+
+    def url(sample_id: str) -> str:
+        return image_url("image", project.name, table.data_id, row_of[sample_id])
+
+    items = [
+        {
+            "item": i,
+            "label": table.class_names[r.label],
+            "verdict": said.get(str(i)),
+            "certainty": round(float(s.get("certainty", 0.0)), 4),
+            "flags": s.get("flags", []),
+            "original": url(r.original_id),
+            "content": url(r.content_id),
+            "result": image_url("image", project.name, set_id, i, "synthetic"),
+            "text": words.recipe(r),
+        }
+        for i, (r, s) in enumerate(zip(made.recipes, scores, strict=True))
     ]
-    parts = []
-    for i, (name, finished) in enumerate(zip(words.STEPS, done, strict=True)):
-        if finished:
-            parts.append(f"✓ {name}")
-        elif i == 0 or done[i - 1]:
-            parts.append(f"**→ {name}**")
-        else:
-            parts.append(f"○ {name} ({words.LOCKED[name]})")
-    return "  ·  ".join(parts)
+    items.sort(key=lambda item: item["certainty"])
+    return {
+        "set": set_id,
+        "reason": "",
+        "items": items,
+        "balance": balance(project, table),
+        "can_undo": verdicts.can_undo(project.db, project.name, set_id),
+    }
+
+
+def balance(project: Project, table: ImageTable) -> list[dict[str, Any]]:
+    """Each class's training images, and its synthetic ones by verdict."""
+    train = table.y[table.split == "train"]
+    rows: list[dict[str, Any]] = [
+        {"class": name, "originals": int((train == c).sum()), "accepted": 0, "undecided": 0,
+         "rejected": 0}
+        for c, name in enumerate(table.class_names)
+    ]  # fmt: skip
+    set_id = project.set_id()
+    if set_id is not None:
+        said = verdicts.current(project.db, project.name, set_id)
+        names = {"accept": "accepted", "reject": "rejected"}
+        for i, label in enumerate(_labels(project.workspace, project.name, set_id)):
+            rows[label][names.get(said.get(str(i), ""), "undecided")] += 1
+    return rows
+
+
+@lru_cache(maxsize=16)
+def _labels(workspace: Path, name: str, set_id: str) -> tuple[int, ...]:
+    """The labels of the current set's images; a set's id says which they are."""
+    return tuple(r.label for r in Project(workspace, name).synthetic().recipes)
+
+
+def curve_series(project: Project) -> dict[str, Any]:
+    """The curves of the last training, still running or done."""
+    for job in jobs.of_project(project.db, project.name):
+        if job.kind == "debias" and job.state != "queued":
+            found = jobs.curves(project.db, job.id)
+            series = [
+                {"name": stage.removeprefix("train "), **values} for stage, values in found.items()
+            ]
+            return {"job": job.id, "running": job.state == "running", "series": series}
+    if not project.has("debias"):
+        return {"job": None, "running": False, "series": []}
+    series = [
+        {"name": f"{a.arm}, seed {a.seed}", "loss": list(a.loss), "accuracy": list(a.test_accuracy)}
+        for a in project.arms()
+    ]
+    return {"job": None, "running": False, "series": series}
+
+
+def has_model(project: Project) -> bool:
+    """Whether there is a diffusion model to blend with."""
+    if project.has("diffusion"):
+        return True
+    return project.has("data") and is_colored_digits(table_of(project))
+
+
+def finding(project: Project) -> str:
+    """What the audit found, in a few sentences of Markdown."""
+    result, about = project.audit(), project.manifest("audit")
+    test, shortcut = about.get("test"), about.get("shortcut")
+    text = words.audited(test, result.train_accuracy, shortcut)
+    score = words.scored(len(result.top_k.ids), result.precision_at_k, result.average_precision)
+    warning = f"\n\n⚠️ **{result.warning}**" if result.warning else ""
+    return f"{text}\n\n{score}{warning}"
+
+
+GUESSES = ("shape", "colour", "both")
+
+
+def guess_card(project: Project) -> dict[str, Any]:
+    """The classroom's question, the visitor's guess if there is one, and then the answer."""
+    said = verdicts.current(project.db, project.name, "guess").get("looks at")
+    about = project.manifest("audit") if project.has("audit") else {}
+    answer = words.guess_answer(about.get("test"), about.get("shortcut"))
+    return {
+        "question": words.GUESS_QUESTION,
+        "choices": [{"id": g, "text": words.GUESSES[g]} for g in GUESSES],
+        "answered": said,
+        "answer": {"text": answer},
+    }
+
+
+def keep_guess(project: Project, guess: str) -> None:
+    """Keep a visitor's guess."""
+    decision = verdicts.Decision(f"guess-{guess}", "looks at", guess)
+    verdicts.record(project.db, project.name, "guess", [decision], GUESSES)
+
+
+def trained(project: Project) -> str:
+    """What the last training was made of, and whether judgements have changed since."""
+    about = project.manifest("debias")
+    curated, set_id = about.get("curated"), about.get("set")
+    text = [project.import_report().get("split_rule", "")]
+    if curated and set_id and set_id == project.set_id():
+        text.append(words.trained_on(curated))
+        said = verdicts.current(project.db, project.name, set_id)
+        only = about["config"]["only_accepted"]
+        used = verdicts.used(
+            [said.get(str(i)) for i in range(project.manifest("synthetic")["count"])], only
+        )
+        if fingerprint(used) != curated["digest"]:
+            text.append(words.VERDICTS_CHANGED)
+    return " ".join(text)
+
+
+def run_rows(project: Project) -> list[list[str]]:
+    """Every finished training on this data, newest first, to compare."""
+
+    def percent(value: dict[str, Any] | None) -> str:
+        if value is None:
+            return words.UNKNOWN_NUMBER
+        spread = f" ± {value['sd']:.1%}" if len(value["per_seed"]) > 1 else ""
+        return f"{value['mean']:.1%}{spread}"
+
+    rows = []
+    for run in project.runs("debias") if project.has("data") else []:
+        made, net = run["result"]["curated"], run["config"]["classifier"]
+        arms = run["result"]["summary"]
+        rows.append(
+            [
+                time.strftime("%F %H:%M", time.localtime(run["finished"])),
+                f"{net['network']}, {net['epochs']} epochs, lr {net['lr']:g}, "
+                f"{len(run['config']['seeds'])} seed(s)",
+                str(made["trained_on"]),
+                str(made["rejected"]),
+                percent(arms["vanilla"]["unbiased_accuracy"]),
+                percent(arms["debiased"]["unbiased_accuracy"]),
+                percent(arms["debiased"]["conflicting_accuracy"]),
+                percent(arms["debiased"]["worst_group_accuracy"]),
+            ]
+        )
+    return rows
+
+
+def survey_rows(seen: Survey) -> list[list[str | int]]:
+    """One row a class of what an import would take in."""
+    return [[name, n["train"], n["valid"], n["test"]] for name, n in seen.classes.items()]
+
+
+def survey_cards(seen: Survey) -> Gallery:
+    """A few images of each class of a source."""
+    return [(card(p), name) for name, pictures in seen.thumbnails.items() for p in pictures]
+
+
+def literal_survey(seen: Survey) -> str:
+    """What an import would understand, as Markdown."""
+    lines = [f"**{seen.images:,} images** in {len(seen.classes)} classes. {seen.split_rule}"]
+    if seen.attributes:
+        found = ", ".join(f"{literal(k)} ({v:,})" for k, v in seen.attributes.items())
+        lines.append(f"{words.KNOWN_ATTRIBUTE} {found}.")
+    lines += [f"⚠️ {literal(w)}" for w in seen.warnings]
+    if seen.refused:
+        first = seen.refused[0]
+        lines.append(
+            f"{len(seen.refused):,} files will be refused; the first: {literal(first.name)}: "
+            f"{literal(first.reason)}."
+        )
+    return "\n\n".join(lines)
 
 
 def class_rows(table: ImageTable) -> list[list[str | int]]:
@@ -69,18 +332,6 @@ def side_by_side(parts: Sequence[Pixels]) -> Pixels:
     return images.grid([card(p) for p in parts], len(parts), gap=6)
 
 
-def top_cards(train: ImageTable, audit: AuditResult) -> Gallery:
-    """The top-K with rank, loss and given → predicted."""
-    pred = dict(zip(audit.scores.ids.tolist(), audit.scores.pred.tolist(), strict=True))
-    cards = []
-    for rank, i in enumerate(train.positions(audit.top_k.ids)):
-        given = train.class_names[int(train.y[i])]
-        said = train.class_names[pred[str(train.ids[i])]]
-        caption = f"{rank + 1}. {given} → {said} · loss {audit.top_k.loss[rank]:.1f}"
-        cards.append((card(train.pixels[i]), caption))
-    return cards
-
-
 def triptychs(train: ImageTable, synthetic: SyntheticSet, most: int = 24) -> Gallery:
     """Original | content | result of evenly spaced synthetic images."""
     n = len(synthetic.recipes)
@@ -98,7 +349,7 @@ def literal(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!<>&|~$])", r"\\\1", text)
 
 
-def heat_cards(explanations: Sequence[Explanation]) -> Gallery:
+def heat_cards(explanations: Sequence[Any]) -> Gallery:
     """Image | each net's heat, with what each net says."""
     cards = []
     for e in explanations:

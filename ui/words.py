@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from debias_core.records import Recipe
+
 TITLE = "Debias Studio"
 TAGLINE = (
     "Find the images that a shortcut can't explain, make more like them, retrain, see what changed."
 )
 PROJECT = "Project"
-STEPS = ("Data", "Audit", "Augment", "Train", "Report")
+STEPS = ("Data", "Audit", "Augment", "Curate", "Train", "Report")
 LOCKED = {
     "Audit": "needs data",
     "Augment": "needs an audit",
+    "Curate": "needs synthetic images",
     "Train": "needs synthetic images",
     "Report": "needs a training",
 }
+
+# Jobs
+JOB_TITLES = {
+    "import": "Import",
+    "audit": "Audit",
+    "pretrain": "Training of the diffusion model",
+    "generate": "Generation",
+    "debias": "Training",
+    "project": "t-SNE map",
+    "report": "Report",
+    "export": "Export",
+}
+JOB_ACTIONS = {
+    "keep": "Stop and keep",
+    "now": "Stop now",
+    "resume": "Resume",
+    "half": "Resume with half the batch",
+    "dismiss": "Dismiss",
+}
+CANCEL = "Cancel"
+STARTING = "starting"
+STOPPING = "stopping after the work under way"
+SILENT_SECONDS = 20  # a job beats once a second
 
 # Data
 DATA_INTRO = "What is in this project. The attribute, where one is known, is used for scoring only."
@@ -31,6 +59,27 @@ IMPORT_SIZE_INFO = (
     "Each image is cut to its centre square and scaled. Small is fast: 32 suits a CPU."
 )
 IMPORT_BUTTON = "Import"
+IMPORT_NAMED = "… or a named benchmark"
+NO_BENCHMARK = "none"
+DIGITS_RATIO = "Colored Digits, {:g} % break the pattern"
+DIGITS_UNBIASED = "Colored Digits without a bias (control)"
+DIGITS_ABOUT = (
+    "1,797 real handwritten digits of 16 px. Each digit has a colour of its own, but for the share "
+    "that breaks the pattern; the test part has every colour. A diffusion model for them ships with "
+    "the app."
+)
+LOOK_BUTTON = "Look first"
+UNDERSTOOD = "What was understood"
+IMPORTING = "Importing: see the job above. The page shows the new project when it is done."
+IMPORT_REPORT = "Download the whole import report"
+NAME_TAKEN = "There is a project '{}' already: choose another name."
+DISK_FULL = (
+    "The images need about {:.1f} GB and the disk has less: free some, or import them smaller."
+)
+NO_DATA = "Nothing here yet."
+KNOWN = "bias attribute known (used for scoring only)"
+UNKNOWN = "bias attribute unknown"
+KNOWN_ATTRIBUTE = "Known attribute, used for scoring only:"
 NOTHING_TO_IMPORT = "Name a folder, a zip or a CSV, or upload a zip."
 TWO_SOURCES = "Give either a path or an upload, not both."
 
@@ -42,13 +91,20 @@ AUDIT_INTRO = (
     "the cue can't explain: they break the pattern, or their label is wrong. Look at them."
 )
 AUDIT_BUTTON = "Run the audit"
-TOP_K = "Images to show (K)"
-PER_CLASS = "K in each class"
+AUDIT_AGAIN = "Run the audit"
+DEPTH = "Depth"
+QUICK, THOROUGH = "Quick", "Thorough"
+TSNE_BUTTON = "Draw the t-SNE map"
+NO_HEAT = "Heat maps need a convolutional network; the MLP has none."
+SHARE_NOTE = (
+    "An association, not proof: look at the images. Sharpness and colour are measured on the images "
+    "as they were scaled for this project."
+)
 NETWORK = "Network"
 EPOCHS = "Epochs"
 NOT_AUDITED = "Not audited yet. Press *Run the audit*: it takes seconds on small images."
-DETAIL_HINT = "Click an image to see where the classifier looks."
-TOP_GALLERY = "**Highest loss first**: rank, label → what the classifier says, loss"
+GUESS_QUESTION = "Guess first: what does this model look at to name a digit?"
+GUESSES = {"shape": "The shape of the digit", "colour": "Its colour", "both": "A bit of both"}
 HEAT_CAPTION = "where the bias classifier looks"
 
 # Augment
@@ -60,6 +116,22 @@ GAMMA = "γ, the content's share"
 GAMMA_INFO = "0 leaves the original as it is, 1 takes all of the content."
 T_EDIT = "t_edit, where injection ends"
 T_EDIT_INFO = "Lower injects longer: finer content, and more of its artefacts."
+T_BOOST = "t_boost, where fresh noise begins"
+T_BOOST_INFO = "Higher makes livelier texture that is further from the original."
+MASK_TITLE = "Where to inject (mask)"
+MASK_INTRO = (
+    "Paint the cells that shall take the content. The model's inner grid is this coarse, so that a "
+    "finer mask would change nothing."
+)
+GRID_TITLE = "Compare γ and t_edit on the first pair"
+GRID_INTRO = (
+    "Rows: t_edit, columns: γ. Click a picture to take its settings over. What was drawn is kept."
+)
+GRID_BUTTON = "Draw the grid"
+PRETRAIN = "Train a diffusion model on these images"
+NO_MODEL = "This project has no diffusion model yet: press 'Train a diffusion model on these images' first."
+NOTHING_TO_BLEND = "There is nothing to blend yet: run the audit first."
+OPEN_FOR_PREVIEW = "The preview is drawn when you open this tab."
 COUNT = "How many images"
 SHARED = "Contents that share one original"
 SHARED_INFO = "2 saves a quarter of the work."
@@ -69,6 +141,12 @@ GENERATE = "Generate"
 RESULTS = "**Generated**: original | content | result, evenly spaced over the run."
 NOT_GENERATED = "Nothing generated yet."
 
+# Curate
+CURATE_INTRO = (
+    "Look at each new image beside its sources. What you reject is not trained on. Flags only point: "
+    "nothing is thrown away for you."
+)
+
 # Train
 TRAIN_INTRO = (
     "Two classifiers with the same network, seed and number of steps: one on your images, one on "
@@ -77,7 +155,15 @@ TRAIN_INTRO = (
 TRAIN_BUTTON = "Train both"
 SEEDS = "Seeds"
 SEEDS_INFO = "More than one shows how much is luck."
-CURVE_TITLE = "accuracy on the test part"
+ONLY_ACCEPTED = "Only accepted images"
+ONLY_ACCEPTED_INFO = "Else those that nobody has judged are trained on too."
+RUNS = "All trainings on this data"
+RUN_COLUMNS = (
+    "finished", "settings", "synthetic images", "rejected", "vanilla, all", "debiased, all",
+    "debiased, conflicting", "debiased, worst group",
+)  # fmt: skip
+UNKNOWN_NUMBER = "unknown"
+VERDICTS_CHANGED = "**Verdicts have changed since: train again to use them.**"
 NOT_TRAINED = "Not trained yet."
 
 # Report
@@ -85,6 +171,18 @@ REPORT_INTRO = "What changed, and what the two classifiers look at."
 REPORT_BUTTON = "Draw the maps and write the report"
 REPORT_DOWNLOAD = "Download the report (one HTML file)"
 NOT_REPORTED = "Train both classifiers first; then the maps and heat maps can be drawn."
+EXPORT_INTRO = (
+    "### Take it away\nThe synthetic set and the curated union as image folders with "
+    "`metadata.jsonl`, the weights with a loading example, and the settings that repeat everything "
+    "from the command line to the same numbers (`python app.py repeat config.json`)."
+)
+EXPORT_BUTTON = "Prepare the files"
+EXPORTS = {
+    "synthetic": "Synthetic set (zip)",
+    "union": "Curated union (zip)",
+    "weights": "Weights (zip)",
+    "config": "Settings (JSON)",
+}
 MAP_METHOD = "Map"
 HEAT_GALLERY = (
     "**Heat maps**: image | bias classifier f_B | debiased f_D, each for the class that it names. Red is "
@@ -96,20 +194,39 @@ MAP_NOTE = (
 )
 
 
-def audited(on_test: dict | None, train_accuracy: float) -> str:
+def audited(on_test: dict[str, Any] | None, train_accuracy: float, shortcut: bool | None) -> str:
     """The audit's finding in a sentence."""
-    if (
-        on_test is not None
-        and on_test["conflicting"] is not None
-        and on_test["aligned"] is not None
-    ):
+    if on_test is None or shortcut is None:
         return (
-            f"### A model that leans on the easiest cue is **{on_test['aligned']:.0%}** right on test "
-            f"images that follow the pattern, and **{on_test['conflicting']:.0%}** on those that break it."
+            f"### A model that leans on the easiest cue is {train_accuracy:.0%} right on its own "
+            "training images. Below are those that it can't explain."
+        )
+    shares = f"**{on_test['aligned']:.0%}**", f"**{on_test['conflicting']:.0%}**"
+    if not shortcut:
+        return (
+            f"### No shortcut found: the model is {shares[0]} right on test images that follow the "
+            f"most usual attribute of their class, and {shares[1]} on the others."
         )
     return (
-        f"### A model that leans on the easiest cue is {train_accuracy:.0%} right on its own training "
-        "images. Below are those that it can't explain."
+        f"### A model that leans on the easiest cue is {shares[0]} right on test images that follow "
+        f"the pattern, and {shares[1]} on those that break it."
+    )
+
+
+def guess_answer(on_test: dict[str, Any] | None, shortcut: bool | None) -> str:
+    """The classroom's answer, measured."""
+    if on_test is None or shortcut is None:
+        return "Not measured yet."
+    shares = f"{on_test['aligned']:.0%}", f"{on_test['conflicting']:.0%}"
+    if shortcut:
+        return (
+            f"Measured: it is {shares[0]} right on digits in their usual colour and {shares[1]} on "
+            "digits in another. It looks at the colour: the shape alone does not help it."
+        )
+    return (
+        f"Measured: it is {shares[0]} right on digits in the colour that is a little more frequent "
+        f"for them and {shares[1]} on the others. It looks at the shape. No bias was planted here, "
+        "and none was found: that is a result too."
     )
 
 
@@ -126,16 +243,29 @@ def scored(k: int, precision: float | None, average_precision: float | None) -> 
 def detail(given: str, said: str, loss: float, wrong: bool) -> str:
     """What the classifier makes of one image."""
     link = "but" if wrong else "and"
-    return (
-        f"Its label is **{given}**, {link} the bias classifier says **{said}** (loss {loss:.2f})."
-    )
+    return f"Its label is {given}, {link} the bias classifier says {said} (loss {loss:.2f})."
 
 
-def cost(count: int, evaluations: float, seconds: float) -> str:
+def cost(count: int, evaluations: float, seconds: float, watt_hours: float, watts: int) -> str:
     """What the long run will take, before the click."""
     return (
         f"{count} images × {evaluations:.0f} network evaluations each: at most about "
-        f"**{seconds:.0f} s**, judged by the preview, which draws only four at a time."
+        f"**{seconds:.0f} s** and {watt_hours:.1f} Wh (a processor at {watts} W is assumed), judged by "
+        "the preview, which draws only four at a time."
+    )
+
+
+def recipe(r: Recipe) -> str:
+    """How a synthetic image was made, in a line."""
+    mask = ", masked" if r.mask is not None or r.mask_cells is not None else ""
+    return f"γ {r.gamma:g}, t_edit {r.t_edit}, t_boost {r.t_boost}{mask}, seed {r.seed}"
+
+
+def trained_on(curated: dict[str, int]) -> str:
+    """What the last training was made of."""
+    return (
+        f"Trained on {curated['trained_on']:,} synthetic images ({curated['accepted']:,} accepted, "
+        f"{curated['rejected']:,} rejected and left out, {curated['undecided']:,} not judged)."
     )
 
 

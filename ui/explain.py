@@ -1,0 +1,136 @@
+"""What the page computes on demand about one audit: heat maps, neighbours, what images share.
+
+Each call is short. torch is loaded by the first that needs it, so that the page opens without it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from debias_core.config import UNetConfig, from_json
+from debias_core.data.images import Pixels
+from debias_core.records import UserError
+from debias_core.workspace.store import Project
+from ui import show, words
+from ui.view import AuditView, audit_view, table_of
+
+NEIGHBOURS = 8
+# Grad-CAM hangs hooks into the net, which two threads must not do at once.
+_heating = threading.Lock()
+
+
+def choose_k(project: Project, k: int, *, per_class: bool) -> None:
+    """Cut the audit's ranking at another K."""
+    from debias_core.workspace import stages
+
+    stages.choose_k(project, k, per_class=per_class)
+
+
+@lru_cache(maxsize=8)
+def _net(workspace: Path, name: str, stamp: tuple[int, ...]) -> Any:
+    import torch
+
+    return Project(workspace, name).net("f_B", torch.device("cpu"))
+
+
+def _bias_net(project: Project) -> Any:
+    return _net(project.workspace, project.name, project.stamp("audit"))
+
+
+def heat_note(project: Project) -> tuple[bool, str]:
+    """Whether f_B can have heat maps, and a line that says so."""
+    network = project.manifest("audit")["config"]["classifier"]["network"]
+    if network == "mlp":
+        return False, words.NO_HEAT
+    return True, words.HEAT_CAPTION
+
+
+def heat_image(project: Project, view: AuditView, row: int) -> Pixels:
+    """Where f_B looks when it names its class for the image in this row."""
+    return _heat(project.workspace, project.name, view.version, row)
+
+
+@lru_cache(maxsize=512)
+def _heat(workspace: Path, name: str, version: str, row: int) -> Pixels:
+    import torch
+
+    from debias_core.insight import gradcam
+
+    project = Project(workspace, name)
+    view, net = audit_view(project), _bias_net(project)
+    pixels, pred = view.pixels(row)[None], view.audit.scores.pred[row : row + 1]
+    with _heating:
+        heat = gradcam.heat_maps(net, pixels, pred, device=torch.device("cpu"))
+    return gradcam.overlay(pixels, heat)[0]
+
+
+def neighbours(project: Project, view: AuditView, row: int) -> list[int]:
+    """The rows whose features are nearest to this row's, itself left out."""
+    features = project.features()
+    apart = np.square(features.astype(np.float32) - features[row].astype(np.float32)).sum(axis=1)
+    apart[row] = np.inf
+    nearest = np.argsort(apart, kind="stable")[: min(NEIGHBOURS, len(view) - 1)]
+    return [int(r) for r in nearest]
+
+
+def what_they_share(project: Project, view: AuditView, rows: NDArray[np.int64]) -> dict[str, Any]:
+    """Which properties of the images in `rows` are over-represented against the rest."""
+    from debias_core.insight import properties
+
+    if len(rows) and (rows.min() < 0 or rows.max() >= len(view)):
+        raise UserError(f"The training images have the numbers 0 to {len(view) - 1}.")
+    measured = _measured(project.workspace, project.name, project.stamp("data"))
+    found = properties.shared(measured, view.y(), view.table.class_names, np.unique(rows))
+    return {
+        "text": properties.say(found, len(rows)),
+        "findings": [
+            {
+                "text": f.text, "scope": f.scope, "count": f.count, "of": f.of,
+                "rest_count": f.rest_count, "rest_of": f.rest_of,
+                "effect": round(float(f.effect), 2), "p": float(f.p),
+            }
+            for f in found
+        ],
+        "note": words.SHARE_NOTE,
+    }  # fmt: skip
+
+
+@lru_cache(maxsize=4)
+def _measured(workspace: Path, name: str, stamp: tuple[int, ...]) -> dict[str, Any]:
+    from debias_core.data.about import load_about
+    from debias_core.insight import properties
+
+    project = Project(workspace, name)
+    view = audit_view(project)
+    about = load_about(project.folder("data"), view.table.ids[view.position])
+    return properties.measure(view.table.pixels[view.position], about)
+
+
+def heat_pairs(project: Project) -> tuple[list[Any], str]:
+    """Heat maps of f_B and the debiased net side by side, and which images were taken."""
+    import torch
+
+    from debias_core.insight import gradcam
+
+    device = torch.device("cpu")
+    nets = {"f_B": _bias_net(project), "f_D": project.net("debiased", device)}
+    with _heating:
+        pairs, which = gradcam.explain(table_of(project), project.audit(), nets, device=device)
+    return pairs, f"{words.HEAT_GALLERY} {which}"
+
+
+def mask_grid(project: Project) -> dict[str, Any]:
+    """How many cells h has on a side, and an image to paint on."""
+    from debias_core.workspace.stages import diffusion_folder
+
+    about = json.loads((diffusion_folder(project) / "config.json").read_text())
+    unet = from_json(UNetConfig, about["diffusion"]["unet"])
+    url = show.image_url("image", project.name, table_of(project).data_id, 0)
+    return {"cells": unet.bottleneck, "image": url}

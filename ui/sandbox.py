@@ -1,0 +1,44 @@
+"""The classroom's door: every visitor is led to a sandbox of their own."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from urllib.parse import quote
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from debias_core.workspace import classroom
+from ui.session import Place
+
+COOKIE = "visitor"
+DAY = 24 * 3600
+
+
+def install(app: FastAPI, place: Place) -> None:
+    """Lead everyone who opens the bare page to a sandbox: the one of their cookie, or a fresh one."""
+    app.add_middleware(_led, place=place)
+
+
+def _led(app: ASGIApp, *, place: Place) -> ASGIApp:
+    async def lead(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/" or scope["method"] != "GET":
+            await app(scope, receive, send)
+            return
+        request = Request(scope)
+        if request.query_params.get("project"):
+            await app(scope, receive, send)
+            return
+        token = request.cookies.get(COOKIE, "")
+        if not re.fullmatch(r"[0-9a-f]{16}", token):
+            token = secrets.token_hex(8)
+        name = await run_in_threadpool(classroom.sandbox, place.workspace, token)
+        answer = RedirectResponse(f"/?project={quote(name)}", status_code=303)
+        answer.set_cookie(COOKIE, token, max_age=DAY, httponly=True, samesite="strict")
+        await answer(scope, receive, send)
+
+    return lead

@@ -1,0 +1,94 @@
+"""The browser widgets: their script and style as files, and one gr.HTML around each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import plotly
+from fastapi import APIRouter, HTTPException, Response
+
+# The events that a widget sends to Python. gr.HTML offers `.changed(…)` and the like because the
+# names stand, in quotes, in its js_on_load.
+EVENTS: dict[str, tuple[str, ...]] = {
+    "explorer": ("changed",),
+    "curate": ("changed",),
+    "drawer": ("changed",),
+    "curves": (),
+    "mask": ("mask",),
+    "cells": ("adopt",),
+    "guess": ("guess",),
+}
+_HERE = Path(__file__).parent
+# In this order: the others are written with what studio.js offers.
+_PARTS = ("studio", "histogram", "grid", "map", "detail", *EVENTS)
+_YEAR = "public, max-age=31536000, immutable"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+@cache
+def _files() -> dict[str, tuple[str, bytes]]:
+    """The three served files by name: media type and content."""
+    library = (Path(plotly.__file__).parent / "package_data" / "plotly.min.js").read_bytes()
+    # One script rather than one for each file: Gradio adds the scripts of `head` one by one when the
+    # page is up, and then the browser runs them in the order in which they arrive.
+    script = "\n".join((_HERE / f"{part}.js").read_text("utf-8") for part in _PARTS)
+    where = json.dumps(f"/widgets/plotly.min.js?v={_digest(library)}")
+    return {
+        "studio.js": (
+            "text/javascript; charset=utf-8",
+            f"{script}\nDebiasStudio.begin({where});\n".encode(),
+        ),
+        "studio.css": ("text/css; charset=utf-8", (_HERE / "studio.css").read_bytes()),
+        "plotly.min.js": ("text/javascript; charset=utf-8", library),
+    }
+
+
+def head() -> str:
+    """Tags for `mount_gradio_app(head=…)`; plotly (5 MB) comes when a widget first draws with it."""
+    css, js = (f"/widgets/{n}?v={_digest(_files()[n][1])}" for n in ("studio.css", "studio.js"))
+    return f'<link rel="stylesheet" href="{css}"><script src="{js}"></script>'
+
+
+HEAD = head()
+
+
+def router() -> APIRouter:
+    """GET /widgets/NAME for the three files, and nothing else."""
+    routes = APIRouter()
+
+    @routes.get("/widgets/{name}")
+    def file(name: str) -> Response:
+        if name not in _files():
+            raise HTTPException(404)
+        kind, content = _files()[name]
+        headers = {"Cache-Control": _YEAR, "X-Content-Type-Options": "nosniff"}
+        return Response(content, media_type=kind, headers=headers)
+
+    return routes
+
+
+def widget(name: str, value: dict[str, Any] | None = None, **settings: Any) -> gr.HTML:
+    """A widget in the page: `value` names the project and is set from Python, text comes by fetch.
+
+    The other settings (elem_id, visible, …) are those of gr.HTML. Events: see `EVENTS`.
+    """
+    mount = f"DebiasStudio.mount({json.dumps(name)}, element, props, trigger, watch)"
+    return gr.HTML(
+        value,
+        html_template=f'<div class="ds ds-{name}" aria-busy="true"></div>',
+        js_on_load=(
+            f"const events = {json.dumps(EVENTS[name])}, start = () => {mount};\n"
+            "if (window.DebiasStudio?.ready) start();\n"
+            "else window.addEventListener('debias-studio', start, {once: true});"
+        ),
+        apply_default_css=False,
+        **settings,
+    )
