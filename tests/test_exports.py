@@ -390,7 +390,7 @@ def test_marks_made_after_the_images_are_kept_but_change_nothing(project):
 
 
 def test_a_k_moved_after_the_images_is_noticed(project):
-    path = project.folder("synthetic") / "manifest.json"
+    path = project.folder("synthetic") / "current.json"
     about = json.loads(path.read_text())
     then = project.manifest("audit")["config"]
     before = recipe_of(project)

@@ -88,7 +88,7 @@ def test_a_stage_that_was_not_run_names_its_command(project):
 
 
 def test_without_its_manifest_a_stage_is_not_done(project):
-    (project.folder("synthetic") / "manifest.json").unlink()
+    (project.folder("synthetic") / "current.json").unlink()
     with pytest.raises(UserError, match="run `generate` first"):
         project.synthetic()
 

@@ -239,7 +239,7 @@ def mask(project: Mine) -> dict[str, Any]:
 def data_image(size: Literal["thumb", "image"], project: Mine, version: str, row: int) -> Response:
     table = table_of(project)
     position = np.flatnonzero(table.split == "train")
-    if version != table.data_id or not 0 <= row < len(position):
+    if version != (table.data_id or show.NO_ID) or not 0 <= row < len(position):
         return Response(status_code=404)
     return _png(np.asarray(table.pixels[position[row]]), size)
 

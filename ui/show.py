@@ -24,6 +24,7 @@ from debias_core.workspace.store import Project, fingerprint
 from ui import words
 from ui.view import AuditView, table_of
 
+NO_ID = "-"  # in an address, for data that were imported before they had ids
 MOST_REFUSED = 1000  # rows of the table; the file to download has them all
 
 Gallery = list[tuple[Pixels, str]]
@@ -84,7 +85,7 @@ def job_row(db: Database, job: jobs.Job) -> dict[str, Any]:
 def image_url(size: str, project: str, version: str, number: int, kind: str = "data") -> str:
     """Where the page gets an image: size is thumb, image or heat; kind is data or synthetic."""
     middle = "" if size == "heat" else f"{kind}/"
-    return f"/{size}/{quote(project)}/{middle}{quote(version)}/{number}"
+    return f"/{size}/{quote(project)}/{middle}{quote(version or NO_ID)}/{number}"
 
 
 def image_card(project: str, view: AuditView, row: int, marks: dict[str, str]) -> dict[str, Any]:
@@ -242,7 +243,7 @@ def trained(project: Project) -> str:
         used = verdicts.used(
             [said.get(str(i)) for i in range(project.manifest("synthetic")["count"])], only
         )
-        if fingerprint(used) != curated["digest"]:
+        if fingerprint(used) != curated.get("digest"):
             text.append(words.VERDICTS_CHANGED)
     return " ".join(text)
 

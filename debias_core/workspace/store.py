@@ -5,7 +5,7 @@
                    audit/       model.safetensors model.json scores.csv features.npy pca.npy
                                 [tsne.npz] manifest.json
                    diffusion/   model.safetensors config.json checkpoint/
-                   synthetic/   SET/pixels.npy SET/cost.json SET/manifest.json manifest.json
+                   synthetic/   SET/pixels.npy SET/cost.json SET/manifest.json current.json
                    debias/      vanilla/ debiased/ manifest.json
                    report/      report.html maps.json manifest.json
                    exports/     *.zip
@@ -57,6 +57,7 @@ if TYPE_CHECKING:  # the server lists projects without loading torch
 
 STAGES = ("data", "audit", "diffusion", "synthetic", "debias", "report")
 DEPENDENTS = {"audit": ("report",), "synthetic": ("debias", "report"), "debias": ("report",)}
+MARKERS = {"diffusion": "config.json", "synthetic": "current.json"}
 COMMAND = {"data": "import", "audit": "audit", "diffusion": "pretrain", "synthetic": "generate",
            "debias": "debias", "report": "report"}  # fmt: skip
 DEMO_PROJECT = "demo"
@@ -88,12 +89,13 @@ class Project:
         return self.root / stage
 
     def has(self, stage: str) -> bool:
-        """Whether the stage is finished."""
+        """Whether the stage is finished; one of an older version, without what it lacked, is not."""
+        if stage == "audit" and not (self.folder(stage) / "pca.npy").is_file():
+            return False
         return self._marker(stage).is_file()
 
     def _marker(self, stage: str) -> Path:
-        name = "config.json" if stage == "diffusion" else "manifest.json"
-        return self.folder(stage) / name
+        return self.folder(stage) / MARKERS.get(stage, "manifest.json")
 
     def stamp(self, *stages: str) -> tuple[int, ...]:
         """When each of the stages was finished (0: it is not), to know whether a cache still holds."""
@@ -109,12 +111,12 @@ class Project:
         except OSError as error:
             raise UserError(f"Can't write to {folder}: {error.strerror}.") from None
         for later in DEPENDENTS.get(stage, ()):
-            (self.folder(later) / "manifest.json").unlink(missing_ok=True)
+            self._marker(later).unlink(missing_ok=True)
         return folder
 
     def finish(self, stage: str, manifest: dict[str, Any]) -> None:
         """Write the stage's manifest, whole or not at all."""
-        write_json(self.folder(stage) / "manifest.json", manifest)
+        write_json(self._marker(stage), manifest)
 
     def work(self, stage: str, key: str) -> Path:
         """Where an unfinished run of the stage keeps its checkpoints; `key` says what it is made of."""
@@ -147,7 +149,7 @@ class Project:
                 f"Project '{self.name}' has no finished {COMMAND[stage]} stage: "
                 f"run `{COMMAND[stage]}` first."
             )
-        return json.loads((self.folder(stage) / "manifest.json").read_text())
+        return json.loads(self._marker(stage).read_text())
 
     # ---- data ----
 
@@ -302,7 +304,7 @@ class Project:
         write_json(self.folder("synthetic") / set_id / "manifest.json", manifest)
         if self.set_id() != set_id:
             for later in DEPENDENTS["synthetic"]:
-                (self.folder(later) / "manifest.json").unlink(missing_ok=True)
+                self._marker(later).unlink(missing_ok=True)
         self.finish("synthetic", manifest)
 
     def set_id(self) -> str | None:
