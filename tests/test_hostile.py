@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from debias_core.data import images, importers
+from debias_core.data import images, importers, sources
 from debias_core.data.about import load_about
 from debias_core.data.importers import import_images, survey
 from debias_core.data.table import load_table
@@ -97,7 +97,7 @@ def good_members():
 # ---- how much ----------------------------------------------------------------------------------
 
 
-def sources(tmp_path):
+def every_kind(tmp_path):
     """The good files as a folder, a zip and a CSV."""
     write(tmp_path / "in", GOOD)
     rows = [f"{name},{name.split('/')[0]}" for name in GOOD]
@@ -106,18 +106,18 @@ def sources(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("limit", "value", "message"),
+    ("module", "limit", "value", "message"),
     [
-        ("MAX_ENTRIES", 3, "More than 3 files"),
-        ("MAX_TOTAL_BYTES", 200, "more than 200 bytes"),
-        ("MAX_CLASSES", 1, "at most 1"),
+        (sources, "MAX_ENTRIES", 3, "More than 3 files"),
+        (sources, "MAX_TOTAL_BYTES", 200, "more than 200 bytes"),
+        (importers, "MAX_CLASSES", 1, "at most 1"),
     ],
 )
 def test_too_much_is_refused_as_a_whole_from_every_kind_of_source(
-    tmp_path, monkeypatch, limit, value, message
+    tmp_path, monkeypatch, module, limit, value, message
 ):
-    monkeypatch.setattr(importers, limit, value)
-    for source in sources(tmp_path):
+    monkeypatch.setattr(module, limit, value)
+    for source in every_kind(tmp_path):
         with pytest.raises(UserError, match=message):
             take(source, tmp_path)
         with pytest.raises(UserError, match=message):
@@ -127,8 +127,8 @@ def test_too_much_is_refused_as_a_whole_from_every_kind_of_source(
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
 def test_a_file_that_is_too_large_is_refused_alone(tmp_path, monkeypatch, kind):
-    source = sources(tmp_path)[kind]
-    monkeypatch.setattr(importers, "MAX_FILE_BYTES", max(map(len, GOOD.values())))
+    source = every_kind(tmp_path)[kind]
+    monkeypatch.setattr(sources, "MAX_FILE_BYTES", max(map(len, GOOD.values())))
     write(tmp_path / "in", {"cat/large.png": png() + b"x" * 5000})
     make_zip(tmp_path / "in.zip", GOOD | {"cat/large.png": png() + b"x" * 5000})
     with (tmp_path / "in" / "x.csv").open("a") as handle:
@@ -145,7 +145,7 @@ def test_a_member_that_unpacks_100_to_1_is_taken_for_a_bomb(tmp_path):
 
 
 def test_a_zip_that_unpacks_100_to_1_as_a_whole_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(importers, "TOTAL_RATIO_FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(sources, "TOTAL_RATIO_FREE_BYTES", 1 << 20)
     many = {f"{c}/{i}.png": b"\0" * 900_000 for c in ("cat", "dog") for i in range(8)}
     path = make_zip(tmp_path / "in.zip", many, zipfile.ZIP_DEFLATED)
     with pytest.raises(UserError, match="as a zip bomb does"):
@@ -312,7 +312,7 @@ def test_links_of_every_kind_are_refused(tmp_path):
 def test_a_file_that_becomes_a_link_after_it_was_listed_is_not_followed(tmp_path, monkeypatch):
     write(tmp_path / "in", GOOD)
     write(tmp_path, {"secret.png": png()})
-    read = importers._read_file
+    read = sources._read_file
 
     def swapped(path):
         if path.endswith("cat/0.png"):
@@ -320,7 +320,7 @@ def test_a_file_that_becomes_a_link_after_it_was_listed_is_not_followed(tmp_path
             Path(path).symlink_to(tmp_path / "secret.png")
         return read(path)
 
-    monkeypatch.setattr(importers, "_read_file", swapped)
+    monkeypatch.setattr(sources, "_read_file", swapped)
     reasons, table = take(tmp_path / "in", tmp_path)
     assert set(reasons) == {"cat/0.png"} and "cat/0.png" not in table.ids
 
@@ -720,7 +720,7 @@ def test_scripts_in_labels_and_attributes_stay_text(tmp_path):
 
 
 def test_a_csv_that_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(importers, "MAX_CSV_BYTES", 50)
+    monkeypatch.setattr(sources, "MAX_CSV_BYTES", 50)
     with pytest.raises(UserError, match="larger than 50 bytes"):
         take_csv(tmp_path, ROWS)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from debias_core.data import importers
+from debias_core.data import importers, sources
 from debias_core.data.about import load_about
 from debias_core.data.importers import import_images, preview, survey
 from debias_core.data.table import load_table
@@ -311,8 +311,8 @@ def test_progress_tells_rate_and_refusals_and_ends_at_the_total(tmp_path):
 def test_slow_files_do_not_silence_an_import(tmp_path, monkeypatch):
     write(tmp_path / "in", TWO)
     monkeypatch.setattr(importers, "BEAT", 0.005)
-    read = importers._read_file
-    monkeypatch.setattr(importers, "_read_file", lambda path: time.sleep(0.03) or read(path))
+    read = sources._read_file
+    monkeypatch.setattr(sources, "_read_file", lambda path: time.sleep(0.03) or read(path))
     steps = list(import_images(tmp_path / "in", tmp_path / "out", size=8))
     assert len([s for s in steps if s.done == 0]) > 3 and steps[-1].done == 10
 
@@ -356,8 +356,8 @@ def test_a_survey_writes_nothing_and_opens_few_files(tmp_path, monkeypatch):
     write(tmp_path / "in", {f"{c}/{i}.png": png() for c in ("cat", "dog") for i in range(50)})
     before = set(tmp_path.rglob("*"))
     opened = []
-    read = importers._read_file
-    monkeypatch.setattr(importers, "_read_file", lambda path: opened.append(path) or read(path))
+    read = sources._read_file
+    monkeypatch.setattr(sources, "_read_file", lambda path: opened.append(path) or read(path))
     seen = survey(tmp_path / "in")
     assert len(opened) == 8 and set(tmp_path.rglob("*")) == before
     assert not seen.names_test and "20%" in seen.split_rule and seen.warnings == ()
