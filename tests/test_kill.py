@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[1]
 KILLS = 20
 AUDIT = AuditConfig(classifier=ClassifierConfig(network="mlp", epochs=40, loss="gce"), top_k=6)
 INJECT = InjectConfig(count=240, steps=20, batch_size=8)
-DEBIAS = DebiasConfig(classifier=ClassifierConfig(network="mlp", epochs=30, batch_size=8))
+DEBIAS = DebiasConfig(classifier=ClassifierConfig(network="mlp", epochs=100, batch_size=8))
 PRETRAIN = DiffusionConfig(unet=TINY_UNET, steps=200, batch_size=4, checkpoint_every=10)
 PLAN = (
     ("pretrain", PRETRAIN, {"restart": False}), ("audit", AUDIT, {}), ("generate", INJECT, {}),
@@ -133,7 +133,7 @@ def test_jobs_killed_at_random_moments_lose_nothing_and_end_the_same(
                     resumed_from += now > 0
                     jobs.act(project.db, job_id, "resume")
                 elif job.state == "running" and left and job.pid and job.stage:
-                    time.sleep(rng.uniform(0, 0.4))
+                    time.sleep(rng.uniform(0, 0.3))
                     kept = max(kept, finished(project, job))
                     with suppress(ProcessLookupError):
                         os.killpg(job.pid, signal.SIGKILL)
@@ -146,7 +146,7 @@ def test_jobs_killed_at_random_moments_lose_nothing_and_end_the_same(
     finally:
         runner.close()
     print(f"{kills} kills, {resumed_from} resumed in the middle")
-    assert kills >= KILLS // 2 and resumed_from > 0
+    assert kills == KILLS and resumed_from > 0
     got, want = results(project), results(undisturbed)
     assert [k for k in want if got[k] != want[k]] == []
 
@@ -198,7 +198,7 @@ server.serve(Path(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), roots=(
 
 
 def test_a_server_killed_at_random_moments_loses_no_verdict_and_no_job(
-    tmp_path, table, undisturbed, monkeypatch
+    tmp_path, table, monkeypatch
 ):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     seed = random.randrange(1 << 30)

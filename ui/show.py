@@ -16,7 +16,7 @@ from debias_core.data import images
 from debias_core.data.benchmarks import is_colored_digits
 from debias_core.data.images import Pixels
 from debias_core.data.importers import Survey
-from debias_core.data.table import ImageTable
+from debias_core.data.table import ImageTable, evenly
 from debias_core.records import SyntheticSet
 from debias_core.workspace import jobs, verdicts
 from debias_core.workspace.database import Database, now
@@ -335,9 +335,8 @@ def side_by_side(parts: Sequence[Pixels]) -> Pixels:
 
 def triptychs(train: ImageTable, synthetic: SyntheticSet, most: int = 24) -> Gallery:
     """Original | content | result of evenly spaced synthetic images."""
-    n = len(synthetic.recipes)
     rows = []
-    for i in np.linspace(0, n - 1, min(most, n)).astype(int):
+    for i in evenly(len(synthetic.recipes), most):
         r = synthetic.recipes[i]
         o, c = train.positions([r.original_id, r.content_id])
         picture = side_by_side([train.pixels[o], train.pixels[c], synthetic.pixels[i]])

@@ -107,6 +107,11 @@ class ImageTable:
         return usual
 
 
+def evenly(n: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of the positions 0 … n-1, evenly spaced, in order."""
+    return np.linspace(0, n - 1, min(most, n)).astype(np.int64)
+
+
 class PixelWriter:
     """Owns an .npy file of uint8 [N, H, W, 3] that grows row by row; nothing of it stays in memory.
 

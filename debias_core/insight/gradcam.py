@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import score
 from debias_core.data.images import Pixels, to_float
-from debias_core.data.table import ImageTable
+from debias_core.data.table import ImageTable, evenly
 from debias_core.records import AuditResult, UserError
 
 SHOWN = 8
@@ -95,8 +95,7 @@ def explained_rows(table: ImageTable, audit: AuditResult) -> tuple[ImageTable, s
     conflicting = test.conflicting(table.aligned_bias())
     if conflicting is not None and conflicting.any():
         rows = np.flatnonzero(conflicting)
-        chosen = rows[np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).astype(int)]
-        return test.take(chosen), "Bias-conflicting test images, evenly spaced over the test part."
+        return test.take(rows[evenly(len(rows), SHOWN)]), "Bias-conflicting test images, evenly spaced over the test part."
     train = table.where("train")
     return (
         train.take(train.positions(audit.top_k.ids[:SHOWN])),

@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from debias_core.data import images
 from debias_core.data.images import Pixels
-from debias_core.data.table import ImageTable
+from debias_core.data.table import ImageTable, evenly
 from debias_core.insight import figures
 from debias_core.records import ArmResult, AuditResult, Projection, SyntheticSet
 
@@ -162,10 +162,8 @@ def _top_cards(train: ImageTable, audit: AuditResult) -> list[dict[str, Any]]:
 
 
 def _triptychs(train: ImageTable, synthetic: SyntheticSet) -> list[dict[str, Any]]:
-    n = len(synthetic.recipes)
-    chosen = np.linspace(0, n - 1, min(TRIPTYCHS, n)).astype(int)
     rows = []
-    for i in chosen:
+    for i in evenly(len(synthetic.recipes), TRIPTYCHS):
         r = synthetic.recipes[i]
         o, c = train.positions([r.original_id, r.content_id])
         pictures = (train.pixels[o], train.pixels[c], synthetic.pixels[i])
