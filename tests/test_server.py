@@ -1,62 +1,93 @@
-"""The server's guards."""
+"""The server as `create_app` puts it together; the guards themselves are in test_guards."""
+
+from __future__ import annotations
+
+import socket
 
 import pytest
 from fastapi.testclient import TestClient
 
 from debias_core.records import UserError
-from ui import show
+from ui import guards, show
 from ui.server import create_app, serve
 from ui.session import Place
 
+BASE = "http://127.0.0.1:7860"
+OURS = (
+    "/api/mine/state", "/api/mine/audit", "/api/mine/curate", "/thumb/mine/data/x/0",
+    "/image/mine/synthetic/x/0", "/heat/mine/x/0", "/report/mine", "/download/mine/import",
+    "/widgets/studio.js", "/widgets/plotly.min.js",
+)  # fmt: skip
+GRADIO = ("/config", "/gradio_api/info", "/theme.css", "/gradio_api/file=/etc/passwd", "/nowhere")
+
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    workspace = tmp_path_factory.mktemp("ws")
-    report = workspace / "mine" / "report"
-    report.mkdir(parents=True)
-    (report / "report.html").write_text("<script>1</script>")
-    return TestClient(create_app(Place(workspace, (workspace,))), base_url="http://127.0.0.1")
+def workspace(tmp_path_factory):
+    return tmp_path_factory.mktemp("ws")
+
+
+@pytest.fixture(scope="module")
+def client(workspace):
+    return TestClient(create_app(Place(workspace, (workspace,))), base_url=BASE)
+
+
+@pytest.fixture(scope="module")
+def locked(workspace):
+    password = guards.Password.parse("ann:correct-horse")
+    app = create_app(Place(workspace, (workspace,)), password=password)
+    return TestClient(app, base_url=BASE, follow_redirects=False)
 
 
 def test_the_page_is_served_to_this_machine(client):
     assert client.get("/").status_code == 200
 
 
-def test_a_foreign_host_is_refused(client):
-    assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+@pytest.mark.parametrize("path", ["/", *OURS, *GRADIO])
+def test_the_guards_stand_before_every_route(client, path):
+    assert client.get(path, headers={"Host": "evil.example"}).status_code == 400
+    assert client.get(path, headers={"Origin": "http://evil.example"}).status_code == 403
+    answer = client.get(path)
+    for name, value in guards.HEADERS.items():
+        assert answer.headers[name] == value
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1"])
-def test_a_foreign_origin_is_refused(client, origin):
-    assert client.post("/gradio_api/upload", headers={"Origin": origin}).status_code == 403
+@pytest.mark.parametrize("path", [*OURS, *GRADIO])
+def test_a_password_stands_before_every_route(locked, path):
+    assert locked.get(path).status_code == 401
+    assert locked.post(path).status_code == 401
+    page = locked.get("/", headers={"Accept": "text/html"})
+    assert (page.status_code, page.headers["location"]) == (303, "/login?next=%2F")
 
 
-def test_a_cross_site_post_is_refused(client):
-    headers = {"Sec-Fetch-Site": "cross-site"}
-    assert client.post("/gradio_api/upload", headers=headers).status_code == 403
+def test_with_the_password_everything_opens(locked):
+    form = {"user": "ann", "password": "correct-horse"}
+    visitor = TestClient(locked.app, base_url=BASE, follow_redirects=False)
+    assert visitor.post("/login", data=form, headers={"Origin": BASE}).status_code == 303
+    for path in ("/", "/config", "/api/mine/state", "/widgets/studio.js"):
+        assert visitor.get(path).status_code == 200
 
 
-def test_a_report_is_a_download_and_never_a_page(client):
-    answer = client.get("/report/mine")
-    assert answer.status_code == 200
-    assert answer.headers["content-disposition"].startswith("attachment")
-    assert answer.headers["content-type"] == "application/octet-stream"
-    assert answer.headers["x-content-type-options"] == "nosniff"
+def test_the_page_tells_nobody_how_it_is_made(client):
+    for path in ("/docs", "/redoc", "/openapi.json"):
+        assert client.get(path).status_code == 404
 
 
-@pytest.mark.parametrize("name", ["other", "..", "%2e%2e", "a%2f..%2fmine"])
-def test_no_other_file_leaves_through_the_report_route(client, name):
-    assert client.get(f"/report/{name}").status_code in (404, 200)
-    if client.get(f"/report/{name}").status_code == 200:
-        # Starlette resolves "/report/.." to the page itself before routing.
-        assert "attachment" not in client.get(f"/report/{name}").headers.get(
-            "content-disposition", ""
-        )
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
+def test_another_address_needs_a_password(tmp_path, host):
+    with pytest.raises(UserError, match="--auth"):
+        serve(tmp_path, host=host, port=7860, roots=(tmp_path,), open_browser=False)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_another_address_is_refused(tmp_path):
-    with pytest.raises(UserError, match="this machine only"):
-        serve(tmp_path, host="0.0.0.0", port=7860, roots=(tmp_path,), open_browser=False)
+def test_a_port_that_is_taken_is_said_before_any_work(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for bad in (port, 70_000):
+            with pytest.raises(UserError, match=f"Port {bad}"):
+                serve(tmp_path, host="127.0.0.1", port=bad, roots=(), open_browser=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_paths_outside_the_roots_are_refused_through_links_too(tmp_path):

@@ -13,8 +13,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 
 from debias_core.data import images
 from debias_core.data.images import Pixels
@@ -30,22 +32,24 @@ MOST_ROWS = 1_000_000
 THUMB, LARGE = 128, 384
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
-Rows = Annotated[list[int], Field(max_length=MOST_ROWS)]
+Number = Annotated[int, Field(ge=0, lt=2**31)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Rows = Annotated[list[Number], Field(max_length=MOST_ROWS)]
 Short = Annotated[str, Field(max_length=100)]
 
 
 class Cards(BaseModel):
-    rows: Annotated[list[int], Field(max_length=MOST_CARDS)]
+    rows: Annotated[list[Number], Field(max_length=MOST_CARDS)]
 
 
 class Cut(BaseModel):
-    k: int
+    k: Number
     per_class: bool = False
 
 
 class Lasso(BaseModel):
     map: Literal["pca", "tsne"]
-    polygon: Annotated[list[tuple[float, float]], Field(min_length=3, max_length=5000)]
+    polygon: Annotated[list[tuple[Finite, Finite]], Field(min_length=3, max_length=5000)]
 
 
 class Chosen(BaseModel):
@@ -54,7 +58,7 @@ class Chosen(BaseModel):
 
 class Mark(BaseModel):
     key: Short
-    row: int
+    row: Number
     mark: Short | None
 
 
@@ -64,7 +68,7 @@ class Marks(BaseModel):
 
 class Verdict(BaseModel):
     key: Short
-    item: int
+    item: Number
     verdict: Short | None
 
 
@@ -84,6 +88,17 @@ def install(app: FastAPI, place: Place) -> None:
     @app.exception_handler(UserError)
     def mistake(_: Request, error: UserError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, status_code=400)
+
+    @app.exception_handler(RequestValidationError)
+    def nonsense(_: Request, error: RequestValidationError) -> JSONResponse:
+        # Where it is wrong and how, but nothing of what was sent.
+        first = error.errors()[0]
+        where = ".".join(str(part)[:40] for part in first["loc"][1:]) or "the request"
+        return JSONResponse({"error": f"Not understood: {where}: {first['msg']}."}, status_code=422)
+
+    @app.exception_handler(HTTPException)  # FastAPI's own is a kind of it
+    def other(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": str(error.detail)}, status_code=error.status_code)
 
     app.include_router(api)
     app.include_router(files)
@@ -111,7 +126,7 @@ def state(request: Request, project: Mine) -> dict[str, Any]:
 
 
 @api.post("/jobs/{job_id}/{action}")
-def job_action(project: Mine, job_id: int, action: str) -> dict[str, Any]:
+def job_action(project: Mine, job_id: Number, action: str) -> dict[str, Any]:
     if jobs.get(project.db, job_id).project != project.name:
         raise UserError(f"There is no job {job_id} in this project.")
     jobs.act(project.db, job_id, action)
@@ -164,7 +179,7 @@ def lasso(project: Mine, body: Lasso) -> dict[str, Any]:
 
 
 @api.get("/detail/{row}")
-def detail(project: Mine, row: int) -> dict[str, Any]:
+def detail(project: Mine, row: Number) -> dict[str, Any]:
     view = audit_view(project)
     view.sample_id(row)
     marks = _marks(project, view)
@@ -205,14 +220,9 @@ def curate(project: Mine) -> dict[str, Any]:
 
 @api.post("/verdicts")
 def verdict(project: Mine, body: Verdicts) -> dict[str, Any]:
-    count = len(project.synthetic().recipes) if body.set == project.set_id() else None
-    if count is not None and any(not 0 <= v.item < count for v in body.verdicts):
+    count = _known_set(project, body.set)
+    if any(v.item >= count for v in body.verdicts):
         raise UserError(f"The set has images 0 to {count - 1}.")
-    if count is None and not project.db.rows(
-        "SELECT 1 FROM synthetic WHERE project = ? AND set_id = ? LIMIT 1",
-        (project.name, body.set),
-    ):
-        raise UserError("This set of images is not in the project: reload the page.")
     decisions = [verdicts.Decision(v.key, str(v.item), v.verdict) for v in body.verdicts]
     saved = verdicts.record(project.db, project.name, body.set, decisions, verdicts.VERDICTS)
     return {"saved": saved, **_after(project, body.set)}
@@ -220,6 +230,7 @@ def verdict(project: Mine, body: Verdicts) -> dict[str, Any]:
 
 @api.post("/undo")
 def undo(project: Mine, body: Undo) -> dict[str, Any]:
+    _known_set(project, body.set)
     back = verdicts.undo(project.db, project.name, body.set)
     item, verdict = (None, None) if back is None else (int(back[0]), back[1])
     return {"item": item, "verdict": verdict, **_after(project, body.set)}
@@ -336,6 +347,21 @@ def _marks(project: Project, view: AuditView) -> dict[str, str]:
 def _marks_by_row(project: Project, view: AuditView) -> dict[str, str]:
     marks = _marks(project, view)
     return {str(view.row_of[i]): mark for i, mark in marks.items() if i in view.row_of}
+
+
+def _known_set(project: Project, set_id: str) -> int:
+    """How many images of this synthetic set are finished; it need not be the current one.
+
+    Raises:
+        UserError: when the project has no such set.
+    """
+    (row,) = project.db.rows(
+        "SELECT COUNT(*) AS n FROM synthetic WHERE project = ? AND set_id = ?",
+        (project.name, set_id),
+    )
+    if row["n"] == 0:
+        raise UserError("This set of images is not in the project: reload the page.")
+    return int(row["n"])
 
 
 def _after(project: Project, set_id: str) -> dict[str, Any]:

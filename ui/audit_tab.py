@@ -13,6 +13,7 @@ from ui import show, words
 from ui.events import guarded
 from ui.part import Part
 from ui.session import Place
+from ui.view import table_of
 from ui.widgets import widget
 
 # One button, two depths; the sliders below it say what each stands for, and may be moved.
@@ -52,7 +53,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
 
     def run(project_name: str, network: str, epochs: float) -> None:
         mine = place.project(project_name)
-        mine.manifest("data") if mine.has("data") else mine.table()
+        table_of(mine)  # without data this says what to do
         classifier = replace(base.classifier, network=network, epochs=int(epochs))
         # K as it was chosen before; it can be moved at any time.
         k = mine.manifest("audit")["config"] if mine.has("audit") else to_json(base)

@@ -68,6 +68,7 @@ WRONG_HOST = (
     "start it with --allow-host NAME."
 )
 FOREIGN = "Requests from other sites are refused."
+NOT_FETCHED = "This server fetches nothing from other machines."
 NO_SESSION = "Log in first: open the page in a browser."
 TOO_LONG = "A request holds at most 2 MB: send less at once."
 BROKEN = "Something went wrong on the server; its terminal says what."
@@ -181,6 +182,8 @@ def guarded(app: ASGIApp, *, hosts: frozenset[str], door: Door | None) -> ASGIAp
                 await _refusal(scope, 403, FOREIGN)(scope, receive, dressed)
             elif door is not None and (response := await door.stop(scope, receive, host)):
                 await response(scope, receive, dressed)
+            elif _calls_out(scope):
+                await _refusal(scope, 404, NOT_FETCHED)(scope, receive, dressed)
             elif scope["type"] == "http" and scope["path"].startswith("/api/"):
                 if _announced(headers) > MOST_JSON:
                     body = None
@@ -356,6 +359,13 @@ def _foreign(scope: Scope, headers: Headers, host: tuple[str, int | None]) -> bo
         and scope["path"] in PAGES
         and opens == ("navigate", "document")
     )
+
+
+def _calls_out(scope: Scope) -> bool:
+    """Whether Gradio would fetch something from another machine for this request: nothing leaves."""
+    path = scope["path"].lower()
+    fetched = path.partition("/gradio_api/file=")[2].lstrip("/")
+    return "/gradio_api/proxy=" in path or bool(re.match(r"[a-z][a-z0-9+.-]*:/", fetched))
 
 
 def _same(origin: str, host: tuple[str, int | None]) -> bool:

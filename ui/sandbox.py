@@ -9,9 +9,10 @@ from urllib.parse import quote
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import RedirectResponse
+from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from debias_core.records import UserError
 from debias_core.workspace import classroom
 from ui.session import Place
 
@@ -36,7 +37,11 @@ def _led(app: ASGIApp, *, place: Place) -> ASGIApp:
         token = request.cookies.get(COOKIE, "")
         if not re.fullmatch(r"[0-9a-f]{16}", token):
             token = secrets.token_hex(8)
-        name = await run_in_threadpool(classroom.sandbox, place.workspace, token)
+        try:
+            name = await run_in_threadpool(classroom.sandbox, place.workspace, token)
+        except UserError as error:
+            await PlainTextResponse(str(error), status_code=503)(scope, receive, send)
+            return
         answer = RedirectResponse(f"/?project={quote(name)}", status_code=303)
         answer.set_cookie(COOKIE, token, max_age=DAY, httponly=True, samesite="strict")
         await answer(scope, receive, send)

@@ -22,7 +22,7 @@ from debias_core.workspace import jobs, verdicts
 from debias_core.workspace.database import Database, now
 from debias_core.workspace.store import Project, fingerprint
 from ui import words
-from ui.view import AuditView, table_of
+from ui.view import AuditView, audit_view, table_of
 
 NO_ID = "-"  # in an address, for data that were imported before they had ids
 MOST_REFUSED = 1000  # rows of the table; the file to download has them all
@@ -201,7 +201,8 @@ def has_model(project: Project) -> bool:
 
 def finding(project: Project) -> str:
     """What the audit found, in a few sentences of Markdown."""
-    result, about = project.audit(), project.manifest("audit")
+    view = audit_view(project)
+    result, about = view.audit, view.about
     test, shortcut = about.get("test"), about.get("shortcut")
     text = words.audited(test, result.train_accuracy, shortcut)
     score = words.scored(len(result.top_k.ids), result.precision_at_k, result.average_precision)
@@ -216,7 +217,8 @@ def guess_card(project: Project) -> dict[str, Any]:
     """The classroom's question, the visitor's guess if there is one, and then the answer."""
     said = verdicts.current(project.db, project.name, "guess").get("looks at")
     about = project.manifest("audit") if project.has("audit") else {}
-    answer = words.guess_answer(about.get("test"), about.get("shortcut"))
+    # Not even in the page's source before the guess.
+    answer = words.guess_answer(about.get("test"), about.get("shortcut")) if said else ""
     return {
         "question": words.GUESS_QUESTION,
         "choices": [{"id": g, "text": words.GUESSES[g]} for g in GUESSES],
@@ -333,14 +335,15 @@ def side_by_side(parts: Sequence[Pixels]) -> Pixels:
     return images.grid([card(p) for p in parts], len(parts), gap=6)
 
 
-def triptychs(train: ImageTable, synthetic: SyntheticSet, most: int = 24) -> Gallery:
+def triptychs(table: ImageTable, synthetic: SyntheticSet, most: int = 24) -> Gallery:
     """Original | content | result of evenly spaced synthetic images."""
+    shown = evenly(len(synthetic.recipes), most)
+    recipes = [synthetic.recipes[i] for i in shown]
+    sources = table.positions([s for r in recipes for s in (r.original_id, r.content_id)])
     rows = []
-    for i in evenly(len(synthetic.recipes), most):
-        r = synthetic.recipes[i]
-        o, c = train.positions([r.original_id, r.content_id])
-        picture = side_by_side([train.pixels[o], train.pixels[c], synthetic.pixels[i]])
-        rows.append((picture, f"label {train.class_names[r.label]}"))
+    for i, r, (o, c) in zip(shown, recipes, sources.reshape(-1, 2), strict=True):
+        picture = side_by_side([table.pixels[o], table.pixels[c], synthetic.pixels[i]])
+        rows.append((picture, f"label {table.class_names[r.label]}"))
     return rows
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from debias_core.records import UserError
 
 SPLITS = ("train", "valid", "test")
 CHUNK_BYTES = 16 << 20
+PARSING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -227,7 +230,22 @@ def _is_memory_map_of(pixels: Pixels, path: Path) -> bool:
         return False
     if Path(str(pixels.filename)).resolve() != path.resolve():
         return False
-    return np.load(path, mmap_mode="r", allow_pickle=False).shape == pixels.shape
+    return map_array(path).shape == pixels.shape
+
+
+def read_columns(path: Path) -> dict[str, list[str]]:
+    """The columns of a CSV file, by the names in its first line."""
+    with path.open(newline="", encoding="utf-8") as handle:
+        names, *rows = csv.reader(handle)
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
+
+
+def map_array(path: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:
+    """The array of an .npy file, memory-mapped and never pickled."""
+    # numpy parses the header as Python, and Python 3.11.7 can't do that in two threads at once
+    # ("AST constructor recursion depth mismatch").
+    with PARSING:
+        return np.load(path, mmap_mode=mode, allow_pickle=False)
 
 
 def load_table(folder: Path) -> ImageTable:
@@ -239,16 +257,15 @@ def load_table(folder: Path) -> ImageTable:
     if not (folder / "manifest.json").is_file():
         raise UserError("This project has no data yet: run `import` first.")
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    with (folder / "rows.csv").open(newline="", encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
+    rows = read_columns(folder / "rows.csv")
     known = manifest["bias_names"] is not None
     return ImageTable(
-        ids=np.array([r["id"] for r in rows], dtype=np.str_),
-        y=np.array([int(r["label"]) for r in rows], dtype=np.int64),
-        split=np.array([r["split"] for r in rows], dtype=np.str_),
+        ids=np.array(rows["id"], dtype=np.str_),
+        y=np.array(list(map(int, rows["label"])), dtype=np.int64),
+        split=np.array(rows["split"], dtype=np.str_),
         class_names=tuple(manifest["class_names"]),
-        pixels=np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False),
-        bias=np.array([int(r["bias"]) for r in rows], dtype=np.int64) if known else None,
+        pixels=map_array(folder / "pixels.npy"),
+        bias=np.array(list(map(int, rows["bias"])), dtype=np.int64) if known else None,
         bias_names=tuple(manifest["bias_names"]) if known else None,
         data_id=manifest.get("id", ""),
     )

@@ -116,7 +116,7 @@ def curves(history: dict[str, list[float]], *, what: str, epochs: int | None = N
 
 def before_after(arms: Sequence[ArmResult]) -> go.Figure:
     """Bars of accuracy over all, aligned, conflicting and worst group; whiskers are seeds' s.d."""
-    figure = go.Figure()
+    figure, seeds = go.Figure(), len({a.seed for a in arms})
     for arm, colour in (("vanilla", VANILLA), ("debiased", DEBIASED)):
         mine = [a.accuracy for a in arms if a.arm == arm]
         if not mine:
@@ -133,12 +133,18 @@ def before_after(arms: Sequence[ArmResult]) -> go.Figure:
             go.Bar(
                 x=list(shown), y=mean, name=arm, marker_color=colour,
                 text=[f"{m:.0%}" for m in mean], textposition="outside",
-                error_y={"type": "data", "array": [float(np.std(v)) for v in shown.values()],
-                         "visible": len(mine) > 1},
+                error_y={"type": "data", "array": [_sd(v) for v in shown.values()],
+                         "visible": seeds > 1},
             )
         )  # fmt: skip
     figure.update_yaxes(range=[0, 1.12], tickformat=".0%", title="test accuracy")
-    return _plain(figure, "Before and after", 340)
+    whiskers = f" (whiskers: s.d. over {seeds} seeds)" if seeds > 1 else ""
+    return _plain(figure, f"Before and after{whiskers}", 340)
+
+
+def _sd(values: Sequence[float]) -> float:
+    """Sample standard deviation; 0 for one value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def by_group(arms: Sequence[ArmResult]) -> go.Figure:

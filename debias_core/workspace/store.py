@@ -28,6 +28,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ from numpy.typing import NDArray
 
 from debias_core.config import from_json
 from debias_core.data.images import Pixels
-from debias_core.data.table import ImageTable, load_table
+from debias_core.data.table import PARSING, ImageTable, load_table, map_array
 from debias_core.records import (
     ArmResult,
     AuditResult,
@@ -233,8 +234,7 @@ class Project:
     def features(self) -> NDArray[np.float16]:
         """f_B's penultimate features of the train part [N, D], memory-mapped."""
         self.manifest("audit")
-        path = self.folder("audit") / "features.npy"
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return mapped(self.folder("audit") / "features.npy")
 
     def save_tsne(self, rows: NDArray[np.int64], xy: NDArray[np.float32]) -> None:
         """Keep the t-SNE [M, 2] of train rows [M]."""
@@ -247,11 +247,11 @@ class Project:
         self.manifest("audit")
         folder = self.folder("audit")
         if method == "pca":
-            xy = np.load(folder / "pca.npy", allow_pickle=False)
+            xy = mapped(folder / "pca.npy")
             return np.arange(len(xy)), xy
         if not (folder / "tsne.npz").is_file():
             raise UserError("The t-SNE map is not drawn yet: press 'Draw the t-SNE map'.")
-        with np.load(folder / "tsne.npz", allow_pickle=False) as data:
+        with PARSING, np.load(folder / "tsne.npz", allow_pickle=False) as data:
             return data["rows"], data["xy"]
 
     def audit(self) -> AuditResult:
@@ -314,8 +314,7 @@ class Project:
     def synthetic_pixels(self) -> Pixels:
         """The current set's images, memory-mapped uint8 [N, H, W, 3]."""
         m = self.manifest("synthetic")
-        path = self.folder("synthetic") / m["set"] / "pixels.npy"
-        return np.load(path, mmap_mode="r", allow_pickle=False)[: m["count"]]
+        return mapped(self.folder("synthetic") / m["set"] / "pixels.npy")[: m["count"]]
 
     def synthetic(self) -> SyntheticSet:
         """The current set's images, in the order of their numbers."""
@@ -431,7 +430,7 @@ class SyntheticSink:
             fresh = self._path.with_name("pixels.new.npy")
             np.lib.format.open_memmap(fresh, mode="w+", dtype=np.uint8, shape=shape).flush()
             fresh.replace(self._path)
-        self._pixels = np.load(self._path, mmap_mode="r+", allow_pickle=False)
+        self._pixels = map_array(self._path, "r+")
         assert self._pixels.shape == shape, "the id of a set says how many images it has"
 
     def finished(self) -> int:
@@ -466,6 +465,16 @@ class SyntheticSink:
     def pixels(self) -> Pixels:
         """The images, memory-mapped [count, H, W, 3]; those that are not finished are black."""
         return self._pixels
+
+
+def mapped(path: Path) -> NDArray[Any]:
+    """The array of an .npy file, memory-mapped; opened once for as long as the file stays the same."""
+    return _mapped(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _mapped(path: Path, _: int) -> NDArray[Any]:
+    return map_array(path)
 
 
 def fingerprint(*parts: Any) -> str:
