@@ -95,7 +95,9 @@ def explained_rows(table: ImageTable, audit: AuditResult) -> tuple[ImageTable, s
     conflicting = test.conflicting(table.aligned_bias())
     if conflicting is not None and conflicting.any():
         rows = np.flatnonzero(conflicting)
-        return test.take(rows[evenly(len(rows), SHOWN)]), "Bias-conflicting test images, evenly spaced over the test part."
+        return test.take(
+            rows[evenly(len(rows), SHOWN)]
+        ), "Bias-conflicting test images, evenly spaced over the test part."
     train = table.where("train")
     return (
         train.take(train.positions(audit.top_k.ids[:SHOWN])),

@@ -10,7 +10,8 @@ DebiasStudio.widget("cells", (ctx) => {
   const keyOf = (gamma, tEdit) => `${Number(gamma)}|${Number(tEdit)}`;
   const isImage = (url) => /^(data:image\/(png|jpeg|webp);|\/(?!\/))/.test(url);
 
-  function update({ gammas = [], t_edits: tEdits = [], cells = {}, gamma, t_edit: tEdit }) {
+  function update(value) {
+    const { gammas = [], t_edits: tEdits = [], cells = {}, gamma, t_edit: tEdit } = value;
     const urls = new Map(Object.entries(cells).map(([key, url]) => [keyOf(...key.split("|")), url]));
     const focused = table.contains(document.activeElement) && document.activeElement.dataset.key;
     const cell = (g, t) => {
@@ -18,8 +19,10 @@ DebiasStudio.widget("cells", (ctx) => {
       const content = url && isImage(url) ? picture(url, `γ ${g}, t_edit ${t}`)
         : el("span", { class: "ds-none" }, el("span", { class: "ds-hidden" }, `γ ${g}, t_edit ${t} `), "not drawn");
       return el("td", {}, button([content, adopted ? el("span", { class: "ds-adopted" }, "✓ in use") : null],
-        () => ctx.trigger("adopt", { gamma: g, t_edit: t }),
-        { "aria-pressed": adopted, "data-key": key }));
+        () => {
+          ctx.trigger("adopt", { gamma: g, t_edit: t });
+          update({ ...value, gamma: g, t_edit: t }); // Python moves the sliders, not this grid
+        }, { "aria-pressed": adopted, "data-key": key }));
     };
     table.replaceChildren(
       el("thead", {}, el("tr", {}, el("td", {}, "t_edit ↓ γ →"), gammas.map((g) => el("th", { scope: "col" }, `γ ${g}`)))),

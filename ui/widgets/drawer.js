@@ -64,8 +64,9 @@ DebiasStudio.widget("drawer", (ctx) => {
         is === "done" && el("span", { class: "ds-hidden" }, " (done)"),
         is === "locked" && reason && el("span", { class: "ds-small" }, ` (${reason})`))));
     device.textContent = `device: ${state.device}`;
-    // A failed or interrupted job stays until a person has decided; the others become history.
-    const waits = ({ state: is, actions }) => (is === "failed" || is === "interrupted") && actions.length > 0;
+    // What can be resumed stays until a person has decided; the others become history, as does what was
+    // taken out of the queue before it began.
+    const waits = ({ state: is, stage, actions }) => actions.includes("resume") && (is !== "stopped" || stage !== "");
     const isOpen = (job) => job.state === "running" || job.state === "queued" || waits(job);
     const rank = (job) => (job.state === "running" ? 0 : job.state === "queued" ? job.place : 0.5);
     const wanted = state.jobs.filter(isOpen).sort((a, b) => rank(a) - rank(b)).map((job) => {

@@ -5,8 +5,9 @@ window.DebiasStudio = (() => {
   const makers = {}, parts = {};
   const AWAY = "The server does not answer; trying again…";
   const FIELDS = "input, textarea, select, [contenteditable]:not([contenteditable=false])";
-  // Elements that move by arrow keys of their own; Gradio's tabs and sliders are among them.
-  const ARROWS = "[role=tab], [role=slider], [role=listbox], [role=radio], [role=menu]";
+  // Elements that move by arrow keys of their own. Gradio's tabs don't, and the tab that was clicked
+  // to come here still has the focus.
+  const ARROWS = "[role=slider], [role=listbox], [role=radio], [role=menu]";
 
   // --- Nodes. Text from outside becomes a text node, never markup. ---
 
