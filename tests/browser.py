@@ -90,6 +90,11 @@ class Watch:
         context.on("console", lambda m: self._failed(m.text) if m.type == "error" else None)
         context.on("weberror", lambda e: self._failed(str(e.error)))
 
+    def reload(self, page: Any) -> None:
+        """Reload a page; Gradio's ends its own requests when it is left, and calls that an error."""
+        with self.excusing("AbortError", "Connection errored out"):
+            page.reload()
+
     def _asked(self, url: str) -> None:
         self.requests += 1
         parts = urlsplit(url)

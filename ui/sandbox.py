@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from debias_core.records import UserError
 from debias_core.workspace import classroom
+from ui import words
 from ui.session import Place
 
 COOKIE = "visitor"
@@ -27,11 +28,14 @@ def install(app: FastAPI, place: Place) -> None:
 
 def _led(app: ASGIApp, *, place: Place) -> ASGIApp:
     async def lead(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/gradio_api/upload"):
+            await PlainTextResponse(words.NO_UPLOADS, status_code=403)(scope, receive, send)
+            return
         if scope["type"] != "http" or scope["path"] != "/" or scope["method"] != "GET":
             await app(scope, receive, send)
             return
         request = Request(scope)
-        if request.query_params.get("project"):
+        if _is_there(place, request.query_params.get("project", "")):
             await app(scope, receive, send)
             return
         token = request.cookies.get(COOKIE, "")
@@ -47,3 +51,11 @@ def _led(app: ASGIApp, *, place: Place) -> ASGIApp:
         await answer(scope, receive, send)
 
     return lead
+
+
+def _is_there(place: Place, name: str) -> bool:
+    """Whether this is the name of somebody's sandbox; to know it is to have been led there."""
+    try:
+        return place.project(name).has("data")
+    except UserError:
+        return False

@@ -103,6 +103,7 @@ SHARE_NOTE = (
 NETWORK = "Network"
 EPOCHS = "Epochs"
 NOT_AUDITED = "Not audited yet. Press *Run the audit*: it takes seconds on small images."
+NO_UPLOADS = "Nothing can be uploaded in the classroom."
 GUESS_QUESTION = "Guess first: what does this model look at to name a digit?"
 GUESSES = {"shape": "The shape of the digit", "colour": "Its colour", "both": "A bit of both"}
 HEAT_CAPTION = "where the bias classifier looks"

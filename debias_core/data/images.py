@@ -62,7 +62,10 @@ def to_float(pixels: Pixels | Tensor) -> Tensor:
     """uint8 [N, H, W, 3] → float32 [N, 3, H, W] in [-1, 1]."""
     import torch
 
-    x = torch.as_tensor(np.ascontiguousarray(pixels) if isinstance(pixels, np.ndarray) else pixels)
+    if isinstance(pixels, np.ndarray):
+        # torch wants memory that may be written, which a read-only map is not.
+        pixels = np.ascontiguousarray(pixels) if pixels.flags.writeable else np.array(pixels)
+    x = torch.as_tensor(pixels)
     return x.permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1.0)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ KINDS = {"demo": 1.0, "control": 100.0}  # percent of images whose colour does n
 TEMPLATE = "classroom-{}"
 MOST_VISITORS = 500
 KEPT_SECONDS = 24 * 3600.0
+_making = threading.Lock()  # a visitor may open two tabs at once
 
 
 def template(workspace: Path, kind: str) -> Project:
@@ -48,6 +50,11 @@ def sandbox(workspace: Path, token: str) -> str:
     Raises:
         UserError: when the classroom is full.
     """
+    with _making:
+        return _sandbox(workspace, token)
+
+
+def _sandbox(workspace: Path, token: str) -> str:
     names = {kind: f"{SANDBOX}{token}-{kind}" for kind in KINDS}
     if all(Project(workspace, name).has("audit") for name in names.values()):
         return names["demo"]

@@ -6,7 +6,8 @@ DebiasStudio.widget("drawer", (ctx) => {
   const STEP = { done: "✓", current: "→", locked: "○" };
   const ENDS = { done: "finished", kept: "stopped, results kept", stopped: "stopped", failed: "failed", interrupted: "interrupted" };
   const SIGN = { running: "▶", queued: "…", done: "✓", kept: "✓", stopped: "■", failed: "✕", interrupted: "!" };
-  let seen = null;
+  const ASK_AGAIN = 8000;
+  let filled = null, asked = "", when = 0; // stamps: what the page shows, what was asked for and when
   const states = new Map(), nodes = new Map(); // by job
 
   const steps = el("ol", { class: "ds-steps", "aria-label": "Steps" }), device = el("span", { class: "ds-small" });
@@ -93,13 +94,18 @@ DebiasStudio.widget("drawer", (ctx) => {
     if (!state) return;
     show(state);
     window.dispatchEvent(new CustomEvent("debias-state", { detail: { project: ctx.project, state } }));
-    if (seen !== null && state.stamp !== seen) ctx.trigger("changed", { project: ctx.project, stamp: state.stamp });
-    seen = state.stamp;
+    // Python answers with the stamp that it has filled the page for. An event can be lost while Gradio
+    // closes the stream of those before it, so it is asked again until that is the present one.
+    const again = state.stamp !== asked || Date.now() - when > ASK_AGAIN;
+    if (filled !== null && state.stamp !== filled && again) {
+      [asked, when] = [state.stamp, Date.now()];
+      ctx.trigger("changed", { project: ctx.project, stamp: state.stamp });
+    }
   }, () => (document.hidden ? 10000 : 1500));
   ctx.on(document, "visibilitychange", () => { if (!document.hidden) look(); });
   return {
     update(value) {
-      seen ??= value.stamp ?? null;
+      filled = value.stamp ?? null;
       look();
     },
   };

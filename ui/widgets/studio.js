@@ -251,6 +251,13 @@ window.DebiasStudio = (() => {
     return { project, end: () => over.abort(), ...makers[name](ctx) };
   }
 
+  // Gradio ends its event stream on beforeunload, which a link to a download fires as well: whatever was
+  // under way would be lost. With `download` the click doesn't leave the page.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.('a[href^="/download/"], a[href^="/report/"]');
+    if (link) link.download = "";
+  }, true);
+
   let library;
   /** Called by each gr.HTML when it is rendered, and again should Gradio render it anew. */
   function mount(name, element, props, trigger, watch) {
