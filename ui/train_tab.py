@@ -30,7 +30,9 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             1, 200, base.classifier.epochs, step=1, label=words.EPOCHS, min_width=180
         )
         seeds = gr.Slider(1, 10, 1, step=1, label=words.SEEDS, info=words.SEEDS_INFO, min_width=180)
-        only = gr.Checkbox(False, label=words.ONLY_ACCEPTED, info=words.ONLY_ACCEPTED_INFO)
+        only = gr.Checkbox(
+            False, label=words.ONLY_ACCEPTED, info=words.ONLY_ACCEPTED_INFO, min_width=220
+        )
     button = gr.Button(words.TRAIN_BUTTON, variant="primary")
     status = gr.Markdown()
     curves = widget("curves")
@@ -42,7 +44,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         bars = gr.Plot(show_label=False, visible=False, min_width=380)
     runs = gr.Dataframe(
         headers=list(words.RUN_COLUMNS), datatype="str", interactive=False, label=words.RUNS,
-        visible=False, wrap=True,
+        visible=False, wrap=True, column_widths=["150px", "290px", *["120px"] * 6],
     )  # fmt: skip
 
     def refresh(project_name: str) -> tuple[Any, ...]:
