@@ -46,6 +46,44 @@ AllowHost = Annotated[
     list[str] | None,
     typer.Option(help="Another name under which the page may be opened, behind a proxy, say."),
 ]
+# Options of more than one command.
+Method = Annotated[
+    str,
+    typer.Option(
+        help="diffinject (contents: the audit's top-K) or crossinject (any image, originals of "
+        "other classes)."
+    ),
+]
+Ratio = Annotated[float, typer.Option(help="Percent of bias-conflicting images: 0.5, 1, 2 or 5.")]
+Seeds = Annotated[int, typer.Option(help="Number of seeds.")]
+Network = Annotated[str | None, typer.Option(help="mlp, mlp255, conv or resnet18.")]
+TopK = Annotated[int | None, typer.Option(help="Contents to inject.")]
+PerClass = Annotated[bool | None, typer.Option(help="Take top-k in each class.")]
+Gamma = Annotated[float | None, typer.Option(help="The content's share, 0 to 1.")]
+TEdit = Annotated[int | None, typer.Option(help="Inject while t ≥ this.")]
+Steps = Annotated[int | None, typer.Option(help="Grid steps.")]
+Inversion = Annotated[str | None, typer.Option(help="reference or fixed_point:m.")]
+Mask = Annotated[
+    str | None, typer.Option(help="Box left,top,right,bottom in fractions of the image.")
+]
+Count = Annotated[int | None, typer.Option(help="Synthetic images.")]
+Contents = Annotated[
+    int | None, typer.Option(help="crossinject: training images that give content.")
+]
+Shared = Annotated[int | None, typer.Option(help="Contents that share an original's inversion.")]
+AuditEpochs = Annotated[int | None, typer.Option(help="Epochs of the bias classifier.")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of the retraining.")]
+Lr = Annotated[float | None, typer.Option(help="Learning rate of the retraining.")]
+BatchSize = Annotated[int | None, typer.Option(help="Images a step of the retraining.")]
+SyntheticShare = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of synthetic images in what is drawn for training (default: as they are)."
+    ),
+]
+Validation = Annotated[
+    bool, typer.Option(help="Score on held-out training images; the test part stays unseen.")
+]
 DEFAULT_WORKSPACE = Path.home() / ".debias-studio"
 DEFAULT_NAME = "my-images"
 
@@ -85,25 +123,23 @@ def serve(
 @command.command()
 def demo(
     workspace: Workspace = DEFAULT_WORKSPACE,
-    ratio: Annotated[
-        float, typer.Option(help="Percent of bias-conflicting images: 0.5, 1, 2 or 5.")
-    ] = 1.0,
-    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 3,
-    network: Annotated[str, typer.Option(help="mlp, conv or resnet18.")] = "conv",
-    top_k: Annotated[int | None, typer.Option(help="Contents to inject.")] = None,
-    per_class: Annotated[bool | None, typer.Option(help="Take top-k in each class.")] = None,
-    gamma: Annotated[float | None, typer.Option(help="The content's share.")] = None,
-    t_edit: Annotated[int | None, typer.Option(help="Inject while t ≥ this.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Grid steps.")] = None,
-    count: Annotated[int | None, typer.Option(help="Synthetic images.")] = None,
-    contents_per_original: Annotated[int | None, typer.Option(help="Share inversions.")] = None,
-    audit_epochs: Annotated[int | None, typer.Option(help="Epochs of the bias classifier.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of the retraining.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate of the retraining.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step of the retraining.")] = None,
-    validation: Annotated[
-        bool, typer.Option(help="Score on held-out training images; the test part stays unseen.")
-    ] = False,
+    method: Method = "diffinject",
+    ratio: Ratio = 1.0,
+    seeds: Seeds = 3,
+    network: Network = None,
+    top_k: TopK = None,
+    per_class: PerClass = None,
+    gamma: Gamma = None,
+    t_edit: TEdit = None,
+    steps: Steps = None,
+    count: Count = None,
+    contents: Contents = None,
+    contents_per_original: Shared = None,
+    audit_epochs: AuditEpochs = None,
+    epochs: Epochs = None,
+    lr: Lr = None,
+    batch_size: BatchSize = None,
+    validation: Validation = False,
     classroom: Annotated[
         bool, typer.Option(help="Serve the demo instead, with a sandbox for every visitor.")
     ] = False,
@@ -124,34 +160,117 @@ def demo(
             extra_hosts=allow_host or (), in_classroom=True,
         )  # fmt: skip
         return
-    from debias_core.workspace.demo import run_demo
+    from debias_core.workspace.benchmark import run_demo
 
     _check_json(json_file)
-    base = cfg.DemoConfig()
-    bias_net = _set(base.audit.classifier, network=network, epochs=audit_epochs)
-    final_net = _set(
-        base.debias.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
+    settings = _benchmark(
+        "digits", ratio=ratio, seeds=seeds, validation=validation, network=network,
+        audit_epochs=audit_epochs, epochs=epochs, lr=lr, batch_size=batch_size,
+        top_k=top_k, per_class=per_class,
+        method=method, gamma=gamma, t_edit=t_edit, steps=steps, count=count, contents=contents,
+        contents_per_original=contents_per_original,
+    )  # fmt: skip
+    project = _project(workspace, "demo")
+    result = _run(run_demo(workspace, settings, device=_device()), project)
+    _benchmark_table(result)
+    console.print(f"report: {result['report']}", markup=False, highlight=False)
+    _write_json(json_file, result)
+
+
+@command.command()
+def benchmark(
+    dataset: Annotated[str, typer.Argument(help="digits or cmnist.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    method: Method = "diffinject",
+    ratio: Ratio = 1.0,
+    seeds: Seeds = 3,
+    network: Network = None,
+    audit_network: Annotated[
+        str | None, typer.Option(help="Network of the bias classifier, if another.")
+    ] = None,
+    top_k: TopK = None,
+    per_class: PerClass = None,
+    gamma: Gamma = None,
+    t_edit: TEdit = None,
+    steps: Steps = None,
+    inversion: Inversion = None,
+    mask: Mask = None,
+    count: Count = None,
+    contents: Contents = None,
+    contents_per_original: Shared = None,
+    label_from: Annotated[
+        str | None, typer.Option(help="Label of a synthetic image: content's or original's.")
+    ] = None,
+    audit_epochs: AuditEpochs = None,
+    epochs: Epochs = None,
+    lr: Lr = None,
+    batch_size: BatchSize = None,
+    synthetic_share: SyntheticShare = None,
+    retrain_loss: Annotated[str | None, typer.Option(help="ce or gce.")] = None,
+    validation: Validation = False,
+    json_file: JsonFile = None,
+) -> None:
+    """The loop on a named data set, over seeds, beside the published figures; resumable."""
+    from debias_core.workspace.benchmark import benchmark_project, run_benchmark
+
+    _check_json(json_file)
+    settings = _benchmark(
+        dataset, ratio=ratio, seeds=seeds, validation=validation, network=network,
+        audit_network=audit_network, audit_epochs=audit_epochs, epochs=epochs, lr=lr,
+        batch_size=batch_size, loss=retrain_loss, synthetic_share=synthetic_share,
+        top_k=top_k, per_class=per_class,
+        method=method, gamma=gamma, t_edit=t_edit, steps=steps, inversion=inversion,
+        mask=_box(mask), count=count, contents=contents, label_from=label_from,
+        contents_per_original=contents_per_original,
+    )  # fmt: skip
+    stage = run_benchmark(
+        settings, lambda seed: benchmark_project(workspace, settings, seed), device=_device()
     )
-    settings = replace(
+    result = _run(stage, benchmark_project(workspace, settings, 0))
+    del result["arms"]
+    _benchmark_table(result)
+    _write_json(json_file, result)
+
+
+def _benchmark(
+    dataset: str,
+    *,
+    ratio: float,
+    seeds: int,
+    validation: bool,
+    network: str | None,
+    epochs: int | None,
+    lr: float | None,
+    batch_size: int | None,
+    top_k: int | None,
+    per_class: bool | None,
+    audit_epochs: int | None,
+    audit_network: str | None = None,
+    loss: str | None = None,
+    synthetic_share: float | None = None,
+    **inject: Any,
+) -> cfg.BenchmarkConfig:
+    """The data set's preset with the options that were given."""
+    if dataset not in cfg.BENCHMARKS:
+        raise UserError(
+            f"There is no benchmark '{dataset}'. Choose one of: {', '.join(cfg.BENCHMARKS)}."
+        )
+    base = cfg.BENCHMARKS[dataset]
+    bias_net = _set(base.audit.classifier, network=audit_network or network, epochs=audit_epochs)
+    final_net = _set(
+        base.debias.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size,
+        loss=loss,
+    )  # fmt: skip
+    audit_ = replace(base.audit, classifier=bias_net)
+    return replace(
         base,
         percent=ratio,
         seeds=seeds,
         validation=validation,
-        audit=_set(replace(base.audit, classifier=bias_net), top_k=top_k, per_class=per_class),
-        inject=_set(
-            base.inject,
-            gamma=gamma,
-            t_edit=t_edit,
-            steps=steps,
-            count=count,
-            contents_per_original=contents_per_original,
-        ),
-        debias=replace(base.debias, classifier=final_net),
+        audit=_set(audit_, top_k=top_k, per_class=per_class),
+        inject=_set(base.inject, **inject),
+        debias=_set(replace(base.debias, classifier=final_net), synthetic_share=synthetic_share),
     )
-    project = _project(workspace, "demo")
-    result = _run(run_demo(workspace, settings, device=_device()), project)
-    _demo_table(result)
-    _write_json(json_file, result)
 
 
 @command.command("import")
@@ -246,7 +365,8 @@ def audit(
 @command.command()
 def pretrain(
     what: Annotated[
-        str, typer.Argument(help="'project' (its own images) or 'digits' (the demo's model).")
+        str,
+        typer.Argument(help="'project' (its own images), 'digits' (the demo's model) or 'mnist'."),
     ] = "project",
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
@@ -256,7 +376,7 @@ def pretrain(
     flip: Annotated[bool, typer.Option(help="Mirror half of the images.")] = False,
     restart: Annotated[bool, typer.Option(help="Begin anew instead of resuming.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="digits: where to write it (default assets/).")
+        Path | None, typer.Option(help="digits, mnist: where to write it (default assets/).")
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -266,13 +386,14 @@ def pretrain(
 
     _check_json(json_file)
     project = None
-    if what == "digits":
-        settings = _set(cfg.PRESETS["digits16"], steps=steps, batch_size=batch_size, lr=lr)
-        checkpoint = workspace / "pretrain-digits"
+    if what in stages.PRETRAIN:
+        preset, shipped, _ = stages.PRETRAIN[what]
+        settings = _set(cfg.PRESETS[preset], steps=steps, batch_size=batch_size, lr=lr)
+        checkpoint = workspace / f"pretrain-{what}"
         if restart:
             drop_checkpoint(checkpoint)
-        stage = stages.run_pretrain_digits(
-            out or stages.DIGITS_MODEL, settings, device=_device(), checkpoint=checkpoint
+        stage = stages.run_pretrain_named(
+            what, out or shipped, settings, device=_device(), checkpoint=checkpoint
         )
     elif what == "project":
         project = _project(workspace, name)
@@ -282,7 +403,7 @@ def pretrain(
         )  # fmt: skip
         stage = stages.run_pretrain(project, settings, device=_device(), restart=restart)
     else:
-        raise UserError(f"pretrain knows 'project' and 'digits', not '{what}'.")
+        raise UserError(f"pretrain knows 'project', 'digits' and 'mnist', not '{what}'.")
     folder = _run(stage, project)
     console.print(f"The model is in {folder}", markup=False)
     _write_json(json_file, {"folder": str(folder), "settings": cfg.to_json(settings)})
@@ -292,26 +413,26 @@ def pretrain(
 def generate(
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
-    count: Annotated[int | None, typer.Option(help="Synthetic images.")] = None,
-    gamma: Annotated[float | None, typer.Option(help="The content's share, 0 to 1.")] = None,
-    t_edit: Annotated[int | None, typer.Option(help="Inject while t ≥ this.")] = None,
+    method: Method = "diffinject",
+    count: Count = None,
+    contents: Contents = None,
+    gamma: Gamma = None,
+    t_edit: TEdit = None,
     t_boost: Annotated[int | None, typer.Option(help="Add noise while t ≤ this.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Grid steps.")] = None,
-    inversion: Annotated[str | None, typer.Option(help="reference or fixed_point:m.")] = None,
-    contents_per_original: Annotated[int | None, typer.Option(help="Share inversions.")] = None,
-    mask: Annotated[
-        str | None, typer.Option(help="Box left,top,right,bottom in fractions of the image.")
-    ] = None,
+    steps: Steps = None,
+    inversion: Inversion = None,
+    contents_per_original: Shared = None,
+    mask: Mask = None,
     batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """DiffInject: make images with the content of the top-K and the look of others."""
+    """Make images with the content of some images and the look of others."""
     from debias_core.workspace import stages
 
     _check_json(json_file)
     settings = _set(
-        cfg.InjectConfig(seed=seed), count=count, gamma=gamma, t_edit=t_edit, t_boost=t_boost,
+        cfg.InjectConfig(seed=seed), method=method, contents=contents, count=count, gamma=gamma, t_edit=t_edit, t_boost=t_boost,
         steps=steps, inversion=inversion, contents_per_original=contents_per_original,
         mask=_box(mask), batch_size=batch_size,
     )  # fmt: skip
@@ -337,11 +458,12 @@ def generate(
 def debias(
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
-    network: Annotated[str, typer.Option(help="mlp, conv or resnet18.")] = "conv",
-    epochs: Annotated[int | None, typer.Option(help="Epochs of the debiased arm.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
-    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 1,
+    network: Network = "conv",
+    epochs: Epochs = None,
+    lr: Lr = None,
+    batch_size: BatchSize = None,
+    seeds: Seeds = 1,
+    synthetic_share: SyntheticShare = None,
     only_accepted: Annotated[
         bool, typer.Option(help="Leave out the images that nobody has accepted in Curate.")
     ] = False,
@@ -356,9 +478,10 @@ def debias(
     project = _project(workspace, name)
     base = stages.debias_settings(project.table())
     classifier = _set(base.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size)
-    settings = replace(
-        base, classifier=classifier, seeds=tuple(range(seeds)), only_accepted=only_accepted
-    )
+    settings = _set(
+        base, classifier=classifier, seeds=tuple(range(seeds)), only_accepted=only_accepted,
+        synthetic_share=synthetic_share,
+    )  # fmt: skip
     arms = _run(stages.run_debias(project, settings, device=_device()), project)
     result = stages.summary(arms)
     _accuracy_table(result)
@@ -513,31 +636,43 @@ def _percent(value: dict[str, Any] | None) -> str:
     return f"{100 * value['mean']:.1f}{spread} %"
 
 
-def _accuracy_table(result: dict[str, Any]) -> None:
-    table = Table("test accuracy, last epoch", "vanilla", "debiased")
+def _accuracy_table(result: dict[str, Any], published: tuple[float, float] | None = None) -> None:
+    columns = ["test accuracy, last epoch", "vanilla", "debiased"]
+    table = Table(*columns, *(["paper: vanilla", "paper: DiffInject"] if published else []))
     names = (
         ("all", "unbiased_accuracy"), ("bias-aligned", "aligned_accuracy"),
         ("bias-conflicting", "conflicting_accuracy"), ("worst group", "worst_group_accuracy"),
     )  # fmt: skip
     for label, key in names:
-        table.add_row(label, _percent(result["vanilla"][key]), _percent(result["debiased"][key]))
+        printed = [f"{100 * p:.2f} %" for p in published or () if key == "unbiased_accuracy"]
+        figures = [_percent(result["vanilla"][key]), _percent(result["debiased"][key])]
+        table.add_row(label, *figures, *printed)
     console.print(table)
 
 
-def _demo_table(result: dict[str, Any]) -> None:
-    _accuracy_table(result)
+def _benchmark_table(result: dict[str, Any]) -> None:
+    published = result["published"]
+    _accuracy_table(result, published)
     seconds = ", ".join(f"{k} {v:.1f}" for k, v in result["seconds"].items())
+    label, look = result["label_fidelity"], result["look_fidelity"]
     console.print(
-        f"{len(result['seeds'])} seeds at {result['ratio_percent']:g} % conflicting, scored on the "
-        f"{result['scored_on']} part.\n"
-        f"precision@{result['k']} {result['precision_at_k']['mean']:.2f}, average precision "
-        f"{result['average_precision']['mean']:.2f}\n"
+        f"{result['dataset']}, {result['method']}, {len(result['seeds'])} seeds at "
+        f"{result['ratio_percent']:g} % conflicting, scored on the {result['scored_on']} part.\n"
+        f"precision@{result['k']} {_two(result['precision_at_k'])}, average precision "
+        f"{_two(result['average_precision'])}\n"
         f"{result['synthetic_count']} synthetic images a seed, "
         f"{result['unet_evaluations_per_image']:.1f} U-Net forward-equivalents each\n"
-        f"seconds: {seconds}\nreport: {result['report']}",
+        f"label fidelity: content's class {_two(label['content'])}, original's "
+        f"{_two(label['original'])}, neither {_two(label['neither'])}\n"
+        f"look fidelity: nearer to the original's colour {_two(look['look'])}\n"
+        f"seconds: {seconds}",
         markup=False,
         highlight=False,
     )
+
+
+def _two(value: dict[str, Any] | None) -> str:
+    return "unknown" if value is None else f"{value['mean']:.2f}"
 
 
 def main(arguments: list[str] | None = None) -> int:

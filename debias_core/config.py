@@ -12,7 +12,10 @@ from debias_core.records import UserError
 
 C = TypeVar("C")
 
-NETWORKS = ("mlp", "conv", "resnet18")
+# "mlp255" is the MLP of LfF, DisEnt, DiffuBias and DiffInject as their code has it: fed x/255, not x.
+NETWORKS = ("mlp", "mlp255", "conv", "resnet18")
+AUGMENT = ("crop", "flip", "colour", "texture")
+METHODS = ("diffinject", "crossinject")
 RATIOS = (0.5, 1.0, 2.0, 5.0)  # percent of bias-conflicting training images, as in the papers
 
 
@@ -32,7 +35,7 @@ class ClassifierConfig:
     batch_size: int = 64
     lr: float = 1e-3
     weight_decay: float = 0.0
-    augment: tuple[str, ...] = ()  # any of "crop", "flip"
+    augment: tuple[str, ...] = ()  # any of AUGMENT
 
     def __post_init__(self) -> None:
         _require(
@@ -44,8 +47,11 @@ class ClassifierConfig:
         _require(1 <= self.epochs <= 10_000, f"epochs must be 1 to 10,000, but is {self.epochs}.")
         _require(self.batch_size >= 2, f"batch_size must be 2 or more, but is {self.batch_size}.")
         _require(0 < self.lr < 1, f"lr must lie between 0 and 1, but is {self.lr}.")
-        unknown = set(self.augment) - {"crop", "flip"}
-        _require(not unknown, f"Unknown augmentation {sorted(unknown)}. Choose from: crop, flip.")
+        unknown = set(self.augment) - set(AUGMENT)
+        _require(
+            not unknown,
+            f"Unknown augmentation {sorted(unknown)}. Choose from: {', '.join(AUGMENT)}.",
+        )
 
 
 @dataclass(frozen=True)
@@ -122,8 +128,13 @@ class DiffusionConfig:
 
 @dataclass(frozen=True)
 class InjectConfig:
-    """Content injection (DiffInject 2.3, B.2)."""
+    """Content injection (DiffInject 2.3, B.2), with the contents of `method`."""
 
+    method: str = "diffinject"
+    contents: int = 60  # crossinject: training images that give their h, balanced over the classes
+    label_from: str = (
+        "content"  # or "original", as DiffInject's public code has it on Colored MNIST
+    )
     count: int = 260
     gamma: float = 0.9
     t_edit: int = 200
@@ -138,6 +149,15 @@ class InjectConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _require(
+            self.method in METHODS,
+            f"Unknown method '{self.method}'. Choose one of: {', '.join(METHODS)}.",
+        )
+        _require(self.contents >= 1, f"contents must be 1 or more, but is {self.contents}.")
+        _require(
+            self.label_from in ("content", "original"),
+            f"label_from must be content or original, but is '{self.label_from}'.",
+        )
         _require(
             1 <= self.count <= 1_000_000, f"count must be 1 to 1,000,000, but is {self.count}."
         )
@@ -182,8 +202,14 @@ class DebiasConfig:
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     seeds: tuple[int, ...] = (0,)
     only_accepted: bool = False  # else also those that nobody has judged; the rejected are left out
+    # Share of synthetic images among those drawn in an epoch; None: each image once, as the paper has it.
+    synthetic_share: float | None = None
 
     def __post_init__(self) -> None:
+        _require(
+            self.synthetic_share is None or 0 < self.synthetic_share < 1,
+            f"synthetic_share must lie between 0 and 1, but is {self.synthetic_share}.",
+        )
         _require(len(self.seeds) >= 1, "Give at least one seed.")
 
 
@@ -233,9 +259,10 @@ def _value(kind: Any, value: Any, key: str) -> Any:
 
 
 @dataclass(frozen=True)
-class DemoConfig:
-    """The whole loop on the built-in Colored Digits."""
+class BenchmarkConfig:
+    """The whole loop on a named data set; by default the demo's, on the built-in Colored Digits."""
 
+    dataset: str = "digits"
     percent: float = 1.0  # planted share of bias-conflicting training images
     seeds: int = 3
     validation: bool = False  # score on 300 held-out training images instead of the test part
@@ -250,9 +277,27 @@ class DemoConfig:
         _require(1 <= self.seeds <= 100, f"seeds must be 1 to 100, but is {self.seeds}.")
 
 
+# The named data sets with the papers' settings, where these say any.
+BENCHMARKS: dict[str, BenchmarkConfig] = {
+    "digits": BenchmarkConfig(),
+    # LfF's protocol (`methods/baselines.md`): MLP, batch 256, Adam 1e-3; DiffInject's share 0.1 and γ 0.9.
+    "cmnist": BenchmarkConfig(
+        dataset="cmnist",
+        audit=AuditConfig(
+            classifier=ClassifierConfig(network="mlp255", loss="gce", epochs=50, batch_size=256)
+        ),
+        inject=InjectConfig(count=6_000, contents_per_original=4, contents=600),
+        debias=DebiasConfig(classifier=ClassifierConfig(network="mlp", epochs=100, batch_size=256)),
+    ),
+}
+
 # Diffusion models by name; behind each, what it reached (docs/benchmarks.md has the commands).
 PRESETS: dict[str, DiffusionConfig] = {
     "digits16": DiffusionConfig(),
+    "mnist32": DiffusionConfig(
+        unet=UNetConfig(image_size=32, channels=(32, 64, 128), attention=(16, 8), res_blocks=1),
+        steps=6000,
+    ),
 }
 
 

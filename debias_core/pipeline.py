@@ -22,9 +22,10 @@ from debias_core.classifier.training import score, train_classifier
 from debias_core.config import DebiasConfig, DiffusionConfig, InjectConfig
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
+from debias_core.diffusion import synthesis
 from debias_core.diffusion.unet import EpsilonNet, EvaluationCount, forward_equivalents
 from debias_core.insight.projection import map_rows, project
-from debias_core.methods import diffinject
+from debias_core.methods import crossinject, diffinject
 from debias_core.methods.audit import audit
 from debias_core.records import (
     ArmResult,
@@ -42,6 +43,9 @@ from debias_core.records import (
 __all__ = ["ARMS", "audit", "debias", "drain", "inspect", "pick_device", "synthesise"]
 
 ARMS = ("vanilla", "debiased")
+
+# The methods that inject, by the name in `InjectConfig.method`: which content into which original.
+DRAW_PAIRS = {"diffinject": diffinject.draw_pairs, "crossinject": crossinject.draw_pairs}
 
 
 def pick_device() -> torch.device:
@@ -101,14 +105,14 @@ def synthesise(
     excluded: Sequence[str] = (),
     sink: Sink | None = None,
 ) -> Stage[SyntheticSet]:
-    """DiffInject: make `config.count` images with the content of the top-K (2.3).
+    """Make `config.count` images by injection, from the pairs that `config.method` draws.
 
-    `excluded` images are neither content nor original. Goes on after what `sink` has finished;
+    `content_ids` is the audit's top-K (CrossInject does without). `excluded` images are neither content nor original. Goes on after what `sink` has finished;
     stopped, it returns the images finished so far.
     """
     train = table.where("train").without_bias()
-    pairs = diffinject.draw_pairs(train, content_ids, config, excluded=excluded)
-    recipes = diffinject.recipes(train, pairs, config)
+    pairs = DRAW_PAIRS[config.method](train, content_ids, config, excluded=excluded)
+    recipes = synthesis.recipes(train, pairs, config)
     sink = sink if sink is not None else InMemory()
     net.count = EvaluationCount()
     began, first = time.perf_counter(), sink.finished()
@@ -116,7 +120,7 @@ def synthesise(
     try:
         yield Progress("generate", done, config.count, "inverting the contents")
         with NetworkClock(net) as clock:
-            made = diffinject.generate(
+            made = synthesis.generate(
                 net, diffusion, train, pairs, config, device=device, first=first
             )
             for start, images in made:
@@ -192,22 +196,26 @@ def debias(
     """
     train, test = table.where("train").without_bias(), table.where("test")
     usual = table.aligned_bias()
+    repeats = np.ones(len(train) + len(synthetic.recipes), dtype=np.int64)
+    if config.synthetic_share is not None:
+        repeats[len(train) :] = times_drawn(len(synthetic.recipes), len(train), config)
     union = {
-        "vanilla": (train.pixels, train.y),
+        "vanilla": (train.pixels, train.y, np.ones(len(train), dtype=np.int64)),
         "debiased": (
             np.concatenate([train.pixels, synthetic.pixels]),
             np.concatenate([train.y, synthetic.labels]),
+            repeats,
         ),
     }
     size = config.classifier.batch_size
-    steps = config.classifier.epochs * -(-len(union["debiased"][1]) // size)
+    steps = config.classifier.epochs * -(-int(repeats.sum()) // size)
     results: list[ArmResult] = []
     nets: dict[str, Classifier] = {}
     runs = [(seed, arm) for seed in config.seeds for arm in ARMS]
     try:
         for part, (seed, arm) in enumerate(runs):
-            pixels, y = union[arm]
-            epochs = max(1, round(steps / -(-len(y) // size)))
+            pixels, y, times = union[arm]
+            epochs = max(1, round(steps / -(-int(times.sum()) // size)))
             folder = None if work is None else work / f"{arm}-{seed}"
             losses: list[float] = []
             accuracies: list[float] = []
@@ -222,6 +230,7 @@ def debias(
                 watch=test,
                 checkpoint=folder,
                 piece=piece,
+                repeats=times,
             )
             net = yield from _record(stage, losses, accuracies, part, len(runs))
             accuracy = group_accuracy(test, score(net, test, device=device).pred, usual)
@@ -235,6 +244,16 @@ def debias(
             raise
         results = results[:whole]
     return tuple(results), nets
+
+
+def times_drawn(synthetic: int, originals: int, config: DebiasConfig) -> NDArray[np.int64]:
+    """How often each synthetic image is drawn an epoch, ±1, for the share that the settings ask for."""
+    assert config.synthetic_share is not None
+    share = config.synthetic_share
+    total = max(synthetic, round(originals * share / (1 - share)))
+    times = np.full(synthetic, total // synthetic)
+    times[np.random.default_rng(0).permutation(synthetic)[: total % synthetic]] += 1
+    return times
 
 
 def _record(

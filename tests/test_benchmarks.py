@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from debias_core.config import RATIOS
-from debias_core.data.benchmarks import colored_digits
+from debias_core.data.benchmarks import BESIDE, colored_digits, colored_mnist
+from debias_core.data.planted import PALETTE, plant_in_order
 from debias_core.records import UserError
 
 
@@ -50,3 +51,47 @@ def test_validation_never_touches_the_test_part():
 def test_other_ratios_are_refused():
     with pytest.raises(UserError, match=r"0\.5, 1, 2, 5"):
         colored_digits(3.0)
+
+
+def test_lff_s_rule_gives_the_published_counts():
+    # MNIST's own class sizes; the rule needs no image.
+    sizes = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
+    y = np.random.default_rng(0).permutation(np.repeat(np.arange(10), sizes))
+    for percent, conflicting in ((0.5, 300), (1, 598), (2, 1199), (5, 3000)):
+        bias = plant_in_order(y, percent / 100, 10)
+        assert abs((bias != y).sum() - conflicting) <= 5
+        for c in range(10):
+            per_colour = np.bincount(bias[y == c], minlength=10)
+            others = np.delete(per_colour, c)
+            assert others.max() - others.min() <= 1
+            # In the order of the data: attributes never fall within a class.
+            assert (np.diff(bias[y == c]) >= 0).all()
+
+
+@pytest.mark.skipif(not (BESIDE / "MNIST").is_dir(), reason="needs MNIST in ../shared/data")
+def test_colored_mnist_has_the_papers_sizes_and_colours():
+    table = colored_mnist(1.0)
+    train, test = table.where("train"), table.where("test")
+    assert table.pixels.shape == (70_000, 28, 28, 3)
+    assert (len(train), len(test)) == (60_000, 10_000)
+    assert train.conflicting().sum() == 598 and abs(test.conflicting().sum() - 9_000) <= 5
+    rows = np.arange(0, 60_000, 60)
+    brightest = train.pixels[rows].reshape(len(rows), -1, 3).max(1) / 255
+    # Severity 4: 0.005, once per image.
+    assert np.abs(brightest - PALETTE[train.bias[rows]]).max() < 0.04
+
+
+@pytest.mark.skipif(not (BESIDE / "MNIST").is_dir(), reason="needs MNIST in ../shared/data")
+def test_validation_of_colored_mnist_holds_out_training_images():
+    held = colored_mnist(1.0, validation=True)
+    assert len(held.where("test")) == 5_000 and len(held.where("train")) == 55_000
+    assert not [i for i in held.ids if i.startswith("mnist-test-")]
+
+
+def test_mnist_that_is_nowhere_is_said_with_the_remedy(tmp_path, monkeypatch):
+    from torchvision.datasets import MNIST
+
+    monkeypatch.setenv("DEBIAS_DATA", str(tmp_path))
+    monkeypatch.setattr(MNIST, "download", lambda self: (_ for _ in ()).throw(OSError("no net")))
+    with pytest.raises(UserError, match="DEBIAS_DATA"):
+        colored_mnist(1.0)

@@ -39,10 +39,10 @@ TINY = AuditConfig(classifier=ClassifierConfig(network="mlp", epochs=1, loss="gc
 def workspace(tmp_path_factory):
     """Both templates, made by the classroom itself with 5 epochs instead of 30."""
     home = tmp_path_factory.mktemp("class")
-    audit = cfg.DemoConfig().audit
+    audit = cfg.BenchmarkConfig().audit
     short = replace(audit, classifier=replace(audit.classifier, epochs=5))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classroom, "DemoConfig", lambda: cfg.DemoConfig(audit=short))
+        patch.setattr(classroom, "BenchmarkConfig", lambda: cfg.BenchmarkConfig(audit=short))
         classroom.prepare(home)
     return home
 
@@ -203,7 +203,7 @@ def test_a_project_that_is_not_a_sandbox_leads_to_one_s_own(app, project):
 
 
 def test_only_sandboxes_can_be_named(app, workspace):
-    stages.import_digits(Project(workspace, "demo"), percent=1.0, seed=0)
+    stages.import_named(Project(workspace, "digits", "demo"), percent=1.0, seed=0)
     client = visitor(app)
     mine = arrive(client)
     other = arrive(visitor(app))
@@ -364,7 +364,7 @@ def test_sandboxes_share_their_files_and_a_stage_in_one_changes_no_other(app, wo
     mine.save_tsne(mine.points("pca")[0], mine.points("pca")[1])
     assert files(mine)["audit/scores.csv"] != before[0]["audit/scores.csv"]
     assert (files(other), files(source)) == before
-    stages.import_digits(mine, percent=5.0, seed=1)
+    stages.import_named(mine, "digits", percent=5.0, seed=1)
     assert (files(other), files(source)) == before
 
 

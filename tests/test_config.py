@@ -5,9 +5,9 @@ import pytest
 from debias_core.config import (
     PRESETS,
     AuditConfig,
+    BenchmarkConfig,
     ClassifierConfig,
     DebiasConfig,
-    DemoConfig,
     DiffusionConfig,
     InjectConfig,
     diffusion_for,
@@ -24,7 +24,7 @@ from debias_core.records import UserError
         InjectConfig(mask=(0.1, 0.2, 0.9, 1.0), inversion="fixed_point:2"),
         DebiasConfig(seeds=(1, 2), classifier=ClassifierConfig(augment=("crop", "flip"))),
         DiffusionConfig(),
-        DemoConfig(percent=5.0),
+        BenchmarkConfig(percent=5.0),
         *PRESETS.values(),
     ],
 )

@@ -465,7 +465,7 @@ def test_what_an_earlier_project_of_the_name_left_does_not_count(project, tmp_pa
 
 def test_the_digits_are_drawn_again(tmp_path):
     p = Project(tmp_path / "ws", "digits")
-    stages.import_digits(p, percent=1.0, seed=2, validation=True)
+    stages.import_named(p, "digits", percent=1.0, seed=2, validation=True)
     drain(stages.run_audit(p, replace(AUDIT, top_k=20), device=CPU))
     drain(stages.run_generate(p, replace(INJECT, count=4, steps=2), device=CPU))
     drain(stages.run_debias(p, replace(DEBIAS, seeds=(0,)), device=CPU))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from debias_core.config import DiffusionConfig, InjectConfig, ScheduleConfig
-from debias_core.data.benchmarks import colored_digits
+from debias_core.data.benchmarks import SHIPPED, colored_digits
 from debias_core.data.images import to_float
 from debias_core.diffusion import schedule
 from debias_core.diffusion.injection import (
@@ -19,11 +19,11 @@ from debias_core.diffusion.injection import (
 )
 from debias_core.diffusion.inversion import content_bank, invert
 from debias_core.diffusion.sampling import ddim_step
+from debias_core.diffusion.synthesis import Preview, generate, recipes
 from debias_core.diffusion.unet import EvaluationCount, load_model
-from debias_core.methods.diffinject import Preview, draw_pairs, generate, recipes
+from debias_core.methods.diffinject import draw_pairs
 from debias_core.pipeline import drain, synthesise
 from debias_core.records import UserError
-from debias_core.workspace.stages import DIGITS_MODEL
 from tests.conftest import TINY_UNET
 
 A_BAR = schedule.alpha_bar(ScheduleConfig())
@@ -307,7 +307,7 @@ def psnr(a, b):
 @pytest.mark.parametrize(("steps", "m", "least"), [(25, 0, 24), (50, 0, 30), (25, 2, 33)])
 def test_the_shipped_model_brings_digits_back_from_their_noise(device, steps, m, least):
     """Round trip of 16 unseen test digits; the stated PSNR is the least that is accepted."""
-    net, config = load_model(DIGITS_MODEL, device)
+    net, config = load_model(SHIPPED["digit-"], device)
     assert config.unet.image_size == 16
     x = to_float(colored_digits(1.0).where("test").pixels[:16])
     back = plain(net, invert(net, A_BAR, x, steps=steps, fixed_point=m), steps)
@@ -317,7 +317,7 @@ def test_the_shipped_model_brings_digits_back_from_their_noise(device, steps, m,
 
 def test_the_shipped_model_s_cost_with_the_content_bank(device):
     """At 25 steps at most 65 forward-equivalents an image; 50 with two contents an original."""
-    net, config = load_model(DIGITS_MODEL, device)
+    net, config = load_model(SHIPPED["digit-"], device)
     table = colored_digits(1.0)
     top = table.where("train").ids[:10]
 

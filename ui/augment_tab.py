@@ -21,7 +21,7 @@ from ui.view import audit_view, table_of
 from ui.widgets import widget
 
 if TYPE_CHECKING:
-    from debias_core.methods.diffinject import Preview
+    from debias_core.diffusion.synthesis import Preview
 
 PREVIEW_PAIRS = 4
 GRID_GAMMAS = (0.3, 0.5, 0.7, 0.9, 1.0)
@@ -77,7 +77,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         """The inverted pairs: paid for once, then every move of a slider costs the injection alone."""
         from dataclasses import replace
 
-        from debias_core.methods.diffinject import Preview
+        from debias_core.diffusion.synthesis import Preview
         from debias_core.pipeline import pick_device
         from debias_core.workspace import stages
 

@@ -17,7 +17,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
-from debias_core.config import DemoConfig
+from debias_core.config import BenchmarkConfig
 from debias_core.records import UserError
 from debias_core.workspace import classroom
 from debias_core.workspace.database import database
@@ -73,14 +73,14 @@ def create_app(
 
 def prepare_demo(workspace: Path) -> None:
     """Make the demo project, and audit it, where that is not done yet (seconds, once)."""
-    project, config = demo_project(workspace), DemoConfig()
+    project, config = demo_project(workspace), BenchmarkConfig()
     if project.has("audit"):
         return
     from debias_core.pipeline import drain, pick_device
     from debias_core.workspace import stages
 
     if not project.has("data"):
-        stages.import_digits(project, percent=config.percent, seed=0)
+        stages.import_named(project, "digits", percent=config.percent, seed=0)
     print("Auditing the built-in demo (once) …", flush=True)
     drain(stages.run_audit(project, config.audit, device=pick_device()))
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 
 from debias_core.data import images
-from debias_core.data.benchmarks import is_colored_digits
+from debias_core.data.benchmarks import shipped_model
 from debias_core.data.images import Pixels
 from debias_core.data.importers import Survey
 from debias_core.data.table import ImageTable, evenly
@@ -196,7 +196,7 @@ def has_model(project: Project) -> bool:
     """Whether there is a diffusion model to blend with."""
     if project.has("diffusion"):
         return True
-    return project.has("data") and is_colored_digits(table_of(project))
+    return project.has("data") and shipped_model(table_of(project)) is not None
 
 
 def finding(project: Project) -> str:

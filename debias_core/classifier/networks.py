@@ -39,21 +39,31 @@ class Classifier(nn.Module):
 
 
 def build_classifier(network: str, image_size: int, classes: int, seed: int) -> Classifier:
-    """A freshly initialised "mlp", "conv" or "resnet18"; the same weights for the same seed."""
+    """A freshly initialised "mlp", "mlp255", "conv" or "resnet18"; the same weights for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if network == "mlp":
-            return _mlp(image_size, classes)
+        if network.startswith("mlp"):
+            return _mlp(image_size, classes, divide_twice=network == "mlp255")
         if network == "conv":
             return _conv(classes)
         assert network == "resnet18", network
         return _resnet18(image_size, classes)
 
 
-def _mlp(image_size: int, classes: int) -> Classifier:
+class DivideTwice(nn.Module):
+    """x in [-1, 1] → [0, 1/255]: the public code divides pixels by 255 twice on Colored MNIST.
+
+    It matters: so small an input makes an MLP slow to learn shapes, and the bias stands out more.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + 1) / (2 * 255)
+
+
+def _mlp(image_size: int, classes: int, *, divide_twice: bool) -> Classifier:
     """Three hidden layers of 100, as on Colored MNIST (DiffInject 3)."""
     widths = (3 * image_size**2, 100, 100, 100)
-    layers: list[nn.Module] = [nn.Flatten()]
+    layers: list[nn.Module] = [*([DivideTwice()] if divide_twice else []), nn.Flatten()]
     for a, b in itertools.pairwise(widths):
         layers += [nn.Linear(a, b), nn.ReLU()]
     return Classifier(nn.Sequential(*layers), 100, classes, None)

@@ -84,8 +84,11 @@ def train_classifier(
     checkpoint: Path | None = None,
     key: str = "",
     piece: int | None = None,
+    repeats: NDArray[np.int64] | None = None,
 ) -> Stage[Classifier]:
     """Train a fresh net on images [N, H, W, 3] and labels [N]; the last epoch is what is returned.
+
+    Each image is drawn once an epoch, or `repeats` [N] times.
 
     Yields one Progress an epoch with `loss`, and `accuracy` on `watch` if that is given (it is
     only shown: nothing is selected by it). With `checkpoint` each epoch is on disk before it is
@@ -99,21 +102,23 @@ def train_classifier(
     optimizer = torch.optim.Adam(net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     take = _loader(pixels, device)
     labels = torch.as_tensor(y, device=device)
+    drawn = np.arange(len(y)) if repeats is None else np.arange(len(y)).repeat(repeats)
     loss_of: losses.SampleLoss = losses.cross_entropy
     if config.loss == "gce":
         loss_of = lambda z, t: losses.generalised_cross_entropy(z, t, config.q)  # noqa: E731
 
     def draw(batch: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
-        return augment(take(batch), config.augment, rng)
+        return augment(take(drawn[batch]), config.augment, rng)
 
     def step_loss(images: Tensor, batch: NDArray[np.int64]) -> Tensor:
-        return loss_of(net(images), labels[torch.as_tensor(batch, device=device)]).mean()
+        return loss_of(net(images), labels[torch.as_tensor(drawn[batch], device=device)]).mean()
 
     piece = max(2, min(piece or config.batch_size, config.batch_size))
     history: list[dict[str, float]] = []
     # What must be the same for a checkpoint to be this training's.
     run: dict[str, Any] = {"config": to_json(config), "seed": seed, "key": key}
     run |= {"shape": pixels.shape, "classes": classes, "watched": watch is not None}
+    run["drawn"] = len(drawn)
     run = json.loads(json.dumps(run))
     if checkpoint is not None and (kept := load_checkpoint(checkpoint)) is not None:
         tensors, state = kept
@@ -128,7 +133,7 @@ def train_classifier(
         optimizer,
         draw,
         step_loss,
-        len(y),
+        len(drawn),
         epochs=range(len(history), config.epochs),
         batch_size=config.batch_size,
         seed=seed,
@@ -170,8 +175,26 @@ def _loader(pixels: Pixels, device: torch.device) -> Callable[[NDArray[np.int64]
 
 
 def augment(x: Tensor, kinds: tuple[str, ...], rng: np.random.Generator) -> Tensor:
-    """[B, 3, H, W], each image cropped after padding by an eighth, or mirrored, as `kinds` say."""
+    """[B, 3, H, W] in [-1, 1], each image changed at random as `kinds` say.
+
+    crop: a shift, after padding by an eighth; flip: mirrored half of the time; colour: its channels
+    mixed, and its brightness drawn, anew; texture: a random 3×3 filter (after RandConv, ICLR 2021) half of the time.
+    """
     n, _, height, width = x.shape
+    if "colour" in kinds:
+        mix = rng.dirichlet((0.5, 0.5, 0.5), (n, 3)) * rng.uniform(0.1, 1, (n, 3, 1))
+        bright = rng.uniform(0.4, 1, (n, 1, 1, 1))
+        weights, peak = (torch.as_tensor(v, dtype=x.dtype, device=x.device) for v in (mix, bright))
+        # In [0, 1], so that black stays black; and as bright as drawn, since brightness tells too.
+        mixed = torch.einsum("nij,njhw->nihw", weights, (x + 1) / 2)
+        x = mixed / mixed.amax((1, 2, 3), keepdim=True).clamp_min(1e-3) * peak * 2 - 1
+    if "texture" in kinds:
+        kernel = rng.normal(0, 1 / 9, (n, 1, 3, 3)) * (rng.random((n, 1, 1, 1)) < 0.5)
+        kernel[:, :, 1, 1] += 1
+        filters = torch.as_tensor(kernel, dtype=x.dtype, device=x.device).repeat(1, 3, 1, 1)
+        flat = nn.functional.pad(x.reshape(1, n * 3, height, width), (1, 1, 1, 1), mode="replicate")
+        filtered = nn.functional.conv2d(flat, filters.view(n * 3, 1, 3, 3), groups=n * 3)
+        x = filtered.view_as(x).clamp(-1, 1)
     if "flip" in kinds:
         mirrored = torch.as_tensor(rng.random(n) < 0.5, device=x.device)
         x = torch.where(mirrored.view(-1, 1, 1, 1), x.flip(3), x)

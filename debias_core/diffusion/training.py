@@ -27,7 +27,7 @@ from debias_core.config import DiffusionConfig, to_json
 from debias_core.data import planted
 from debias_core.data.images import Pixels, to_float
 from debias_core.diffusion import schedule
-from debias_core.diffusion.unet import EpsilonNet
+from debias_core.diffusion.unet import EpsilonNet, half_pays
 from debias_core.records import Progress, Stage, StopAsked, UserError
 
 # Draws the images of one step [B, 3, H, W] in [-1, 1]. The generator is made from (seed, step), so
@@ -35,12 +35,13 @@ from debias_core.records import Progress, Stage, StopAsked, UserError
 Batch = Callable[[np.random.Generator, int], Tensor]
 
 
-def tinted_batches(grey: NDArray[np.float64]) -> Batch:
-    """Batches of grey images [N, H, W] in [0, 1], each tinted with a random colour anew."""
+def tinted_batches(grey: NDArray[np.float64] | NDArray[np.uint8]) -> Batch:
+    """Batches of grey images [N, H, W], uint8 or in [0, 1], each tinted with a random colour anew."""
+    white = 255 if grey.dtype == np.uint8 else 1
 
     def batch(rng: np.random.Generator, size: int) -> Tensor:
         rows = rng.integers(len(grey), size=size)
-        return to_float(planted.tint(grey[rows], planted.random_colours(size, rng)))
+        return to_float(planted.tint(grey[rows] / white, planted.random_colours(size, rng)))
 
     return batch
 
@@ -86,6 +87,7 @@ def train_diffusion(
     weight = schedule.p2_weight(a_bar, gamma=config.p2_gamma, k=config.p2_k).float()
     first, recent = 0, deque[float](maxlen=100)
     piece = max(1, min(piece or config.batch_size, config.batch_size))
+    half = half_pays(device, config.batch_size)
     if checkpoint is not None and (kept := load_checkpoint(checkpoint)) is not None:
         tensors, state = kept
         _check_same(state["config"], config, checkpoint)
@@ -97,7 +99,7 @@ def train_diffusion(
         piece = min(piece, state.get("piece", piece))
 
     def step_loss(x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
             predicted = net(x_t, t)
         return (weight[t] * (predicted.float() - noise).square().mean(dim=(1, 2, 3))).mean()
 

@@ -120,6 +120,15 @@ class EpsilonNet(nn.Module):
         return plain, edited
 
 
+def half_pays(device: torch.device, batch: int) -> bool:
+    """Whether bf16 inside a network is faster than float32: on GPUs, and on CPUs with AVX512-BF16
+    from 32 images on (measured: 0.65 of the time at 64 images of 32 px, slower below 32)."""
+    if device.type == "cuda":
+        return True
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # since 2.12
+    return device.type == "cpu" and batch >= 32 and bool(capabilities.get("avx512_bf16"))
+
+
 def decoder_share(net: EpsilonNet) -> float:
     """The decoder's part of one forward, by counted floating-point operations (the rest: encoder)."""
     from torch.utils.flop_counter import FlopCounterMode

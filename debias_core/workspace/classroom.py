@@ -12,7 +12,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from debias_core.config import DemoConfig
+from debias_core.config import BenchmarkConfig
 from debias_core.records import UserError
 from debias_core.workspace.database import database, now
 from debias_core.workspace.store import SANDBOX, Project
@@ -39,8 +39,8 @@ def prepare(workspace: Path) -> None:
         from debias_core.workspace import stages
 
         print(f"Auditing the classroom's {kind} data (once) …", flush=True)
-        stages.import_digits(project, percent=percent, seed=0)
-        audit = replace(DemoConfig().audit, seed=0)
+        stages.import_named(project, "digits", percent=percent, seed=0)
+        audit = replace(BenchmarkConfig().audit, seed=0)
         drain(stages.run_audit(project, audit, device=pick_device()))
 
 

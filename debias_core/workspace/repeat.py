@@ -25,6 +25,7 @@ from debias_core.config import (
     from_json,
     to_json,
 )
+from debias_core.data.benchmarks import NAMED
 from debias_core.diffusion.unet import EpsilonNet, load_model
 from debias_core.pipeline import ARMS
 from debias_core.records import Progress, Stage, StopAsked, T, UserError
@@ -41,8 +42,8 @@ _NUMBER, _ANY = re.compile(r"0|[1-9][0-9]{0,6}"), re.compile(r".*", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Digits:
-    """The built-in data set, as `stages.import_digits` draws it."""
+class Named:
+    """A named data set, as `stages.import_named` draws it."""
 
     kind: str
     percent: float
@@ -65,7 +66,7 @@ class Files:
 class Plan:
     """A config.json after its check."""
 
-    source: Digits | Files
+    source: Named | Files
     data_id: str
     audit: AuditConfig
     inject: InjectConfig
@@ -172,12 +173,16 @@ def _run(
 
 def _import(project: Project, plan: Plan, source: Path | None) -> Stage[None]:
     wanted = plan.source
-    if isinstance(wanted, Digits):
+    if isinstance(wanted, Named):
         if source is not None:
-            raise UserError("The run was made with the built-in digits: leave --source out.")
-        yield Progress("import", 0, 1, "drawing the digits")
-        stages.import_digits(
-            project, percent=wanted.percent, seed=wanted.seed, validation=wanted.validation
+            raise UserError("The run was made with a named data set: leave --source out.")
+        yield Progress("import", 0, 1, "drawing the images")
+        stages.import_named(
+            project,
+            wanted.kind,
+            percent=wanted.percent,
+            seed=wanted.seed,
+            validation=wanted.validation,
         )
         yield Progress("import", 1, 1)
     else:
@@ -461,12 +466,12 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, allow_nan=False))  # a ValueError for NaN and infinity
 
 
-def _source(value: Any) -> Digits | Files:
+def _source(value: Any) -> Named | Files:
     kind = value.get("kind") if isinstance(value, dict) else None
-    if kind == "digits":
-        return _settings(Digits, value, "data.source")
+    if kind in NAMED:
+        return _settings(Named, value, "data.source")
     if kind != "files":
-        raise _refused("data.source must be of the kind digits or files")
+        raise _refused(f"data.source must be of the kind {', '.join(NAMED)} or files")
     return _settings(Files, value, "data.source")
 
 

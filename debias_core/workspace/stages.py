@@ -18,20 +18,27 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from debias_core import pipeline
 from debias_core.classifier.metrics import group_accuracy
 from debias_core.classifier.training import penultimate, score
 from debias_core.config import (
     AuditConfig,
+    BenchmarkConfig,
     DebiasConfig,
-    DemoConfig,
     DiffusionConfig,
     InjectConfig,
     from_json,
     to_json,
 )
-from debias_core.data.benchmarks import colored_digits, grey_digits, is_colored_digits
+from debias_core.data.benchmarks import (
+    NAMED,
+    SHIPPED,
+    grey_images,
+    is_colored_digits,
+    shipped_model,
+)
 from debias_core.data.importers import import_images
 from debias_core.data.table import ImageTable, save_table
 from debias_core.diffusion.training import (
@@ -59,8 +66,11 @@ from debias_core.records import (
 from debias_core.workspace import verdicts
 from debias_core.workspace.store import Project, fingerprint, write_json
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
-DIGITS_MODEL = ASSETS / "digits16"
+# What `pretrain` knows beside a project: the preset, where its model ships, what it is trained on.
+PRETRAIN = {
+    "digits": ("digits16", SHIPPED["digit-"], "the 1,300 digits of the train part"),
+    "mnist": ("mnist32", SHIPPED["mnist-"], "MNIST's 60,000 training images"),
+}
 
 
 def import_data(
@@ -93,9 +103,10 @@ def import_data(
 
 def import_job(project: Project, args: dict[str, Any]) -> Stage[ImportReport | None]:
     """The import that a job's arguments describe: files, or a named benchmark."""
-    if args["source"]["kind"] == "digits":
-        yield Progress("import", 0, 1, "drawing the digits")
-        made = import_digits(project, percent=args["source"]["percent"], seed=0)
+    if args["source"]["kind"] in NAMED:
+        yield Progress("import", 0, 1, "drawing the images")
+        named = args["source"]
+        made = import_named(project, named["kind"], percent=named["percent"], seed=0)
         yield Progress("import", 1, 1)
         return made
     source = Path(args["source"]["path"])
@@ -114,14 +125,15 @@ def import_job(project: Project, args: dict[str, Any]) -> Stage[ImportReport | N
     return report
 
 
-def import_digits(
-    project: Project, *, percent: float, seed: int, validation: bool = False
+def import_named(
+    project: Project, name: str, *, percent: float, seed: int, validation: bool = False
 ) -> ImportReport:
-    """Put the built-in Colored Digits into a project, in place of what it held."""
+    """Put a named data set (`benchmarks.NAMED`) into a project, in place of what it held."""
+    table = NAMED[name](percent, seed, validation=validation)
     project.replace_all()
-    table = colored_digits(percent, seed, validation=validation)
     save_table(table, project.folder("data"))
-    part = "300 held-out training images" if validation else "497 images"
+    held = int((table.split == "test").sum())
+    part = f"{held:,} held-out training images" if validation else f"{held:,} images"
     report = ImportReport(
         accepted=len(table),
         refused=(),
@@ -129,7 +141,7 @@ def import_digits(
         split_rule=f"The test part is unbiased: {part}, colours uniform over all digits.",
     )
     write_json(project.folder("data") / "import.json", report.to_json())
-    project.register({"kind": "digits", "percent": percent, "seed": seed, "validation": validation})
+    project.register({"kind": name, "percent": percent, "seed": seed, "validation": validation})
     return report
 
 
@@ -222,20 +234,26 @@ def run_pretrain(
     return folder
 
 
-def run_pretrain_digits(
-    folder: Path, config: DiffusionConfig, *, device: torch.device, checkpoint: Path
+def run_pretrain_named(
+    what: str, folder: Path, config: DiffusionConfig, *, device: torch.device, checkpoint: Path
 ) -> Stage[Path]:
-    """Train the model of the built-in demo: digits of the train part in random colours."""
-    grey, _, split = grey_digits()
-    batches = tinted_batches(grey[split == "train"])
-    net = yield from train_diffusion(batches, config, device=device, checkpoint=checkpoint)
+    """Train the model of a named data set (`PRETRAIN`): its grey train part in random colours.
+
+    Stopped, the moving average so far is written; the same call goes on later.
+    """
+    grey, _ = grey_images("digits" if what == "digits" else "cmnist")
+    edge = (config.unet.image_size - grey.shape[1]) // 2
+    framed: NDArray[Any] = np.pad(grey, ((0, 0), (edge, edge), (edge, edge)))
+    net = yield from train_diffusion(
+        tinted_batches(framed), config, device=device, checkpoint=checkpoint, keep_on_stop=True
+    )
     save_model(
         net,
         config,
         folder,
         made_by=(
-            f"python app.py pretrain digits --steps {config.steps} (the 1,300 digits of the train "
-            f"part, each in a random colour anew at every step; EMA weights, bf16)"
+            f"python app.py pretrain {what} --steps {steps_done(checkpoint)} ({PRETRAIN[what][2]}, "
+            f"each in a random colour anew at every step; EMA weights, bf16)"
         ),
     )
     return folder
@@ -247,15 +265,16 @@ def diffusion_model(project: Project, device: torch.device) -> tuple[EpsilonNet,
 
 
 def diffusion_folder(project: Project) -> Path:
-    """The project's own diffusion model; for Colored Digits the one that ships with the app.
+    """The project's own diffusion model; for the named data sets the one that ships with the app.
 
     Raises:
         UserError: when there is neither.
     """
     if project.has("diffusion"):
         return project.folder("diffusion")
-    if is_colored_digits(project.table()):
-        return DIGITS_MODEL
+    shipped = shipped_model(project.table())
+    if shipped is not None:
+        return shipped
     raise UserError(
         f"Project '{project.name}' has no diffusion model yet: run `pretrain` first "
         "(it learns from the project's own training images)."
@@ -336,7 +355,7 @@ def _flagged(
 
 def debias_settings(table: ImageTable) -> DebiasConfig:
     """The settings to begin with: the demo's for Colored Digits, else the general ones."""
-    return DemoConfig().debias if is_colored_digits(table) else DebiasConfig()
+    return BenchmarkConfig().debias if is_colored_digits(table) else DebiasConfig()
 
 
 def run_debias(

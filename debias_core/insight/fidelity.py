@@ -1,0 +1,110 @@
+"""Label fidelity and look fidelity: is a synthetic image worth its label, and whose look has it?
+
+A synthetic image serves a debiased training only if it shows the content's class (label fidelity)
+with the original's look (look fidelity). The first is asked of a judge: a classifier that can't lean
+on colour or texture, because each image it was trained on had its colours mixed and its texture
+filtered at random, anew at every step. For the named data sets made of grey digits the judge is
+independent of the biased set too: it has seen them in random colours only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from debias_core.classifier.networks import Classifier
+from debias_core.classifier.training import train_classifier
+from debias_core.config import ClassifierConfig
+from debias_core.data.images import Pixels
+from debias_core.data.table import ImageTable
+from debias_core.insight.flags import probabilities
+from debias_core.records import Stage
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+# Strong augmentation is what makes the judge: colours and texture change, shape stays.
+JUDGE = ClassifierConfig(
+    network="conv", lr=3e-3, batch_size=128, epochs=4, augment=("crop", "colour", "texture")
+)
+MIN_STEPS = 1_000
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """What a judge and a colour meter say of M synthetic images.
+
+    `content`, `original`, `neither`: the shares that the judge reads as the content's class, as the
+    original's, as neither (they add up to one; pairs of one class count as the content's).
+    `score` [M]: the judge's probability of the content's class.
+    `to_original`, `to_content`: mean distance of the images' colour to that of their original and
+    of their content, RGB in [0, 1]; `look` the share that are nearer to the original's.
+    """
+
+    content: float
+    original: float
+    neither: float
+    score: Floats
+    to_original: float
+    to_content: float
+    look: float
+
+
+def train_judge(train: ImageTable, *, seed: int = 0, device: torch.device) -> Stage[Classifier]:
+    """A classifier that knows the classes of `train` by shape; no bias labels are looked at."""
+    blind = train.without_bias()
+    batches = -(-len(blind) // JUDGE.batch_size)
+    epochs = max(JUDGE.epochs, -(-MIN_STEPS // batches))
+    config = ClassifierConfig(
+        network=JUDGE.network, lr=JUDGE.lr, batch_size=JUDGE.batch_size, epochs=epochs,
+        augment=JUDGE.augment,
+    )  # fmt: skip
+    return (
+        yield from train_classifier(
+            blind.pixels, blind.y, len(blind.class_names), config,
+            seed=seed, device=device, stage="judge of label fidelity",
+        )
+    )  # fmt: skip
+
+
+def fidelity(
+    judge: Classifier,
+    pixels: Pixels,
+    sources: ImageTable,
+    content: Ints,
+    original: Ints,
+    *,
+    device: torch.device,
+) -> Fidelity:
+    """The fidelity of images [M, H, W, 3]; `content`, `original` [M]: positions in `sources`."""
+    y_content, y_original = sources.y[content], sources.y[original]
+    p = probabilities(judge, pixels, device=device)
+    said = p.argmax(1)
+    as_content = said == y_content
+    as_original = (said == y_original) & ~as_content
+    colour = mean_colour(pixels)
+    to_original = np.linalg.norm(colour - mean_colour(sources.pixels[original]), axis=1)
+    to_content = np.linalg.norm(colour - mean_colour(sources.pixels[content]), axis=1)
+    return Fidelity(
+        content=float(as_content.mean()),
+        original=float(as_original.mean()),
+        neither=float(1 - as_content.mean() - as_original.mean()),
+        score=p[np.arange(len(p)), y_content].astype(np.float32),
+        to_original=float(to_original.mean()),
+        to_content=float(to_content.mean()),
+        look=float((to_original < to_content).mean()),
+    )
+
+
+def mean_colour(pixels: Pixels) -> Floats:
+    """The colour of what stands out of black in images [M, H, W, 3] → [M, 3] in [0, 1].
+
+    Pixels count by their brightness, so that on a black ground it is the colour of the figure; on a
+    photograph it is a brightness-weighted mean.
+    """
+    x = np.asarray(pixels, dtype=np.float32) / 255
+    weight = x.max(axis=3, keepdims=True) ** 2
+    return (x * weight).sum((1, 2)) / np.maximum(weight.sum((1, 2)), 1e-6)

@@ -1,0 +1,215 @@
+"""The loop on a named data set over seeds: import → audit → generate → debias; resumable throughout.
+
+Each seed is a project of its own. A stage that is finished with the same settings on the same data is
+not run again, so that a benchmark that was killed goes on where it was, and another method of
+injection finds the audit done.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from debias_core.classifier.networks import Classifier, load_classifier, save_classifier
+from debias_core.config import BenchmarkConfig, to_json
+from debias_core.data import planted
+from debias_core.data.benchmarks import grey_images
+from debias_core.data.table import ImageTable
+from debias_core.insight.fidelity import Fidelity, fidelity, train_judge
+from debias_core.records import ArmResult, AuditResult, Progress, Stage, SyntheticSet
+from debias_core.workspace import stages
+from debias_core.workspace.store import Project, demo_project, write_json
+
+# Accuracy over all test images, as the papers print it: (vanilla, DiffInject) by data set and percent.
+PUBLISHED: dict[str, dict[float, tuple[float, float]]] = {
+    "cmnist": {1.0: (0.3259, 0.8558), 5.0: (0.8244, 0.9229)},
+}
+
+
+def run_demo(
+    workspace: Path, config: BenchmarkConfig, *, device: torch.device
+) -> Stage[dict[str, Any]]:
+    """The loop on the projects that the app opens, anew, with a report at its end."""
+    result = yield from run_benchmark(
+        config, lambda seed: demo_project(workspace, seed), device=device, anew=True
+    )
+    began = time.perf_counter()
+    report = yield from stages.run_report(
+        demo_project(workspace), device=device, arms=result.pop("arms")
+    )
+    seconds = {**result["seconds"], "report": time.perf_counter() - began}
+    seconds["total"] = sum(v for k, v in seconds.items() if k != "total")
+    return {**result, "seconds": seconds, "report": str(report)}
+
+
+def benchmark_project(workspace: Path, config: BenchmarkConfig, seed: int) -> Project:
+    """The project of one seed of a benchmark."""
+    part = "-validation" if config.validation else ""
+    return Project(workspace, f"{config.dataset}-{config.percent:g}pct{part}-seed{seed}")
+
+
+def run_benchmark(
+    config: BenchmarkConfig,
+    project_of: Callable[[int], Project],
+    *,
+    device: torch.device,
+    anew: bool = False,
+) -> Stage[dict[str, Any]]:
+    """Run the loop at every seed and return every number, as `--json` writes it, and the `arms`.
+
+    `anew` drops what the projects hold; else finished stages are kept.
+    """
+    seconds: dict[str, float] = dict.fromkeys(
+        ("import", "audit", "generate", "judge", "debias", "total"), 0.0
+    )
+
+    @contextmanager
+    def clock(stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        took = time.perf_counter() - began
+        seconds[stage] += took
+        seconds["total"] += took
+
+    audits: list[AuditResult] = []
+    sets: list[SyntheticSet] = []
+    arms: list[ArmResult] = []
+    judged: list[Fidelity] = []
+    for seed in range(config.seeds):
+        project = project_of(seed)
+        with clock("import"):
+            if anew or not _holds(project, config, seed):
+                stages.import_named(
+                    project,
+                    config.dataset,
+                    percent=config.percent,
+                    seed=seed,
+                    validation=config.validation,
+                )
+            yield Progress(f"import, seed {seed}", 1, 1)
+        with clock("audit"):
+            settings = replace(config.audit, seed=seed)
+            if _finished(project, "audit", settings):
+                audits.append(project.audit())
+            else:
+                stage = stages.run_audit(project, settings, device=device)
+                audits.append((yield from _named(stage, seed)))
+        with clock("generate"):
+            inject = replace(config.inject, seed=seed)
+            # Flags serve a person who curates, and only the demo's first project is opened.
+            made = stages.run_generate(
+                project, inject, device=device, with_flags=anew and seed == 0
+            )
+            sets.append((yield from _named(made, seed)))
+        with clock("judge"):
+            judge = yield from _named(judge_of(project, config.dataset, device=device), seed)
+            judged.append(fidelity_of(judge, project.table(), sets[-1], device=device))
+        with clock("debias"):
+            debias = replace(config.debias, seeds=(seed,))
+            arms += yield from _debias(project, debias, device)
+    return {
+        "dataset": config.dataset,
+        "method": config.inject.method,
+        "ratio_percent": config.percent,
+        "seeds": list(range(config.seeds)),
+        "scored_on": "validation" if config.validation else "test",
+        "epoch_reported": "last",
+        "k": len(audits[0].top_k.ids),
+        "precision_at_k": stages.spread([a.precision_at_k for a in audits]),
+        "average_precision": stages.spread([a.average_precision for a in audits]),
+        **stages.summary(tuple(arms)),
+        "published": PUBLISHED.get(config.dataset, {}).get(config.percent),
+        "label_fidelity": {
+            name: stages.spread([getattr(f, name) for f in judged])
+            for name in ("content", "original", "neither")
+        },
+        "look_fidelity": {
+            name: stages.spread([getattr(f, name) for f in judged])
+            for name in ("look", "to_original", "to_content")
+        },
+        "synthetic_count": config.inject.count,
+        "unet_evaluations_per_image": sum(s.evaluations_per_image for s in sets) / len(sets),
+        "share_of_generation_in_network": stages.spread([s.network_share for s in sets]),
+        "seconds": seconds,
+        "settings": to_json(config),
+        "arms": tuple(arms),
+    }
+
+
+def judge_of(project: Project, dataset: str, *, device: torch.device) -> Stage[Classifier]:
+    """The judge of label fidelity for a named data set: the grey train part in random colours.
+
+    One for all projects of the workspace on that data set; it never sees a biased colour.
+    """
+    folder = project.workspace / ".judges" / dataset
+    if not (folder / "judge.json").is_file():
+        table = project.table()
+        grey, y = grey_images(dataset)
+        rng = np.random.default_rng(0)
+        pixels = planted.tint_all(grey, planted.random_colours(len(grey), rng))
+        free = ImageTable(
+            ids=np.arange(len(y)).astype(np.str_),
+            y=y,
+            split=np.full(len(y), "train"),
+            class_names=table.class_names,
+            pixels=pixels,
+        )
+        net = yield from train_judge(free, device=device)
+        save_classifier(
+            net,
+            folder,
+            network="conv",
+            image_size=table.image_size,
+            class_names=table.class_names,
+        )
+        write_json(folder / "judge.json", {"trained_on": f"{len(y):,} images in random colours"})
+    return load_classifier(folder, device)
+
+
+def fidelity_of(
+    judge: Classifier, table: ImageTable, made: SyntheticSet, *, device: torch.device
+) -> Fidelity:
+    """The fidelity of a synthetic set whose sources are in the table."""
+    content = table.positions([r.content_id for r in made.recipes])
+    original = table.positions([r.original_id for r in made.recipes])
+    return fidelity(judge, made.pixels, table, content, original, device=device)
+
+
+def _holds(project: Project, config: BenchmarkConfig, seed: int) -> bool:
+    """Whether the project holds the very data set already."""
+    wanted = {"kind": config.dataset, "percent": config.percent, "seed": seed}
+    return project.has("data") and project.source() == {**wanted, "validation": config.validation}
+
+
+def _finished(project: Project, stage: str, config: Any) -> bool:
+    """Whether the stage was run with these very settings."""
+    plain = json.loads(json.dumps(to_json(config)))
+    return project.has(stage) and project.manifest(stage)["config"] == plain
+
+
+def _debias(project: Project, config: Any, device: torch.device) -> Stage[tuple[ArmResult, ...]]:
+    """Both arms at one seed, from the project where they are finished on this synthetic set."""
+    if _finished(project, "debias", config):
+        about = project.manifest("debias")
+        digest = stages.curated_set(project, config)[1]["digest"]
+        if about["set"] == project.set_id() and about["curated"]["digest"] == digest:
+            return project.arms()
+    return (yield from stages.run_debias(project, config, device=device))
+
+
+def _named(stage: Stage[Any], seed: int) -> Stage[Any]:
+    """Pass a stage through with its seed in the name."""
+    while True:
+        try:
+            p = next(stage)
+        except StopIteration as stop:
+            return stop.value
+        yield replace(p, stage=f"{p.stage}, seed {seed}")
