@@ -60,6 +60,17 @@ Network = Annotated[str | None, typer.Option(help="mlp, mlp255, conv or resnet18
 TopK = Annotated[int | None, typer.Option(help="Contents to inject.")]
 PerClass = Annotated[bool | None, typer.Option(help="Take top-k in each class.")]
 Gamma = Annotated[float | None, typer.Option(help="The content's share, 0 to 1.")]
+Direct = Annotated[
+    str | None,
+    typer.Option(
+        help="Falling times t, as in 400,200: predict at each from the noised images, instead of "
+        "inversion and --steps (needs a model trained with swaps)."
+    ),
+]
+Precision = Annotated[
+    str | None, typer.Option(help="float32, or bf16 inside the network (faster where it pays).")
+]
+Mode = Annotated[str | None, typer.Option(help="slerp, lerp, add or replace.")]
 TEdit = Annotated[int | None, typer.Option(help="Inject while t ≥ this.")]
 Steps = Annotated[int | None, typer.Option(help="Grid steps.")]
 Inversion = Annotated[str | None, typer.Option(help="reference or fixed_point:m.")]
@@ -194,6 +205,9 @@ def benchmark(
     t_edit: TEdit = None,
     steps: Steps = None,
     inversion: Inversion = None,
+    mode: Mode = None,
+    direct: Direct = None,
+    precision: Precision = None,
     mask: Mask = None,
     count: Count = None,
     contents: Contents = None,
@@ -220,7 +234,7 @@ def benchmark(
         batch_size=batch_size, loss=retrain_loss, synthetic_share=synthetic_share,
         top_k=top_k, per_class=per_class,
         method=method, gamma=gamma, t_edit=t_edit, steps=steps, inversion=inversion,
-        mask=_box(mask), count=count, contents=contents, label_from=label_from,
+        mode=mode, direct=_times(direct), precision=precision, mask=_box(mask), count=count, contents=contents, label_from=label_from,
         contents_per_original=contents_per_original,
     )  # fmt: skip
     stage = run_benchmark(
@@ -256,6 +270,8 @@ def _benchmark(
             f"There is no benchmark '{dataset}'. Choose one of: {', '.join(cfg.BENCHMARKS)}."
         )
     base = cfg.BENCHMARKS[dataset]
+    if inject["method"] == "crossinject":
+        base = replace(base, inject=cfg.CROSSINJECT.get(dataset, base.inject))
     bias_net = _set(base.audit.classifier, network=audit_network or network, epochs=audit_epochs)
     final_net = _set(
         base.debias.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size,
@@ -421,6 +437,9 @@ def generate(
     t_boost: Annotated[int | None, typer.Option(help="Add noise while t ≤ this.")] = None,
     steps: Steps = None,
     inversion: Inversion = None,
+    mode: Mode = None,
+    direct: Direct = None,
+    precision: Precision = None,
     contents_per_original: Shared = None,
     mask: Mask = None,
     batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
@@ -434,7 +453,7 @@ def generate(
     settings = _set(
         cfg.InjectConfig(seed=seed), method=method, contents=contents, count=count, gamma=gamma, t_edit=t_edit, t_boost=t_boost,
         steps=steps, inversion=inversion, contents_per_original=contents_per_original,
-        mask=_box(mask), batch_size=batch_size,
+        mode=mode, direct=_times(direct), precision=precision, mask=_box(mask), batch_size=batch_size,
     )  # fmt: skip
     project = _project(workspace, name)
     made = _run(stages.run_generate(project, settings, device=_device()), project)
@@ -452,6 +471,35 @@ def generate(
             "settings": cfg.to_json(settings),
         },
     )
+
+
+@command.command("t-edit")
+def t_edit_(
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="fidelity (needs nothing) or lpips (the papers' rule; needs AlexNet's weights)."
+        ),
+    ] = "fidelity",
+    json_file: JsonFile = None,
+) -> None:
+    """Measure where injection should end on this project's images and model."""
+    from debias_core.workspace import stages
+
+    _check_json(json_file)
+    project = _project(workspace, name)
+    result = _run(stages.run_edit_time(project, by, device=_device()), project)
+    what = "LPIPS" if by == "lpips" else "label fidelity"
+    table = Table("t", what, *(["look fidelity"] if "look" in result else []))
+    for i, (t, value) in enumerate(zip(result["timesteps"], result["values"], strict=True)):
+        table.add_row(
+            str(t), f"{value:.3f}", *([f"{result['look'][i]:.2f}"] if "look" in result else [])
+        )
+    console.print(table)
+    console.print(f"t_edit {result['t_edit']}")
+    _write_json(json_file, result)
 
 
 @command.command()
@@ -573,6 +621,14 @@ def _device() -> Any:
 def _set(config: T, **changes: Any) -> T:
     """The config with those changes that were given."""
     return replace(config, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[type-var]
+
+
+def _times(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    if not all(part.strip().isdigit() for part in text.split(",")):
+        raise UserError(f"direct must be falling times, as in 400,200, not '{text}'.")
+    return tuple(int(part) for part in text.split(","))
 
 
 def _box(text: str | None) -> tuple[float, float, float, float] | None:

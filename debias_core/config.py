@@ -16,6 +16,7 @@ C = TypeVar("C")
 NETWORKS = ("mlp", "mlp255", "conv", "resnet18")
 AUGMENT = ("crop", "flip", "colour", "texture")
 METHODS = ("diffinject", "crossinject")
+MODES = ("slerp", "lerp", "add", "replace")
 RATIOS = (0.5, 1.0, 2.0, 5.0)  # percent of bias-conflicting training images, as in the papers
 
 
@@ -117,6 +118,9 @@ class DiffusionConfig:
     warmup: int = 100
     ema: float = 0.999
     flip: bool = False
+    # Share of each batch whose h comes from another image (ours; see `diffusion/training.py`).
+    swap: float = 0.0
+    swap_after: int = 0  # plain steps before the swaps begin
     seed: int = 0
     checkpoint_every: int = 500
 
@@ -124,6 +128,7 @@ class DiffusionConfig:
         _require(self.steps >= 1, f"steps must be 1 or more, but is {self.steps}.")
         _require(self.batch_size >= 1, f"batch_size must be 1 or more, but is {self.batch_size}.")
         _require(self.checkpoint_every >= 1, "checkpoint_every must be 1 or more.")
+        _require(0 <= self.swap <= 0.9, f"swap must lie in [0, 0.9], but is {self.swap}.")
 
 
 @dataclass(frozen=True)
@@ -137,9 +142,14 @@ class InjectConfig:
     )
     count: int = 260
     gamma: float = 0.9
+    mode: str = "slerp"  # how h and the content's h become one, any of MODES; the paper's is slerp
     t_edit: int = 200
     t_boost: int = 200
     steps: int = 25
+    # Instead of inversion and `steps` of DDIM: one prediction at each of these times, from the noised
+    # images (ours; needs a model that was trained with swaps; see `injection.inject_directly`).
+    direct: tuple[int, ...] = ()
+    precision: str = "float32"  # or "bf16", inside the network alone
     inversion: str = "reference"  # or "fixed_point:m" with m evaluations per step
     contents_per_original: int = 1
     mask: tuple[float, float, float, float] | None = None  # box left, top, right, bottom in [0, 1]
@@ -153,6 +163,14 @@ class InjectConfig:
             self.method in METHODS,
             f"Unknown method '{self.method}'. Choose one of: {', '.join(METHODS)}.",
         )
+        _require(
+            self.mode in MODES,
+            f"Unknown mode '{self.mode}'. Choose one of: {', '.join(MODES)}.",
+        )
+        _require(
+            self.precision in ("float32", "bf16"),
+            f"precision must be float32 or bf16, but is '{self.precision}'.",
+        )
         _require(self.contents >= 1, f"contents must be 1 or more, but is {self.contents}.")
         _require(
             self.label_from in ("content", "original"),
@@ -164,6 +182,11 @@ class InjectConfig:
         _require(0 <= self.gamma <= 1, f"gamma must lie in [0, 1], but is {self.gamma}.")
         _require(0 <= self.t_edit <= 999, f"t_edit must be 0 to 999, but is {self.t_edit}.")
         _require(0 <= self.t_boost <= 999, f"t_boost must be 0 to 999, but is {self.t_boost}.")
+        _require(
+            all(0 <= t <= 999 for t in self.direct)
+            and list(self.direct) == sorted(set(self.direct), reverse=True),
+            f"direct must be falling times of 0 to 999, as in 400,200, but is {self.direct}.",
+        )
         _require(2 <= self.steps <= 1000, f"steps must be 2 to 1000, but is {self.steps}.")
         _require(self.contents_per_original >= 1, "contents_per_original must be 1 or more.")
         _require(self.batch_size >= 1, "batch_size must be 1 or more.")
@@ -286,17 +309,36 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
         audit=AuditConfig(
             classifier=ClassifierConfig(network="mlp255", loss="gce", epochs=50, batch_size=256)
         ),
-        inject=InjectConfig(count=6_000, contents_per_original=4, contents=600),
+        inject=InjectConfig(
+            count=6_000,
+            contents_per_original=4,
+            mask=(0.125, 0.125, 0.875, 0.875),
+            precision="bf16",
+        ),
         debias=DebiasConfig(classifier=ClassifierConfig(network="mlp", epochs=100, batch_size=256)),
     ),
 }
+
+# CrossInject's own settings, where they are not the data set's: one prediction costs so little that
+# there can be as many synthetic images as real ones.
+CROSSINJECT: dict[str, InjectConfig] = {
+    "cmnist": InjectConfig(
+        method="crossinject", count=60_000, contents=60_000, direct=(200,), precision="bf16",
+        batch_size=256,
+    ),
+}  # fmt: skip
 
 # Diffusion models by name; behind each, what it reached (docs/benchmarks.md has the commands).
 PRESETS: dict[str, DiffusionConfig] = {
     "digits16": DiffusionConfig(),
     "mnist32": DiffusionConfig(
-        unet=UNetConfig(image_size=32, channels=(32, 64, 128), attention=(16, 8), res_blocks=1),
-        steps=6000,
+        unet=UNetConfig(image_size=32, channels=(32, 64, 128), attention=(8,), res_blocks=1),
+        steps=8000,
+        lr=5e-4,
+        warmup=200,
+        swap=0.5,
+        swap_after=2000,
+        checkpoint_every=250,
     ),
 }
 

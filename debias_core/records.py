@@ -130,6 +130,9 @@ class Recipe:
     pair: int
     mask: tuple[float, float, float, float] | None = None
     mask_cells: tuple[int, ...] | None = None
+    mode: str = "slerp"
+    direct: tuple[int, ...] = ()
+    precision: str = "float32"
     scale_to_50_steps: bool = True
 
 

@@ -359,6 +359,19 @@ def test_the_preview_follows_gamma_typed_and_dragged(page):
     assert float(slider.input_value()) > 0.6
 
 
+def test_crossinject_draws_other_pairs_and_asks_for_its_contents(page):
+    contents = page.get_by_label("number input for Images that give content (CrossInject)")
+    expect(contents).to_be_hidden()
+    before = previews(page)
+    page.get_by_label("CrossInject: any image, into other classes").check()
+    expect(contents).to_be_visible()
+    until(lambda: (p := previews(page)) != before and len(p) == 4)
+    before = previews(page)
+    page.get_by_label("DiffInject: the images above the cut").check()
+    expect(contents).to_be_hidden()
+    until(lambda: (p := previews(page)) != before and len(p) == 4)
+
+
 def test_a_click_in_the_grid_of_gamma_and_t_edit_adopts_both(page):
     page.get_by_text("Compare γ and t_edit on the first pair").click()
     press(page, "Draw the grid")

@@ -11,9 +11,16 @@ from debias_core.config import DiffusionConfig, ScheduleConfig, UNetConfig
 from debias_core.data.benchmarks import grey_digits
 from debias_core.data.images import to_float
 from debias_core.diffusion import schedule
+from debias_core.diffusion.injection import inject_directly, noised_bank
 from debias_core.diffusion.inversion import content_bank, invert, invert_step
 from debias_core.diffusion.sampling import ddim_step, image_noise, sample, sigma
-from debias_core.diffusion.training import image_batches, tinted_batches, train_diffusion
+from debias_core.diffusion.training import (
+    image_batches,
+    image_swaps,
+    tinted_batches,
+    tinted_swaps,
+    train_diffusion,
+)
 from debias_core.diffusion.unet import (
     EpsilonNet,
     EvaluationCount,
@@ -168,6 +175,85 @@ def test_a_kill_in_the_middle_of_saving_leaves_a_checkpoint(tmp_path, device, le
     pairs = zip(resumed.parameters(), whole.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert not (tmp_path / f"ck{left}").exists()
+
+
+# ---- swaps ----
+
+
+def halves():
+    """Two shapes: the left or the right half lit."""
+    grey = np.zeros((2, 8, 8))
+    grey[0, :, :4] = grey[1, :, 4:] = 1
+    return grey
+
+
+def test_a_swap_is_three_images_one_shape_twice_and_one_look_twice():
+    of_a, of_b, wanted = tinted_swaps(halves())(np.random.default_rng(0), 50)
+    lit = [(v > -1).any(1) for v in (of_a, of_b, wanted)]
+    assert torch.equal(lit[0], lit[2]) and not torch.equal(lit[1], lit[2])
+    colour = [v.amax((2, 3)) for v in (of_a, of_b, wanted)]
+    assert torch.equal(colour[1], colour[2]) and not torch.equal(colour[0], colour[2])
+
+
+def test_swaps_of_photographs_share_a_look_and_leave_half_of_them_as_they_are():
+    pixels = np.random.default_rng(1).integers(1, 256, (5, 6, 6, 3), dtype=np.uint8)
+    of_a, of_b, wanted = image_swaps(pixels)(np.random.default_rng(0), 200)
+    known = {tuple(x.flatten().tolist()) for x in to_float(pixels)}
+    own = [[tuple(x.flatten().tolist()) in known for x in v] for v in (of_a, of_b, wanted)]
+    assert own[1] == own[2] and 0.35 < np.mean(own[1]) < 0.65 and 0.35 < np.mean(own[0]) < 0.65
+    assert wanted.min() >= -1 and wanted.max() <= 1
+
+
+def test_training_with_swaps_gives_the_content_s_shape_in_the_original_s_colour(device):
+    grey = halves()
+    config = DiffusionConfig(
+        unet=TINY_UNET, steps=400, batch_size=32, lr=3e-3, warmup=5, ema=0.99, swap=0.5
+    )
+    red, blue = np.array([[0.9, 0.2, 0.2]]), np.array([[0.2, 0.2, 0.9]])
+    content, original = (
+        to_float((grey[i : i + 1, ..., None] * c[:, None, None] * 255).astype(np.uint8))
+        for i, c in ((0, red), (1, blue))
+    )
+    z = torch.randn(40, 2, 1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    many = torch.arange(40)
+    seen = {}
+    for swap in (0.0, 0.5):
+        stage = train_diffusion(
+            tinted_batches(grey), replace(config, swap=swap), swaps=tinted_swaps(grey),
+            device=device,
+        )  # fmt: skip
+        net = drain(stage)
+        bank = noised_bank(net, A_BAR, content.repeat(40, 1, 1, 1), z[:, 0], times=(300,))
+        x = inject_directly(
+            net, A_BAR, original.repeat(40, 1, 1, 1), bank, many, times=(300,), gamma=1.0, z=z[:, 1]
+        )
+        left, right = x[..., :4].mean((0, 2, 3)), x[..., 4:].mean((0, 2, 3))
+        # The content's half is the left one, and the original is blue.
+        seen[swap] = (float((left - right)[2]), float((left - right)[0]))
+        print(f"swap {swap}: left - right, blue {seen[swap][0]:.2f}, red {seen[swap][1]:.2f}")
+    assert seen[0.5][0] > 0.8 and seen[0.5][0] > seen[0.5][1] + 0.4
+    assert seen[0.0][0] < 0
+
+
+def test_a_training_with_swaps_resumes_exactly_and_one_without_is_as_it_was(tmp_path, device):
+    grey = halves()
+
+    def end(config, checkpoint=None, swaps=True):
+        return drain(
+            train_diffusion(
+                tinted_batches(grey), config, device=device, checkpoint=checkpoint,
+                swaps=tinted_swaps(grey) if swaps else None,
+            )
+        )  # fmt: skip
+
+    def same(a, b):
+        pairs = zip(a.parameters(), b.parameters(), strict=True)
+        return all(torch.equal(p, q) for p, q in pairs)
+
+    swapped = replace(SHORT, swap=0.25)
+    end(replace(swapped, steps=10), tmp_path / "ck")
+    assert same(end(swapped, tmp_path / "ck"), end(swapped))
+    assert same(end(SHORT), end(SHORT, swaps=False)) and not same(end(SHORT), end(swapped))
 
 
 def test_image_batches_flip_about_half():

@@ -11,16 +11,20 @@ from debias_core.data.benchmarks import SHIPPED, colored_digits
 from debias_core.data.images import to_float
 from debias_core.diffusion import schedule
 from debias_core.diffusion.injection import (
+    blend,
     boost_steps,
     inject,
+    inject_directly,
     mask_from_box,
     mask_from_picture,
+    noised_bank,
     slerp,
 )
 from debias_core.diffusion.inversion import content_bank, invert
 from debias_core.diffusion.sampling import ddim_step
 from debias_core.diffusion.synthesis import Preview, generate, recipes
 from debias_core.diffusion.unet import EvaluationCount, load_model
+from debias_core.methods import crossinject
 from debias_core.methods.diffinject import draw_pairs
 from debias_core.pipeline import drain, synthesise
 from debias_core.records import UserError
@@ -54,6 +58,20 @@ def test_slerp_halfway_between_axes_is_the_diagonal():
     h, c = torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1)
     h[0, 0], c[0, 1] = 2.0, 5.0
     assert torch.allclose(slerp(h, c, 0.5).flatten(), torch.tensor([2.0, 2.0]) / 2**0.5)
+
+
+@pytest.mark.parametrize("mode", ["lerp", "add", "replace"])
+def test_the_other_blends_are_what_they_say_inside_the_mask_alone(mode):
+    h, c, g = torch.randn(3, 8, 4, 4), torch.randn(3, 8, 4, 4), torch.tensor([0.0, 0.4, 1.0])
+    wide = g.view(-1, 1, 1, 1)
+    wanted = {"lerp": (1 - wide) * h + wide * c, "add": h + wide * c, "replace": c}[mode]
+    assert torch.allclose(blend(h, c, g, mode=mode), wanted, atol=1e-6)
+    mask = torch.zeros(4, 4)
+    mask[:2] = 1
+    masked = blend(h, c, g, mask, mode=mode)
+    assert torch.allclose(masked[:, :, :2], wanted[:, :, :2], atol=1e-6)
+    assert torch.equal(masked[:, :, 2:], h[:, :, 2:])
+    assert torch.equal(blend(h, c, g), slerp(h, c, g))
 
 
 def test_gamma_may_differ_by_image():
@@ -330,3 +348,69 @@ def test_the_shipped_model_s_cost_with_the_content_bank(device):
 
     assert cost() <= 65
     assert cost(contents_per_original=2, t_edit=300) <= 50
+
+
+# ---- direct injection ----
+
+
+def test_a_direct_injection_with_gamma_zero_is_the_plain_prediction(tiny_net):
+    x, c = torch.randn(3, 3, 8, 8), torch.randn(3, 3, 8, 8)
+    z = torch.randn(2, 3, 1, 3, 8, 8)
+    bank = noised_bank(tiny_net, A_BAR, c, z[1], times=(300,))
+    rows = torch.arange(3)
+    made = inject_directly(tiny_net, A_BAR, x, bank, rows, times=(300,), gamma=0.0, z=z[0])
+    a = float(A_BAR[300])
+    x_t = a**0.5 * x + (1 - a) ** 0.5 * z[0][:, 0]
+    plain = (x_t - (1 - a) ** 0.5 * tiny_net(x_t, 300)) / a**0.5
+    assert torch.allclose(made, plain.clamp(-1, 1), atol=1e-4)
+    other = inject_directly(tiny_net, A_BAR, x, bank, rows, times=(300,), gamma=1.0, z=z[0])
+    assert (other - made).abs().max() > 0.01
+
+
+def test_a_direct_injection_costs_two_encoders_and_a_decoder_a_time(table, tiny_net, device):
+    train = table.where("train")
+    swapped = replace(TINY, swap=0.5)
+    config = InjectConfig(
+        method="crossinject", count=10, contents=10, direct=(400, 200), batch_size=4
+    )
+    pairs = crossinject.draw_pairs(train, np.array([], dtype=np.str_), config)
+    tiny_net.count = EvaluationCount()
+    parts = list(generate(tiny_net, swapped, train, pairs, config, device=device))
+    assert tiny_net.count == EvaluationCount(40, 20)
+    assert [start for start, _ in parts] == [0, 4, 8]
+    made = np.concatenate([images for _, images in parts])
+    # Whatever the batches, and from wherever it goes on.
+    at_once = replace(config, batch_size=10)
+    ((_, whole),) = generate(tiny_net, swapped, train, pairs, at_once, device=device)
+    assert np.abs(made.astype(int) - whole).max() <= 1
+    ((_, rest),) = generate(tiny_net, swapped, train, pairs, config, device=device, first=8)
+    assert np.array_equal(rest, made[8:])
+
+
+def test_a_model_without_swaps_can_t_inject_directly(table, tiny_net, device):
+    train = table.where("train")
+    config = InjectConfig(method="crossinject", count=4, contents=4, direct=(200,))
+    pairs = crossinject.draw_pairs(train, np.array([], dtype=np.str_), config)
+    with pytest.raises(UserError, match="trained without swaps"):
+        next(generate(tiny_net, TINY, train, pairs, config, device=device))
+
+
+@pytest.mark.parametrize("times", [(200, 400), (200, 200), (1000,)])
+def test_the_times_of_a_direct_injection_fall(times):
+    with pytest.raises(UserError, match="falling"):
+        InjectConfig(direct=times)
+
+
+def test_bf16_inside_the_network_changes_images_but_little(device):
+    train = colored_digits(1.0).where("train")
+    net, diffusion = load_model(SHIPPED["digit-"], device)
+    made = {}
+    for precision in ("float32", "bf16"):
+        config = InjectConfig(
+            method="crossinject", count=6, contents=6, steps=8, precision=precision
+        )
+        pairs = crossinject.draw_pairs(train, np.array([], dtype=np.str_), config)
+        ((_, made[precision]),) = generate(net, diffusion, train, pairs, config, device=device)
+    difference = np.abs(made["float32"].astype(int) - made["bf16"])
+    print(f"bf16 against float32: mean {difference.mean():.2f}, largest {difference.max()} of 255")
+    assert 0 < difference.mean() < 4

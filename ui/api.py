@@ -308,7 +308,8 @@ def stamp(project: Project) -> str:
     exports = sorted((p.name, p.stat().st_mtime_ns) for p in (project.root / "exports").glob("*.*"))
     tsne = project.folder("audit") / "tsne.npz"
     drawn = tsne.stat().st_mtime_ns if tsne.is_file() else 0
-    text = json.dumps([project.stamp(*stages), exports, drawn])
+    edits = sorted((p.name, p.stat().st_mtime_ns) for p in project.folder("diffusion").glob("t_*"))
+    text = json.dumps([project.stamp(*stages), exports, drawn, edits])
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import numpy as np
+from numpy.typing import NDArray
 
 from debias_core.config import InjectConfig, to_json
 from debias_core.data.images import Pixels
+from debias_core.data.table import ImageTable
+from debias_core.insight import figures
 from debias_core.records import UserError
 from debias_core.workspace import jobs, verdicts
 from ui import show, words
@@ -28,6 +31,8 @@ GRID_GAMMAS = (0.3, 0.5, 0.7, 0.9, 1.0)
 GRID_EDITS = (100, 200, 300, 500, 700)
 WATTS = 65  # a desktop processor at work; a guess that the page says is one
 
+METHOD_AT = 6  # place of the method among the settings
+
 Cells = tuple[int, ...] | None
 
 
@@ -38,6 +43,10 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     gr.Markdown(words.AUGMENT_INTRO)
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
+            method = gr.Radio(
+                list(words.METHOD_NAMES), value=base.method, label=words.METHOD,
+                info=words.METHOD_INFO,
+            )  # fmt: skip
             gamma = gr.Slider(0, 1, base.gamma, step=0.05, label=words.GAMMA, info=words.GAMMA_INFO)
             t_edit = gr.Slider(
                 0, 900, base.t_edit, step=50, label=words.T_EDIT, info=words.T_EDIT_INFO
@@ -46,12 +55,24 @@ def build(place: Place, project: gr.Dropdown) -> Part:
                 0, 900, base.t_boost, step=50, label=words.T_BOOST, info=words.T_BOOST_INFO
             )
             other = gr.Button(words.OTHER_PAIRS)
+            with gr.Accordion(words.EDIT_TITLE, open=False):
+                gr.Markdown(words.EDIT_INTRO)
+                with gr.Row():
+                    measure = {
+                        by: gr.Button(text, size="sm") for by, text in words.EDIT_BUTTONS.items()
+                    }
+                measured = gr.State(None)
+                edit_plot = gr.Plot(show_label=False, visible=False)
+                use = gr.Button(words.EDIT_USE, visible=False, size="sm")
             with gr.Accordion(words.MASK_TITLE, open=False):
                 gr.Markdown(words.MASK_INTRO)
                 mask = widget("mask")
             count = gr.Slider(20, 2000, base.count, step=20, label=words.COUNT)
             shared = gr.Slider(
                 1, 4, base.contents_per_original, step=1, label=words.SHARED, info=words.SHARED_INFO
+            )
+            contents = gr.Slider(
+                10, 1000, base.contents, step=10, label=words.CONTENTS, visible=False
             )
             cost = gr.Markdown()
             button = gr.Button(words.GENERATE, variant="primary")
@@ -104,7 +125,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         )
         return tuple(data_url(image) for image in made)
 
-    def draw(project_name: str, number: int) -> Pairs | None:
+    def draw(project_name: str, number: int, method: str) -> Pairs | None:
         mine = place.project(project_name)
         if not mine.has("audit"):
             return None
@@ -113,32 +134,38 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         barred = {i for i, mark in marks.items() if mark in verdicts.NOT_AMPLIFIED}
         top = [str(i) for i in view.audit.top_k.ids if str(i) not in barred]
         rest = np.setdiff1d(view.audit.scores.ids, [*view.audit.top_k.ids, *barred])
+        stamp, rng = mine.stamp("data", "diffusion"), np.random.default_rng(number)
+        if method == "crossinject":
+            originals, given = _other_classes(view.table, np.array([*rest, *top]), rng)
+            return Pairs(project_name, originals, given, number, stamp) if given else None
         if not top or len(rest) == 0:
             return None
         n, first = min(PREVIEW_PAIRS, len(top)), number * PREVIEW_PAIRS
-        contents = tuple(top[(first + i) % len(top)] for i in range(n))
-        originals = tuple(map(str, np.random.default_rng(number).choice(rest, n)))
-        return Pairs(project_name, originals, contents, number, mine.stamp("data", "diffusion"))
+        given = tuple(top[(first + i) % len(top)] for i in range(n))
+        originals = tuple(map(str, rng.choice(rest, n)))
+        return Pairs(project_name, originals, given, number, stamp)
 
     def render(
         chosen: Pairs | None, cells: Cells, gamma: float, t_edit: float, t_boost: float,
-        count: float, shared: float,
+        count: float, shared: float, method: str, contents: float,
     ) -> tuple[show.Gallery, str]:  # fmt: skip
         if chosen is None:
             return [], words.NOTHING_TO_BLEND
         from debias_core.diffusion.unet import EvaluationCount, forward_equivalents
 
-        preview, originals, contents, net = previewer(chosen, int(t_boost))
+        preview, originals, given, net = previewer(chosen, int(t_boost))
         net.count = EvaluationCount()
         began = time.perf_counter()
         made = preview.render(gamma=gamma, t_edit=int(t_edit), mask_cells=cells)
         seconds = time.perf_counter() - began
         injection = forward_equivalents(net) / len(made)
         cards = [
-            (show.side_by_side(parts), "") for parts in zip(originals, contents, made, strict=True)
+            (show.side_by_side(parts), "") for parts in zip(originals, given, made, strict=True)
         ]
         # Each image also pays its part of the inversion of an original and of all contents.
-        inversions = (base.steps - 1) * (1 / max(1, shared) + len(chosen.contents) / max(1, count))
+        k = len(audit_view(place.project(chosen.project)).audit.top_k.ids)
+        inverted = min(contents, count) if method == "crossinject" else k
+        inversions = (base.steps - 1) * (1 / max(1, shared) + inverted / max(1, count))
         each = injection + inversions
         estimate = seconds / len(made) / injection * each * count
         return cards, words.cost(int(count), each, estimate, estimate * WATTS / 3600, WATTS)
@@ -149,9 +176,10 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         except UserError as error:  # no diffusion model yet: said in place, not as an alarm
             return [], f"⚠️ {show.literal(str(error))}"
 
-    def refresh(project_name: str, before: Pairs | None) -> tuple[Any, ...]:
+    def refresh(project_name: str, before: Pairs | None, method: str) -> tuple[Any, ...]:
         mine = place.project(project_name)
-        chosen = draw(project_name, before.draw if before and before.project == mine.name else 0)
+        number = before.draw if before and before.project == mine.name else 0
+        chosen = draw(project_name, number, method)
         value = {"project": mine.name, "stamp": str(mine.stamp("data", "diffusion"))}
         # A first look costs seconds: it is drawn when the tab is opened, and stays while it holds.
         first = (gr.skip(), gr.skip()) if chosen == before else ([], words.OPEN_FOR_PREVIEW)
@@ -166,11 +194,22 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         own = gr.update(visible=not show.has_model(mine) and mine.has("data"))
         # Another project's mask means nothing here, and its widget begins anew too.
         same = before is not None and before.project == mine.name
-        return chosen, gr.skip() if same else None, *first, text, shown, value, own
+        curve = show.edit_time(mine)
+        plot = None if curve is None else figures.edit_time_curve(curve)
+        found = (
+            None if curve is None else int(curve["t_edit"]),
+            gr.update(visible=curve is not None, value=plot),
+            gr.update(visible=curve is not None),
+        )
+        return chosen, gr.skip() if same else None, *first, text, shown, value, own, *found
 
     def redraw(project_name: str, chosen: Pairs | None, *settings: Any) -> tuple[Any, ...]:
-        fresh = draw(project_name, chosen.draw + 1 if chosen else 0)
+        fresh = draw(project_name, chosen.draw + 1 if chosen else 0, settings[METHOD_AT])
         return fresh, *safe_render(fresh, *settings)
+
+    def choose(project_name: str, *settings: Any) -> tuple[Any, ...]:
+        shown = gr.update(visible=settings[METHOD_AT] == "crossinject")
+        return shown, *redraw(project_name, None, *settings)
 
     def painted(event: gr.EventData) -> Cells:
         values = tuple(int(bool(v)) for v in event._data.get("cells", ()))
@@ -201,11 +240,11 @@ def build(place: Place, project: gr.Dropdown) -> Part:
 
     def run(
         project_name: str, cells: Cells, gamma: float, t_edit: float, t_boost: float,
-        count: float, shared: float,
+        count: float, shared: float, method: str, contents: float,
     ) -> None:  # fmt: skip
         mine = place.project(project_name)
         config = InjectConfig(
-            count=int(count), gamma=gamma, t_edit=int(t_edit), t_boost=int(t_boost),
+            method=method, contents=int(contents), count=int(count), gamma=gamma, t_edit=int(t_edit), t_boost=int(t_boost),
             contents_per_original=int(shared), mask_cells=cells,
         )  # fmt: skip
         mine.manifest("audit")
@@ -217,6 +256,12 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             needed_bytes=config.count * side * side * 3,
         )  # fmt: skip
 
+    def measure_edit(project_name: str, by: str) -> None:
+        mine = place.project(project_name)
+        if not show.has_model(mine):
+            raise UserError(words.NO_MODEL)
+        jobs.submit(mine.db, mine.name, "edit_time", {"by": by})
+
     def train_model(project_name: str) -> None:
         from debias_core.config import diffusion_for
 
@@ -225,11 +270,13 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         args = {"config": to_json(config), "restart": False}
         jobs.submit(mine.db, mine.name, "pretrain", args, needed_bytes=2 << 30)
 
-    settings = [cells, gamma, t_edit, t_boost, count, shared]
+    settings = [cells, gamma, t_edit, t_boost, count, shared, method, contents]
+    assert settings[METHOD_AT] is method
     latest: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden"}
-    for slider in settings[1:]:
+    for slider in (gamma, t_edit, t_boost, count, shared, contents):
         # While one preview is being drawn only the newest move waits: a drag never piles up.
         slider.change(guarded(safe_render), [pairs, *settings], [preview, cost], **latest)
+    method.change(guarded(choose), [project, *settings], [contents, pairs, preview, cost], **latest)
     other.click(guarded(redraw), [project, pairs, *settings], [pairs, preview, cost])
     mask.mask(painted, None, cells, show_progress="hidden").then(
         guarded(safe_render), [pairs, *settings], [preview, cost], show_progress="hidden"
@@ -239,13 +286,31 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     queued = [
         button.click(guarded(run), [project, *settings], None),
         pretrain.click(guarded(train_model), [project], None),
+        *(
+            shown.click(guarded(partial(measure_edit, by=by)), [project], None)
+            for by, shown in measure.items()
+        ),
     ]
+    use.click(lambda t: t, [measured], [t_edit])
     part = Part(
-        [pairs, cells, preview, cost, outcome, results, mask, pretrain],
+        [pairs, cells, preview, cost, outcome, results, mask, pretrain, measured, edit_plot, use],
         refresh,
         [],
         queued,
-        [pairs],
+        [pairs, method],
     )
     part.opened = (guarded(safe_render), [pairs, *settings], [preview, cost])
     return part
+
+
+def _other_classes(
+    table: ImageTable, ids: NDArray[np.str_], rng: np.random.Generator
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Some contents of different classes, and for each an original of another class."""
+    y = table.y[table.positions(ids)]
+    classes = rng.permutation(np.unique(y))
+    if len(classes) < 2:
+        return (), ()
+    contents = [rng.choice(ids[y == c]) for c in classes[:PREVIEW_PAIRS]]
+    originals = [rng.choice(ids[y != c]) for c in classes[:PREVIEW_PAIRS]]
+    return tuple(map(str, originals)), tuple(map(str, contents))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Sequence
@@ -190,6 +191,14 @@ def curve_series(project: Project) -> dict[str, Any]:
         for a in project.arms()
     ]
     return {"job": None, "running": False, "series": series}
+
+
+def edit_time(project: Project) -> dict[str, Any] | None:
+    """The newest measurement of t_edit, as `stages.run_edit_time` keeps it."""
+    kept = sorted(
+        project.folder("diffusion").glob("t_edit-*.json"), key=lambda p: p.stat().st_mtime
+    )
+    return json.loads(kept[-1].read_text()) if kept else None
 
 
 def has_model(project: Project) -> bool:

@@ -28,6 +28,7 @@ JOB_TITLES = {
     "generate": "Generation",
     "debias": "Training",
     "project": "t-SNE map",
+    "edit_time": "Choice of t_edit",
     "report": "Report",
     "export": "Export",
 }
@@ -113,10 +114,25 @@ AUGMENT_INTRO = (
     "Each new image takes its *content* (what it is) from an image above the cut, and its *look* from "
     "an ordinary one. It gets the content's label, so the shortcut can't explain it either."
 )
+METHOD = "Whose content"
+METHOD_NAMES = (
+    ("DiffInject: the images above the cut", "diffinject"),
+    ("CrossInject: any image, into other classes", "crossinject"),
+)
+METHOD_INFO = "CrossInject needs no good audit, and shows more shapes than the few above the cut."
+CONTENTS = "Images that give content (CrossInject)"
 GAMMA = "γ, the content's share"
 GAMMA_INFO = "0 leaves the original as it is, 1 takes all of the content."
 T_EDIT = "t_edit, where injection ends"
 T_EDIT_INFO = "Lower injects longer: finer content, and more of its artefacts."
+EDIT_TITLE = "Measure t_edit"
+EDIT_INTRO = (
+    "**By fidelity**: a judge that knows the classes by shape reads 100 blends of different classes at "
+    "each t_edit; of the values that are about best the largest is taken. **By LPIPS**: the papers' rule, "
+    "the smallest t at which an image and the model's guess of it differ by 0.33 (needs AlexNet's weights)."
+)
+EDIT_BUTTONS = {"fidelity": "By fidelity", "lpips": "By LPIPS"}
+EDIT_USE = "Use it"
 T_BOOST = "t_boost, where fresh noise begins"
 T_BOOST_INFO = "Higher makes livelier texture that is further from the original."
 MASK_TITLE = "Where to inject (mask)"

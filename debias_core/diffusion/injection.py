@@ -4,6 +4,7 @@ Notation:
     h, c   bottleneck of the original and of the content     [B, C, h, w]
     γ      the content's share                               one number, or [B]
     h̃      Slerp(h, c·|h|/|c|, γ), inside the mask m         [B, C, h, w]
+           (or another `blend` of the two)
     ε, ε̃   decoded from h and from h̃, with the same skips    [B, 3, H, W]
     P, P̃   predicted x_0 of ε and of ε̃
     κ      S_50/S_n, see `schedule.injection_scale`
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from debias_core.data.images import Pixels
 from debias_core.diffusion import schedule
-from debias_core.diffusion.sampling import ddim_step
+from debias_core.diffusion.sampling import ddim_step, predicted_x0
 from debias_core.diffusion.unet import Bottleneck, EpsilonNet
 from debias_core.records import UserError
 
@@ -49,6 +50,24 @@ def slerp(h: Tensor, c: Tensor, gamma: Tensor | float, mask: Tensor | None = Non
     shape = (-1, 1, 1, 1)
     mixed = weight_h.view(shape) * h32 + weight_c.view(shape) * c32
     return (mixed if m is None else h32 + m * (mixed - h32)).to(h.dtype)
+
+
+def blend(
+    h: Tensor, c: Tensor, gamma: Tensor | float, mask: Tensor | None = None, *, mode: str = "slerp"
+) -> Tensor:
+    """h̃ [B, C, h, w] in one of the modes; the others are there to be compared with Slerp.
+
+    slerp: Eq. 8; lerp: (1-γ)·h + γ·c; add: h + γ·c; replace: c, whatever γ is. Inside the mask;
+    outside it h stays.
+    """
+    if mode == "slerp":
+        return slerp(h, c, gamma, mask)
+    g = torch.as_tensor(gamma, dtype=torch.float32, device=h.device).reshape(-1, 1, 1, 1)
+    h32, c32 = h.float(), c.float()
+    mixed = {"lerp": h32 + g * (c32 - h32), "add": h32 + g * c32, "replace": c32}[mode]
+    if mask is not None:
+        mixed = h32 + mask.float() * (mixed - h32)
+    return mixed.to(h.dtype)
 
 
 def mask_from_box(box: tuple[float, float, float, float], cells: int) -> Tensor:
@@ -94,6 +113,7 @@ def inject(
     steps: int,
     z: Tensor,
     mask: Tensor | None = None,
+    mode: str = "slerp",
     scale_to_50_steps: bool = True,
 ) -> Tensor:
     """Generate from the originals' x_T with the contents' h injected while t ≥ t_edit.
@@ -121,11 +141,11 @@ def inject(
                 once = net.encode(x_T, t)
                 eps = net.decode(once)[rows]
                 state = Bottleneck(once.h[rows], tuple(f[rows] for f in once.skips), once.emb)
-                edited = slerp(state.h, bank[k][content], gamma, mask)
+                edited = blend(state.h, bank[k][content], gamma, mask, mode=mode)
                 eps_edited = net.decode(state._replace(h=edited))
             else:
                 state = net.encode(x, t)
-                edited = slerp(state.h, bank[k][content], gamma, mask)
+                edited = blend(state.h, bank[k][content], gamma, mask, mode=mode)
                 eps, eps_edited = net.decode_pair(state, edited)
             displacement = kappa * (a_next * (1 - a_t) / a_t) ** 0.5 * (eps - eps_edited)
         else:
@@ -137,6 +157,50 @@ def inject(
         if displacement is not None:
             x = x + displacement
     return x
+
+
+@torch.no_grad()
+def inject_directly(
+    net: EpsilonNet,
+    a_bar: Tensor,
+    x0: Tensor,
+    bank: dict[int, Tensor],
+    content: Tensor,
+    *,
+    times: tuple[int, ...],
+    gamma: Tensor | float,
+    z: Tensor,
+    mask: Tensor | None = None,
+    mode: str = "slerp",
+) -> Tensor:
+    """P̃ at each of the falling `times`, from the noised original; the last is the image (ours).
+
+    x0 originals [B, 3, H, W]; bank {t: [K, C, h, w]} of `noised_bank`; content [B] rows of it; z
+    [B, len(times), 3, H, W] noise. Returns images [B, 3, H, W] in [-1, 1].
+
+    A net that was trained with swaps (`diffusion/training.py`) predicts from (x_t of B, h of A) the image
+    of A in B's look at once: no inversion, no grid, one encoder and one decoder a time. Between two
+    times P̃ is noised anew.
+    """
+    x = x0
+    for i, t in enumerate(times):
+        a_t = float(a_bar[t])
+        x_t = a_t**0.5 * x + (1 - a_t) ** 0.5 * z[:, i]
+        state = net.encode(x_t, t)
+        eps = net.decode(state._replace(h=blend(state.h, bank[t][content], gamma, mask, mode=mode)))
+        x = predicted_x0(x_t, eps, a_t).clamp(-1, 1)
+    return x
+
+
+@torch.no_grad()
+def noised_bank(
+    net: EpsilonNet, a_bar: Tensor, x0: Tensor, z: Tensor, *, times: tuple[int, ...]
+) -> dict[int, Tensor]:
+    """h of the noised contents x0 [K, 3, H, W] at each time, with noise z [K, len(times), 3, H, W]."""
+    return {
+        t: net.encode(float(a_bar[t]) ** 0.5 * x0 + (1 - float(a_bar[t])) ** 0.5 * z[:, i], t).h
+        for i, t in enumerate(times)
+    }
 
 
 def boost_steps(a_bar: Tensor, steps: int, t_boost: int) -> int:

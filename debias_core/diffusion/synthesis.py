@@ -25,8 +25,10 @@ from debias_core.diffusion import schedule
 from debias_core.diffusion.injection import (
     boost_steps,
     inject,
+    inject_directly,
     mask_from_box,
     mask_from_cells,
+    noised_bank,
 )
 from debias_core.diffusion.inversion import content_bank, invert
 from debias_core.diffusion.sampling import image_noise
@@ -89,6 +91,9 @@ def recipes(train: ImageTable, pairs: Pairs, config: InjectConfig) -> tuple[Reci
             pair=i,
             mask=config.mask,
             mask_cells=config.mask_cells,
+            mode=config.mode,
+            direct=config.direct,
+            precision=config.precision,
             scale_to_50_steps=config.scale_to_50_steps,
         )
         for i, (c, o) in enumerate(zip(pairs.content, pairs.original, strict=True))
@@ -111,13 +116,20 @@ def generate(
     runs out the batch is halved and made again, down to one original.
 
     Raises:
-        UserError: when the images and the diffusion model differ in size.
+        UserError: when the images and the diffusion model differ in size, or `config.direct` asks for
+            what the model was not trained for.
     """
     side = net.config.image_size
     frame = Frame(train.image_size, side)
     a_bar = schedule.alpha_bar(diffusion.schedule)
     m = config.fixed_point_evaluations
+    if config.direct and not diffusion.swap:
+        raise UserError(
+            "This diffusion model was trained without swaps, so that it can't inject directly: leave "
+            "`direct` out, or pretrain a model with swaps."
+        )
     mask = h_mask(config, net.config.bottleneck)
+    mask = mask if mask is None else mask.to(device)
     contents, content_row = np.unique(pairs.content, return_inverse=True)
     # Whole groups that share an original stay in one batch, so that it is inverted once.
     r = config.contents_per_original
@@ -138,6 +150,28 @@ def generate(
             for i in range(0, len(contents), batch)
         ]
         return {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
+
+    def make_directly(rows: NDArray[np.int64], _: dict[int, Tensor]) -> Pixels:
+        shape = (2, len(config.direct), 3, side, side)
+        z = torch.stack([image_noise(config.seed, int(i), shape) for i in rows]).to(device)
+        c, o = (
+            frame.put(train.pixels[p[rows]]).to(device) for p in (pairs.content, pairs.original)
+        )
+        # A content's encoding is a fifth of an image's cost: kept for none, it needs no memory.
+        mine = noised_bank(net, a_bar, c, z[:, 1], times=config.direct)
+        x = inject_directly(
+            net,
+            a_bar,
+            o,
+            mine,
+            torch.arange(len(rows), device=device),
+            times=config.direct,
+            gamma=config.gamma,
+            z=z[:, 0],
+            mask=mask,
+            mode=config.mode,
+        )
+        return frame.take(x)
 
     def make(rows: NDArray[np.int64], bank: dict[int, Tensor]) -> Pixels:
         x_T = invert(
@@ -160,17 +194,22 @@ def generate(
             t_boost=config.t_boost,
             steps=config.steps,
             z=z.to(device),
-            mask=mask if mask is None else mask.to(device),
+            mask=mask,
+            mode=config.mode,
             scale_to_50_steps=config.scale_to_50_steps,
         )
         return frame.take(x)
 
+    # bf16 inside the network alone: x_t, ᾱ, P, norms and noise stay float32.
+    half = partial(torch.autocast, device.type, torch.bfloat16, enabled=config.precision == "bf16")
+    make_batch = make_directly if config.direct else make
     start = first // r * r
     while start < len(pairs.content):
         rows = np.arange(start, min(start + batch, len(pairs.content)))
-        if bank is None:
-            bank = attempt(bank_of_contents)
-        made = None if bank is None else attempt(partial(make, rows, bank))
+        with half():
+            if bank is None:
+                bank = {} if config.direct else attempt(bank_of_contents)
+            made = None if bank is None else attempt(partial(make_batch, rows, bank))
         if made is None:
             if batch == r:
                 raise UserError(
@@ -271,6 +310,7 @@ class Preview:
             steps=c.steps,
             z=z.to(self._device),
             mask=mask,
+            mode=c.mode,
             scale_to_50_steps=c.scale_to_50_steps,
         )
         return self._frame.take(x)

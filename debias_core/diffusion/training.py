@@ -1,4 +1,18 @@
-"""Training of the diffusion model: P2-weighted ε-MSE, EMA, checkpoints that resume exactly."""
+"""Training of the diffusion model: P2-weighted ε-MSE, EMA, checkpoints that resume exactly.
+
+Swaps (ours, off by default). Nothing in a plain training says that h should hold what an image shows
+and the skips how it looks: with an 8×8 bottleneck h brings the content's colour along. So in a
+share of each batch (`DiffusionConfig.swap`) h comes from another image, and the target says what an
+injection is meant to give:
+
+    A, B       two images; g, g' two looks (colour mixes) drawn at random
+    h          of the noised g'(A)                  what it shows
+    skips      of x_t, the noised g(B)              how it looks
+    target     P = g(A): ε* = (x_t - √ᾱ_t·g(A))/√(1-ᾱ_t), under the same P2 weight
+
+It needs no labels, of class or of bias. The rest of the batch is trained as ever, so that the net
+stays a diffusion model, with plain inversion and sampling.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +60,47 @@ def tinted_batches(grey: NDArray[np.float64] | NDArray[np.uint8]) -> Batch:
     return batch
 
 
+# Draws n swaps: images of g'(A), g(B) and g(A), each [n, 3, H, W] in [-1, 1].
+Swaps = Callable[[np.random.Generator, int], tuple[Tensor, Tensor, Tensor]]
+SWAP_FROM = 100  # lowest t of a swap: injection ends before, and ε* grows without bound
+
+
+def tinted_swaps(grey: NDArray[np.float64] | NDArray[np.uint8]) -> Swaps:
+    """Swaps of grey images [N, H, W]: a look is a colour."""
+    white = 255 if grey.dtype == np.uint8 else 1
+
+    def swaps(rng: np.random.Generator, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        a, b = (grey[rng.integers(len(grey), size=n)] / white for _ in range(2))
+        own, other = planted.random_colours(n, rng), planted.random_colours(n, rng)
+        pairs = ((a, other), (b, own), (a, own))
+        of_a, of_b, wanted = (to_float(planted.tint(images, rgb)) for images, rgb in pairs)
+        return of_a, of_b, wanted
+
+    return swaps
+
+
+def image_swaps(pixels: Pixels) -> Swaps:
+    """Swaps of images uint8 [N, H, W, 3]: a look is a mix of the channels and a brightness."""
+
+    def swaps(rng: np.random.Generator, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        a, b = (to_float(pixels[rng.integers(len(pixels), size=n)]) for _ in range(2))
+        own, other = (_colour_mix(rng, n) for _ in range(2))
+        return _in_look(a, other), _in_look(b, own), _in_look(a, own)
+
+    return swaps
+
+
+def _colour_mix(rng: np.random.Generator, n: int) -> Tensor:
+    """[n, 3, 3]: half of the looks are the image's own."""
+    mix = rng.dirichlet((0.5, 0.5, 0.5), (n, 3)) * rng.uniform(0.5, 1.2, (n, 1, 1))
+    mix[rng.random(n) < 0.5] = np.eye(3)
+    return torch.as_tensor(mix, dtype=torch.float32)
+
+
+def _in_look(x: Tensor, mix: Tensor) -> Tensor:
+    return torch.einsum("nij,njhw->nihw", mix, (x + 1) / 2).clamp(0, 1) * 2 - 1
+
+
 def image_batches(pixels: Pixels, *, flip: bool) -> Batch:
     """Batches of images uint8 [N, H, W, 3], mirrored half of the time if `flip`."""
 
@@ -64,6 +119,7 @@ def train_diffusion(
     config: DiffusionConfig,
     *,
     device: torch.device,
+    swaps: Swaps | None = None,
     checkpoint: Path | None = None,
     keep_on_stop: bool = False,
     piece: int | None = None,
@@ -88,6 +144,8 @@ def train_diffusion(
     first, recent = 0, deque[float](maxlen=100)
     piece = max(1, min(piece or config.batch_size, config.batch_size))
     half = half_pays(device, config.batch_size)
+    swapping = round(config.swap * config.batch_size)
+    assert swaps is not None or not swapping
     if checkpoint is not None and (kept := load_checkpoint(checkpoint)) is not None:
         tensors, state = kept
         _check_same(state["config"], config, checkpoint)
@@ -98,9 +156,14 @@ def train_diffusion(
         recent.extend(state.get("recent", []))
         piece = min(piece, state.get("piece", piece))
 
-    def step_loss(x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    def step_loss(x_t: Tensor, t: Tensor, noise: Tensor, x_h: Tensor, swapped: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            predicted = net(x_t, t)
+            state = net.encode(x_t, t)
+            if swapped.any():
+                h = state.h.clone()
+                h[swapped] = net.encode(x_h[swapped], t[swapped]).h
+                state = state._replace(h=h)
+            predicted = net.decode(state)
         return (weight[t] * (predicted.float() - noise).square().mean(dim=(1, 2, 3))).mean()
 
     def save(done: int) -> None:
@@ -124,9 +187,23 @@ def train_diffusion(
         noise = torch.as_tensor(rng.standard_normal(x0.shape, dtype=np.float32), device=device)
         a = a_bar[t].float().view(-1, 1, 1, 1)
         x_t = a.sqrt() * x0 + (1 - a).sqrt() * noise
+        x_h, swapped = x_t, torch.zeros(len(x_t), dtype=torch.bool, device=device)
+        if swaps is not None and swapping and step >= config.swap_after:
+            x_h, swapped = x_t.clone(), swapped.clone()
+            of_a, of_b, wanted = (v.to(device) for v in swaps(rng, swapping))
+            rows = slice(0, swapping)
+            t[rows] = t[rows] % (len(a_bar) - SWAP_FROM) + SWAP_FROM
+            a[rows] = a_bar[t[rows]].float().view(-1, 1, 1, 1)
+            noise_h = torch.as_tensor(
+                rng.standard_normal(of_a.shape, dtype=np.float32), device=device
+            )
+            swapped[rows] = True
+            x_h[rows] = a[rows].sqrt() * of_a + (1 - a[rows]).sqrt() * noise_h
+            x_t[rows] = a[rows].sqrt() * of_b + (1 - a[rows]).sqrt() * noise[rows]
+            noise[rows] = (x_t[rows] - a[rows].sqrt() * wanted) / (1 - a[rows]).sqrt()
         for group in optimizer.param_groups:
             group["lr"] = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
-        loss, piece = memory.backward(step_loss, (x_t, t, noise), optimizer, piece)
+        loss, piece = memory.backward(step_loss, (x_t, t, noise, x_h, swapped), optimizer, piece)
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         ema.update_parameters(net)

@@ -35,6 +35,28 @@ def _text(name: str) -> str:
     return str(name).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def edit_time_curve(result: dict[str, Any]) -> go.Figure:
+    """The curve by which t_edit was chosen (`stages.run_edit_time`), and the choice."""
+    lpips = result["by"] == "lpips"
+    named = "LPIPS between image and P_t" if lpips else "label fidelity"
+    figure = go.Figure()
+    lines = [(named, result["values"], DEBIASED)]
+    if "look" in result:
+        lines.append(("look fidelity", result["look"], VANILLA))
+    for name, values, colour in lines:
+        figure.add_trace(
+            go.Scatter(
+                x=result["timesteps"], y=values, name=name, mode="lines+markers",
+                line={"color": colour},
+            )
+        )  # fmt: skip
+    figure.add_vline(x=result["t_edit"], line={"dash": "dot", "color": "#D55E00"})
+    figure.update_xaxes(title="t" if lpips else "t_edit")
+    figure.update_yaxes(title=named, rangemode="tozero")
+    figure.update_layout(legend={"orientation": "h", "y": -0.3})
+    return _plain(figure, f"t_edit {result['t_edit']}, by {'LPIPS' if lpips else 'fidelity'}", 320)
+
+
 def feature_map(
     projection: Projection, class_names: Sequence[str], *, method: str, title: str
 ) -> go.Figure:

@@ -401,7 +401,7 @@ def origin(project: Project) -> tuple[AuditConfig, AuditResult] | None:
         model = stages.model_id(project)
     except UserError:
         return None
-    made_of = (about["config"], project.data_id(), result.top_k, about["excluded"], model)
+    made_of = (about["config"], project.data_id(), result.top_k.ids, about["excluded"], model)
     return (config, result) if stages.id_of_set(*made_of) == about["set"] else None
 
 

@@ -33,7 +33,17 @@ from debias_core.records import UserError
 from debias_core.workspace.database import Database, now
 
 ROOT = Path(__file__).resolve().parents[2]
-KINDS = ("import", "audit", "pretrain", "generate", "debias", "project", "report", "export")
+KINDS = (
+    "import",
+    "audit",
+    "pretrain",
+    "generate",
+    "debias",
+    "project",
+    "edit_time",
+    "report",
+    "export",
+)
 ENDED = ("done", "kept", "stopped", "failed", "interrupted")
 RESUMABLE = ("stopped", "failed", "interrupted")
 TICK = 0.25  # seconds between two looks at the queue

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -40,18 +41,25 @@ from debias_core.data.benchmarks import (
     shipped_model,
 )
 from debias_core.data.importers import import_images
-from debias_core.data.table import ImageTable, save_table
+from debias_core.data.table import ImageTable, evenly, save_table
+from debias_core.diffusion.edit_time import distance_curve, edit_time, lpips_distance
+from debias_core.diffusion.schedule import alpha_bar
+from debias_core.diffusion.synthesis import Frame, Preview
 from debias_core.diffusion.training import (
     image_batches,
+    image_swaps,
     steps_done,
     tinted_batches,
+    tinted_swaps,
     train_diffusion,
 )
 from debias_core.diffusion.unet import EpsilonNet, load_model, save_model
 from debias_core.insight import flags
+from debias_core.insight.fidelity import fidelity, train_judge
 from debias_core.insight.projection import map_sample, principal_components, tsne
 from debias_core.insight.report import build_report
 from debias_core.methods.audit import judge, leans_on_shortcut, top_k
+from debias_core.pipeline import DRAW_PAIRS
 from debias_core.records import (
     ArmResult,
     AuditResult,
@@ -60,7 +68,6 @@ from debias_core.records import (
     Stage,
     StopAsked,
     SyntheticSet,
-    TopK,
     UserError,
 )
 from debias_core.workspace import verdicts
@@ -222,7 +229,7 @@ def run_pretrain(
     checkpoint = folder / "checkpoint"
     began = time.perf_counter()
     net = yield from train_diffusion(
-        image_batches(train.pixels, flip=config.flip), config,
+        image_batches(train.pixels, flip=config.flip), config, swaps=image_swaps(train.pixels),
         device=device, checkpoint=checkpoint, keep_on_stop=True, piece=piece,
     )  # fmt: skip
     done = steps_done(checkpoint)
@@ -245,8 +252,9 @@ def run_pretrain_named(
     edge = (config.unet.image_size - grey.shape[1]) // 2
     framed: NDArray[Any] = np.pad(grey, ((0, 0), (edge, edge), (edge, edge)))
     net = yield from train_diffusion(
-        tinted_batches(framed), config, device=device, checkpoint=checkpoint, keep_on_stop=True
-    )
+        tinted_batches(framed), config, swaps=tinted_swaps(framed),
+        device=device, checkpoint=checkpoint, keep_on_stop=True,
+    )  # fmt: skip
     save_model(
         net,
         config,
@@ -287,23 +295,84 @@ def model_id(project: Project) -> str:
     return hashlib.blake2b(weights, digest_size=8).hexdigest()
 
 
+EDIT_IMAGES = 100
+EDIT_TIMES = tuple(range(0, 900, 100))
+AS_GOOD = 0.02  # of label fidelity
+
+
+def edit_time_file(project: Project, by: str) -> Path:
+    """Where `run_edit_time` keeps its result."""
+    return project.folder("diffusion") / f"t_edit-{by}.json"
+
+
+def run_edit_time(
+    project: Project, by: str, *, device: torch.device, steps: int = 50
+) -> Stage[dict[str, Any]]:
+    """Measure where injection should end, and keep the curve beside the diffusion model.
+
+    by "lpips": InjectFusion's rule, the smallest t at which LPIPS between image and P_t reaches 0.33.
+    by "fidelity" (ours): label fidelity of 100 pairs of different classes as a judge by shape sees it,
+    at each t_edit; of those within two points of the best the largest t, which injects least often.
+    """
+    table = project.table().where("train").without_bias()
+    net, diffusion = diffusion_model(project, device)
+    result: dict[str, Any] = {"by": by, "model": model_id(project), "data": table.data_id}
+    kept = edit_time_file(project, by)
+    if kept.is_file() and (known := json.loads(kept.read_text())).items() >= result.items():
+        return known
+    if by == "lpips":
+        distance = lpips_distance(device)
+        yield Progress("t_edit", 0, 1, "LPIPS along the inversion")
+        rows = evenly(len(table), EDIT_IMAGES)
+        frame = Frame(table.image_size, net.config.image_size)
+        x0, a_bar = frame.put(table.pixels[rows]).to(device), alpha_bar(diffusion.schedule)
+        timesteps, curve = distance_curve(net, a_bar, x0, distance, steps=steps)
+        result |= {"timesteps": timesteps, "values": curve, "t_edit": edit_time(timesteps, curve)}
+    elif by == "fidelity":
+        judge = yield from train_judge(table, device=device)
+        config = InjectConfig(method="crossinject", contents=EDIT_IMAGES, count=EDIT_IMAGES)
+        pairs = DRAW_PAIRS["crossinject"](table, np.array([], dtype=np.str_), config)
+        yield Progress("t_edit", 0, len(EDIT_TIMES), "inverting")
+        originals, contents = table.pixels[pairs.original], table.pixels[pairs.content]
+        preview = Preview(net, diffusion, originals, contents, config, device=device)
+        values, looks = [], []
+        for done, t in enumerate(EDIT_TIMES, start=1):
+            made = preview.render(gamma=config.gamma, t_edit=t)
+            f = fidelity(judge, made, table, pairs.content, pairs.original, device=device)
+            values.append(f.content)
+            looks.append(f.look)
+            yield Progress(
+                "t_edit", done, len(EDIT_TIMES), f"t {t}: label fidelity {f.content:.2f}"
+            )
+        best = max(values) - AS_GOOD
+        chosen = max(t for t, v in zip(EDIT_TIMES, values, strict=True) if v >= best)
+        result |= {"timesteps": EDIT_TIMES, "values": values, "look": looks, "t_edit": chosen}
+    else:
+        raise UserError(f"t_edit is chosen by lpips or by fidelity, not by '{by}'.")
+    write_json(kept, result)
+    yield Progress("t_edit", 1, 1, f"t_edit {result['t_edit']}")
+    return result
+
+
 def run_generate(
     project: Project, config: InjectConfig, *, device: torch.device, with_flags: bool = True
 ) -> Stage[SyntheticSet]:
-    """DiffInject with the audit's top-K, less the images marked as wrong label or junk.
+    """Make the synthetic set of `config.method`; images marked as wrong label or junk are left out.
 
-    The same settings on the same data, top-K, marks and model are the same set: its finished images
+    DiffInject takes the audit's top-K, CrossInject needs no audit. The same settings on the same data, top-K, marks and model are the same set: its finished images
     are not made again, and the verdicts on them count again. The flags, which only a person who curates
     needs, take a training of their own; a stopped run ends without them.
     """
-    table, result = project.table(), project.audit()
+    table = project.table()
+    audited = project.has("audit") or config.method == "diffinject"
+    top = project.audit().top_k.ids if audited else np.array([], dtype=np.str_)
     net, diffusion = diffusion_model(project, device)
     marks = verdicts.current(project.db, project.name, table.data_id)
     excluded = sorted(i for i, mark in marks.items() if mark in verdicts.NOT_AMPLIFIED)
-    set_id = id_of_set(to_json(config), table.data_id, result.top_k, excluded, model_id(project))
+    set_id = id_of_set(to_json(config), table.data_id, top, excluded, model_id(project))
     sink = project.sink(set_id, config.count, table.image_size)
     made = yield from pipeline.synthesise(
-        net, diffusion, table, result.top_k.ids, config,
+        net, diffusion, table, top, config,
         device=device, excluded=excluded, sink=sink,
     )  # fmt: skip
     if with_flags and len(made.recipes) == config.count:
@@ -313,11 +382,9 @@ def run_generate(
         except StopAsked as stop:
             if not stop.keep:
                 raise
-    about = {
-        "config": to_json(config),
-        "excluded": excluded,
-        "audit": project.manifest("audit")["config"],
-    }
+    about = {"config": to_json(config), "excluded": excluded}
+    if audited:
+        about["audit"] = project.manifest("audit")["config"]
     project.finish_synthetic(set_id, made, about)
     project.record_run(
         "synthetic", to_json(config), {"set": set_id, "count": len(made.recipes)}, made.seconds
@@ -326,11 +393,19 @@ def run_generate(
 
 
 def id_of_set(
-    config: dict[str, Any], data_id: str, top: TopK, excluded: Sequence[str], model: str
+    config: dict[str, Any],
+    data_id: str,
+    top: NDArray[np.str_],
+    excluded: Sequence[str],
+    model: str,
 ) -> str:
-    """The id of the synthetic set that this is the making of; the size of the batches has no part."""
+    """The id of the synthetic set that this is the making of; the size of the batches has no part.
+
+    `top` are the ids of the audit's top-K, which CrossInject does not look at.
+    """
     settings = {k: v for k, v in config.items() if k != "batch_size"}
-    return fingerprint(settings, data_id, top.ids.tolist(), list(excluded), model)
+    used = top.tolist() if config.get("method", "diffinject") == "diffinject" else []
+    return fingerprint(settings, data_id, used, list(excluded), model)
 
 
 def _flagged(

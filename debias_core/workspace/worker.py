@@ -51,6 +51,8 @@ def stage_of(job: jobs.Job, project: Project, device: torch.device) -> Stage[Any
         return stages.run_debias(project, debias, device=device, piece=piece)
     if job.kind == "project":
         return stages.run_projection(project)
+    if job.kind == "edit_time":
+        return stages.run_edit_time(project, a["by"], device=device)
     if job.kind == "report":
         return stages.run_report(project, device=device)
     return stages.run_export(project, a["what"])
