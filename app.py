@@ -92,6 +92,10 @@ SyntheticShare = Annotated[
         help="Share of synthetic images in what is drawn for training (default: as they are)."
     ),
 ]
+MinFidelity = Annotated[
+    float | None,
+    typer.Option(help="Leave out synthetic images of a lower label fidelity (0 to 1)."),
+]
 Validation = Annotated[
     bool, typer.Option(help="Score on held-out training images; the test part stays unseen.")
 ]
@@ -390,6 +394,13 @@ def pretrain(
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     flip: Annotated[bool, typer.Option(help="Mirror half of the images.")] = False,
+    swap: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of each batch in which h comes from another image in other colours, so that "
+            "it carries shape and not colour (docs/methods.md, Swaps)."
+        ),
+    ] = None,
     restart: Annotated[bool, typer.Option(help="Begin anew instead of resuming.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="digits, mnist: where to write it (default assets/).")
@@ -404,7 +415,7 @@ def pretrain(
     project = None
     if what in stages.PRETRAIN:
         preset, shipped, _ = stages.PRETRAIN[what]
-        settings = _set(cfg.PRESETS[preset], steps=steps, batch_size=batch_size, lr=lr)
+        settings = _set(cfg.PRESETS[preset], steps=steps, batch_size=batch_size, lr=lr, swap=swap)
         checkpoint = workspace / f"pretrain-{what}"
         if restart:
             drop_checkpoint(checkpoint)
@@ -415,7 +426,7 @@ def pretrain(
         project = _project(workspace, name)
         settings = _set(
             cfg.diffusion_for(project.table().image_size),
-            steps=steps, batch_size=batch_size, lr=lr, flip=flip,
+            steps=steps, batch_size=batch_size, lr=lr, flip=flip, swap=swap,
         )  # fmt: skip
         stage = stages.run_pretrain(project, settings, device=_device(), restart=restart)
     else:
@@ -512,6 +523,7 @@ def debias(
     batch_size: BatchSize = None,
     seeds: Seeds = 1,
     synthetic_share: SyntheticShare = None,
+    min_fidelity: MinFidelity = None,
     only_accepted: Annotated[
         bool, typer.Option(help="Leave out the images that nobody has accepted in Curate.")
     ] = False,
@@ -528,7 +540,7 @@ def debias(
     classifier = _set(base.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size)
     settings = _set(
         base, classifier=classifier, seeds=tuple(range(seeds)), only_accepted=only_accepted,
-        synthetic_share=synthetic_share,
+        synthetic_share=synthetic_share, min_fidelity=min_fidelity,
     )  # fmt: skip
     arms = _run(stages.run_debias(project, settings, device=_device()), project)
     result = stages.summary(arms)

@@ -16,6 +16,9 @@ C = TypeVar("C")
 NETWORKS = ("mlp", "mlp255", "conv", "resnet18")
 AUGMENT = ("crop", "flip", "colour", "texture")
 METHODS = ("diffinject", "crossinject")
+DIRECT = (
+    200,
+)  # the time at which a direct injection keeps label and look best (docs/benchmarks.md)
 MODES = ("slerp", "lerp", "add", "replace")
 RATIOS = (0.5, 1.0, 2.0, 5.0)  # percent of bias-conflicting training images, as in the papers
 
@@ -227,8 +230,14 @@ class DebiasConfig:
     only_accepted: bool = False  # else also those that nobody has judged; the rejected are left out
     # Share of synthetic images among those drawn in an epoch; None: each image once, as the paper has it.
     synthetic_share: float | None = None
+    # Images of a lower label fidelity are left out, unless somebody has accepted them.
+    min_fidelity: float = 0.0
 
     def __post_init__(self) -> None:
+        _require(
+            0 <= self.min_fidelity < 1,
+            f"min_fidelity must lie in [0, 1), but is {self.min_fidelity}.",
+        )
         _require(
             self.synthetic_share is None or 0 < self.synthetic_share < 1,
             f"synthetic_share must lie between 0 and 1, but is {self.synthetic_share}.",
@@ -323,7 +332,7 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
 # there can be as many synthetic images as real ones.
 CROSSINJECT: dict[str, InjectConfig] = {
     "cmnist": InjectConfig(
-        method="crossinject", count=60_000, contents=60_000, direct=(200,), precision="bf16",
+        method="crossinject", count=60_000, contents=60_000, direct=DIRECT, precision="bf16",
         batch_size=256,
     ),
 }  # fmt: skip

@@ -110,10 +110,7 @@ def make(workspace: Path, rows: int, synthetic: int) -> None:
     flags = [{"name": "near-duplicate", "text": "Almost the same as another image."}]
     project.save_scores(
         "bench",
-        [
-            {"certainty": float(rng.random()), "flags": flags[: i % 5 == 0]}
-            for i in range(synthetic)
-        ],
+        [{"fidelity": float(rng.random()), "flags": flags[: i % 5 == 0]} for i in range(synthetic)],
     )
     made = SyntheticSet(sink.pixels(), tuple(recipes), 40.0, 0.9, 60.0)
     project.finish_synthetic("bench", made, {"config": to_json(InjectConfig(count=synthetic))})

@@ -307,11 +307,11 @@ def test_curate_lists_every_image_least_certain_first_with_pictures_that_are_the
     found = get(client, "p/curate")
     has_keys(found, "set", "reason", "items", "balance", "can_undo")
     assert sorted(i["item"] for i in found["items"]) == list(range(MADE))
-    certainty = [i["certainty"] for i in found["items"]]
-    assert certainty == sorted(certainty)
+    fidelity = [i["fidelity"] for i in found["items"]]
+    assert fidelity == sorted(fidelity)
     for item in found["items"]:
         has_keys(
-            item, "item", "label", "verdict", "certainty", "flags", "original", "content",
+            item, "item", "label", "verdict", "fidelity", "flags", "original", "content",
             "result", "text",
         )  # fmt: skip
         assert item["label"] in CLASSES and item["verdict"] is None

@@ -450,8 +450,8 @@ def log_of(demo) -> list[tuple[int, str, float]]:
 def test_verdicts_by_key_are_in_the_database_within_a_second(page, demo):
     tab(page, "Curate")
     expect(page.get_by_text("0 of 40 decided")).to_be_visible()
-    certainty = [s["certainty"] for s in demo.scores()]
-    assert certainty[item_shown(page)] == min(certainty)
+    fidelity = [s["fidelity"] for s in demo.scores()]
+    assert fidelity[item_shown(page)] == min(fidelity)
     judged, pressed = [], []
     for n, key in enumerate("aaar", start=1):
         judged.append(item_shown(page))

@@ -147,7 +147,7 @@ def test_the_synthetic_set_is_an_image_folder_with_all_that_is_known(project):
         assert (row["method"], row["inversion"], row["seed"]) == ("diffinject", "reference", 0)
         assert row["mask"] == [0.0, 0.0, 1.0, 0.5] and row["set"] == project.set_id()
         assert (row["model"], row["made_by"]) == (stages.model_id(project), "a test")
-        assert 0 <= row["certainty"] <= 1 and isinstance(row["flags"], list)
+        assert 0 <= row["fidelity"] <= 1 and isinstance(row["flags"], list)
     said = [r["verdict"] for r in rows]
     assert said == ["accept", "reject", "skip", None, None, "reject", None, None]
     assert {r["file_name"].split("/")[0] for r in rows} <= {"0-x", "1-a", "2-a"}

@@ -413,4 +413,4 @@ def test_bf16_inside_the_network_changes_images_but_little(device):
         ((_, made[precision]),) = generate(net, diffusion, train, pairs, config, device=device)
     difference = np.abs(made["float32"].astype(int) - made["bf16"])
     print(f"bf16 against float32: mean {difference.mean():.2f}, largest {difference.max()} of 255")
-    assert 0 < difference.mean() < 4
+    assert 0 < difference.mean() < 8

@@ -144,7 +144,7 @@ def test_the_loop_runs_as_jobs_one_after_the_other(project, runner):
     rows = [jobs.get(project.db, j) for j in queue]
     assert all(a.finished <= b.started for a, b in itertools.pairwise(rows))
     assert project.has("report") and len(project.synthetic().recipes) == 24
-    assert len(project.scores()) == 24 and "certainty" in project.scores()[0]
+    assert len(project.scores()) == 24 and "fidelity" in project.scores()[0]
     assert project.points("tsne")[1].shape == (48, 2)
     assert {r["stage"] for r in (*project.runs("audit"), *project.runs("debias"))} == {
         "audit", "debias",

@@ -16,7 +16,7 @@ from debias_core.insight.figures import feature_map
 from debias_core.insight.projection import map_rows
 from debias_core.pipeline import debias, drain
 from debias_core.records import Cost, Recipe, SyntheticSet, UserError
-from debias_core.workspace import stages
+from debias_core.workspace import stages, verdicts
 from debias_core.workspace.store import Project, project_names, write_json
 from tests.conftest import CPU
 
@@ -48,7 +48,7 @@ def keep(p, made):
     """Put a set into the project, as a generation does."""
     sink = p.sink("a-set", len(made.recipes), made.pixels.shape[1])
     sink.add(0, made.pixels, made.recipes, Cost(10, 20, 1.5, 1.0))
-    p.save_scores("a-set", [{"certainty": 0.5, "flags": []}] * len(made.recipes))
+    p.save_scores("a-set", [{"fidelity": 0.5, "flags": []}] * len(made.recipes))
     p.finish_synthetic("a-set", made, {"config": {}})
 
 
@@ -297,3 +297,21 @@ def test_an_image_file_as_a_workspace_is_told(tmp_path, capsys, photo_folder):
     Image.new("RGB", (4, 4)).save(file, format="PNG")
     assert app.main(["import", str(photo_folder), "--workspace", str(file)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_images_of_low_fidelity_are_left_out_unless_somebody_accepted_them(project):
+    scores = [{"fidelity": f, "flags": []} for f in (0.1, 0.95, 0.2, 0.5, 0.9, 0.3)]
+    project.save_scores("a-set", scores)
+    decisions = [verdicts.Decision("k0", "0", "accept"), verdicts.Decision("k1", "1", "reject")]
+    verdicts.record(project.db, project.name, "a-set", decisions, verdicts.VERDICTS)
+    made, curated = stages.curated_set(project, DebiasConfig(min_fidelity=0.5))
+    assert curated["used"] == [0, 3, 4] and curated["doubtful"] == 2
+    assert np.array_equal(made.pixels, project.synthetic().pixels[[0, 3, 4]])
+    assert stages.curated_set(project, DebiasConfig())[1]["used"] == [0, 2, 3, 4, 5]
+    decision = [verdicts.Decision("k2", "0", "reject")]
+    verdicts.record(project.db, project.name, "a-set", decision, verdicts.VERDICTS)
+    with pytest.raises(UserError, match="lower the least label fidelity"):
+        stages.curated_set(project, DebiasConfig(min_fidelity=0.99))
+    project.save_scores("a-set", [{}] * 6)
+    with pytest.raises(UserError, match="no label fidelity yet"):
+        stages.curated_set(project, DebiasConfig(min_fidelity=0.5))

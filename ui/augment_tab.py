@@ -10,7 +10,7 @@ import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
-from debias_core.config import InjectConfig, to_json
+from debias_core.config import DIRECT, InjectConfig, to_json
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
 from debias_core.insight import figures
@@ -74,6 +74,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             contents = gr.Slider(
                 10, 1000, base.contents, step=10, label=words.CONTENTS, visible=False
             )
+            direct = gr.Checkbox(False, label=words.DIRECT, info=words.DIRECT_INFO, visible=False)
             cost = gr.Markdown()
             button = gr.Button(words.GENERATE, variant="primary")
             pretrain = gr.Button(words.PRETRAIN)
@@ -94,7 +95,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     )  # fmt: skip
 
     @lru_cache(maxsize=4)
-    def previewer(chosen: Pairs, t_boost: int) -> tuple[Preview, Pixels, Pixels, Any]:
+    def previewer(chosen: Pairs, t_boost: int, direct: bool) -> tuple[Preview, Pixels, Pixels, Any]:
         """The inverted pairs: paid for once, then every move of a slider costs the injection alone."""
         from dataclasses import replace
 
@@ -107,7 +108,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         net, diffusion = stages.diffusion_model(mine, device)
         originals = table.pixels[table.positions(chosen.originals)]
         contents = table.pixels[table.positions(chosen.contents)]
-        config = replace(base, t_boost=t_boost)
+        config = replace(base, t_boost=t_boost, direct=DIRECT if direct else ())
         return (
             Preview(net, diffusion, originals, contents, config, device=device),
             originals,
@@ -116,11 +117,13 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         )
 
     @lru_cache(maxsize=256)
-    def cell(chosen: Pairs, t_boost: int, t_edit: int, cells: Cells) -> tuple[str, ...]:
+    def cell(
+        chosen: Pairs, t_boost: int, t_edit: int, cells: Cells, direct: bool
+    ) -> tuple[str, ...]:
         """One row of the comparison grid, as data URLs; kept, so that it is drawn once."""
         from debias_core.insight.report import data_url
 
-        made = previewer(chosen, t_boost)[0].sweep(
+        made = previewer(chosen, t_boost, direct)[0].sweep(
             0, gammas=GRID_GAMMAS, t_edit=t_edit, mask_cells=cells
         )
         return tuple(data_url(image) for image in made)
@@ -147,13 +150,13 @@ def build(place: Place, project: gr.Dropdown) -> Part:
 
     def render(
         chosen: Pairs | None, cells: Cells, gamma: float, t_edit: float, t_boost: float,
-        count: float, shared: float, method: str, contents: float,
+        count: float, shared: float, method: str, contents: float, direct: bool,
     ) -> tuple[show.Gallery, str]:  # fmt: skip
         if chosen is None:
             return [], words.NOTHING_TO_BLEND
         from debias_core.diffusion.unet import EvaluationCount, forward_equivalents
 
-        preview, originals, given, net = previewer(chosen, int(t_boost))
+        preview, originals, given, net = previewer(chosen, int(t_boost), direct)
         net.count = EvaluationCount()
         began = time.perf_counter()
         made = preview.render(gamma=gamma, t_edit=int(t_edit), mask_cells=cells)
@@ -165,7 +168,9 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         # Each image also pays its part of the inversion of an original and of all contents.
         k = len(audit_view(place.project(chosen.project)).audit.top_k.ids)
         inverted = min(contents, count) if method == "crossinject" else k
-        inversions = (base.steps - 1) * (1 / max(1, shared) + inverted / max(1, count))
+        inversions = (
+            0.0 if direct else (base.steps - 1) * (1 / max(1, shared) + inverted / max(1, count))
+        )
         each = injection + inversions
         estimate = seconds / len(made) / injection * each * count
         return cards, words.cost(int(count), each, estimate, estimate * WATTS / 3600, WATTS)
@@ -200,6 +205,10 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             None if curve is None else int(curve["t_edit"]),
             gr.update(visible=curve is not None, value=plot),
             gr.update(visible=curve is not None),
+            # A tick that another project's model can't follow is taken back.
+            gr.update(visible=True)
+            if show.has_swaps(mine)
+            else gr.update(visible=False, value=False),
         )
         return chosen, gr.skip() if same else None, *first, text, shown, value, own, *found
 
@@ -216,7 +225,12 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         return values if values and not all(values) else None
 
     def sweep(
-        chosen: Pairs | None, cells: Cells, gamma: float, t_edit: float, t_boost: float
+        chosen: Pairs | None,
+        cells: Cells,
+        gamma: float,
+        t_edit: float,
+        t_boost: float,
+        direct: bool,
     ) -> Any:
         filled: dict[str, str] = {}
         value = {
@@ -227,7 +241,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             raise message(UserError(words.NOTHING_TO_BLEND))
         try:
             for edit in GRID_EDITS:
-                row = cell(chosen, int(t_boost), edit, cells)
+                row = cell(chosen, int(t_boost), edit, cells, direct)
                 filled.update({f"{g}|{edit}": url for g, url in zip(GRID_GAMMAS, row, strict=True)})
                 yield gr.update(
                     value=dict(value, cells=dict(filled))
@@ -240,12 +254,13 @@ def build(place: Place, project: gr.Dropdown) -> Part:
 
     def run(
         project_name: str, cells: Cells, gamma: float, t_edit: float, t_boost: float,
-        count: float, shared: float, method: str, contents: float,
+        count: float, shared: float, method: str, contents: float, direct: bool,
     ) -> None:  # fmt: skip
         mine = place.project(project_name)
         config = InjectConfig(
             method=method, contents=int(contents), count=int(count), gamma=gamma, t_edit=int(t_edit), t_boost=int(t_boost),
-            contents_per_original=int(shared), mask_cells=cells,
+            contents_per_original=1 if direct else int(shared), mask_cells=cells,
+            direct=DIRECT if direct else (),
         )  # fmt: skip
         mine.manifest("audit")
         if not show.has_model(mine):
@@ -270,10 +285,10 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         args = {"config": to_json(config), "restart": False}
         jobs.submit(mine.db, mine.name, "pretrain", args, needed_bytes=2 << 30)
 
-    settings = [cells, gamma, t_edit, t_boost, count, shared, method, contents]
+    settings = [cells, gamma, t_edit, t_boost, count, shared, method, contents, direct]
     assert settings[METHOD_AT] is method
     latest: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden"}
-    for slider in (gamma, t_edit, t_boost, count, shared, contents):
+    for slider in (gamma, t_edit, t_boost, count, shared, contents, direct):
         # While one preview is being drawn only the newest move waits: a drag never piles up.
         slider.change(guarded(safe_render), [pairs, *settings], [preview, cost], **latest)
     method.change(guarded(choose), [project, *settings], [contents, pairs, preview, cost], **latest)
@@ -281,7 +296,9 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     mask.mask(painted, None, cells, show_progress="hidden").then(
         guarded(safe_render), [pairs, *settings], [preview, cost], show_progress="hidden"
     )
-    compare.click(sweep, [pairs, cells, gamma, t_edit, t_boost], grid, show_progress="minimal")
+    compare.click(
+        sweep, [pairs, cells, gamma, t_edit, t_boost, direct], grid, show_progress="minimal"
+    )
     grid.adopt(adopt, None, [gamma, t_edit], show_progress="hidden")
     queued = [
         button.click(guarded(run), [project, *settings], None),
@@ -293,7 +310,20 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     ]
     use.click(lambda t: t, [measured], [t_edit])
     part = Part(
-        [pairs, cells, preview, cost, outcome, results, mask, pretrain, measured, edit_plot, use],
+        [
+            pairs,
+            cells,
+            preview,
+            cost,
+            outcome,
+            results,
+            mask,
+            pretrain,
+            measured,
+            edit_plot,
+            use,
+            direct,
+        ],
         refresh,
         [],
         queued,

@@ -20,7 +20,15 @@ from ui.events import guarded
 from ui.part import Part
 from ui.session import Place
 
-DIGITS = {words.DIGITS_RATIO.format(r): r for r in RATIOS} | {words.DIGITS_UNBIASED: 100.0}
+# What the page calls each named data set → what the import job is told.
+NAMED_SETS: dict[str, dict[str, Any]] = {
+    text: {"kind": kind, "percent": percent}
+    for kind, ratio, unbiased in (
+        ("digits", words.DIGITS_RATIO, words.DIGITS_UNBIASED),
+        ("cmnist", words.MNIST_RATIO, words.MNIST_UNBIASED),
+    )
+    for text, percent in [*((ratio.format(r), r) for r in RATIOS), (unbiased, 100.0)]
+}
 
 
 def build(place: Place, project: gr.Dropdown) -> Part:
@@ -80,7 +88,9 @@ def _importer(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
             )
             upload = gr.File(label=words.IMPORT_UPLOAD, file_count="single", height=120)
             benchmark = gr.Dropdown(
-                [words.NO_BENCHMARK, *DIGITS], value=words.NO_BENCHMARK, label=words.IMPORT_NAMED
+                [words.NO_BENCHMARK, *NAMED_SETS],
+                value=words.NO_BENCHMARK,
+                label=words.IMPORT_NAMED,
             )
         with gr.Row():
             name = gr.Textbox(label=words.IMPORT_NAME, value="my-images", max_lines=1)
@@ -103,8 +113,8 @@ def _importer(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
 
     def preview(path: str, upload: str | None, benchmark: str) -> tuple[Any, ...]:
         hidden = gr.update(visible=False, value=None)
-        if benchmark in DIGITS:
-            return words.DIGITS_ABOUT, hidden, hidden
+        if benchmark in NAMED_SETS:
+            return words.NAMED_ABOUT[NAMED_SETS[benchmark]["kind"]], hidden, hidden
         seen = survey(_source(place, path, upload))
         return (
             show.literal_survey(seen),
@@ -116,8 +126,8 @@ def _importer(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
         new = place.project(name.strip())
         if new.has("data"):
             raise UserError(words.NAME_TAKEN.format(new.name))
-        if benchmark in DIGITS:
-            args: dict[str, Any] = {"source": {"kind": "digits", "percent": DIGITS[benchmark]}}
+        if benchmark in NAMED_SETS:
+            args: dict[str, Any] = {"source": NAMED_SETS[benchmark]}
         else:
             args = _file_args(place, new, path, upload, int(size))
         jobs.submit(new.db, new.name, "import", {**args, "replace": False})

@@ -133,7 +133,7 @@ def curation(project: Project, table: ImageTable | None) -> dict[str, Any]:
             "item": i,
             "label": table.class_names[r.label],
             "verdict": said.get(str(i)),
-            "certainty": round(float(s.get("certainty", 0.0)), 4),
+            "fidelity": round(float(s.get("fidelity", 0.0)), 4),
             "flags": s.get("flags", []),
             "original": url(r.original_id),
             "content": url(r.content_id),
@@ -142,7 +142,7 @@ def curation(project: Project, table: ImageTable | None) -> dict[str, Any]:
         }
         for i, (r, s) in enumerate(zip(made.recipes, scores, strict=True))
     ]
-    items.sort(key=lambda item: item["certainty"])
+    items.sort(key=lambda item: item["fidelity"])
     return {
         "set": set_id,
         "reason": "",
@@ -201,6 +201,16 @@ def edit_time(project: Project) -> dict[str, Any] | None:
     return json.loads(kept[-1].read_text()) if kept else None
 
 
+def has_swaps(project: Project) -> bool:
+    """Whether the project's diffusion model was trained with swaps, so that it can inject directly."""
+    own = project.folder("diffusion") if project.has("diffusion") else None
+    folder = own or (shipped_model(table_of(project)) if project.has("data") else None)
+    if folder is None:
+        return False
+    about = json.loads((folder / "config.json").read_text())
+    return bool(about["diffusion"].get("swap"))
+
+
 def has_model(project: Project) -> bool:
     """Whether there is a diffusion model to blend with."""
     if project.has("diffusion"):
@@ -250,9 +260,12 @@ def trained(project: Project) -> str:
     if curated and set_id and set_id == project.set_id():
         text.append(words.trained_on(curated))
         said = verdicts.current(project.db, project.name, set_id)
-        only = about["config"]["only_accepted"]
+        config = about["config"]
         used = verdicts.used(
-            [said.get(str(i)) for i in range(project.manifest("synthetic")["count"])], only
+            [said.get(str(i)) for i in range(project.manifest("synthetic")["count"])],
+            config["only_accepted"],
+            project.fidelity(),
+            config.get("min_fidelity", 0.0),
         )
         if fingerprint(used) != curated.get("digest"):
             text.append(words.VERDICTS_CHANGED)

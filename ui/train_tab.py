@@ -33,6 +33,10 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         only = gr.Checkbox(
             False, label=words.ONLY_ACCEPTED, info=words.ONLY_ACCEPTED_INFO, min_width=220
         )
+        least = gr.Slider(
+            0, 0.95, 0, step=0.05, label=words.LEAST_FIDELITY, info=words.LEAST_FIDELITY_INFO,
+            min_width=220,
+        )  # fmt: skip
     button = gr.Button(words.TRAIN_BUTTON, variant="primary")
     status = gr.Markdown()
     curves = widget("curves")
@@ -64,17 +68,23 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             history,
         )
 
-    def run(project_name: str, network: str, epochs: float, seeds: float, only: bool) -> None:
+    def run(
+        project_name: str, network: str, epochs: float, seeds: float, only: bool, least: float
+    ) -> None:
         from debias_core.workspace import stages
 
         mine = place.project(project_name)
         settings = stages.debias_settings(mine.table())
         classifier = replace(settings.classifier, network=network, epochs=int(epochs))
         config = replace(
-            settings, classifier=classifier, seeds=tuple(range(int(seeds))), only_accepted=only
+            settings,
+            classifier=classifier,
+            seeds=tuple(range(int(seeds))),
+            only_accepted=only,
+            min_fidelity=least,
         )
         stages.curated_set(mine, config)  # nothing to train on is said now, not by a job
         jobs.submit(mine.db, mine.name, "debias", {"config": to_json(config)})
 
-    event = button.click(guarded(run), [project, network, epochs, seeds, only], None)
+    event = button.click(guarded(run), [project, network, epochs, seeds, only, least], None)
     return Part([status, curves, table, bars, runs], refresh, [], [event])

@@ -69,6 +69,13 @@ DIGITS_ABOUT = (
     "that breaks the pattern; the test part has every colour. A diffusion model for them ships with "
     "the app."
 )
+MNIST_RATIO = "Colored MNIST, {:g} % break the pattern"
+MNIST_UNBIASED = "Colored MNIST without a bias (control)"
+MNIST_ABOUT = (
+    "60,000 handwritten digits of 28 px to train on and 10,000 to test, coloured by the papers' rule. "
+    "MNIST is read from the folder in DEBIAS_DATA, or downloaded (10 MB)."
+)
+NAMED_ABOUT = {"digits": DIGITS_ABOUT, "cmnist": MNIST_ABOUT}
 LOOK_BUTTON = "Look first"
 UNDERSTOOD = "What was understood"
 IMPORTING = "Importing: see the job above. The page shows the new project when it is done."
@@ -119,6 +126,8 @@ METHOD_NAMES = (
     ("DiffInject: the images above the cut", "diffinject"),
     ("CrossInject: any image, into other classes", "crossinject"),
 )
+DIRECT = "Directly, in one prediction"
+DIRECT_INFO = "Some 40 times faster: this model was trained to take h from another image."
 METHOD_INFO = "CrossInject needs no good audit, and shows more shapes than the few above the cut."
 CONTENTS = "Images that give content (CrossInject)"
 GAMMA = "γ, the content's share"
@@ -172,6 +181,8 @@ TRAIN_INTRO = (
 TRAIN_BUTTON = "Train both"
 SEEDS = "Seeds"
 SEEDS_INFO = "More than one shows how much is luck."
+LEAST_FIDELITY = "Least label fidelity"
+LEAST_FIDELITY_INFO = "Leaves out images that a judge by shape does not read as their label."
 ONLY_ACCEPTED = "Only accepted images"
 ONLY_ACCEPTED_INFO = "Else those that nobody has judged are trained on too."
 RUNS = "All trainings on this data"
@@ -282,7 +293,9 @@ def trained_on(curated: dict[str, int]) -> str:
     """What the last training was made of."""
     return (
         f"Trained on {curated['trained_on']:,} synthetic images ({curated['accepted']:,} accepted, "
-        f"{curated['rejected']:,} rejected and left out, {curated['undecided']:,} not judged)."
+        f"{curated['rejected']:,} rejected and left out, {curated['undecided']:,} not judged"
+        + (f", {low:,} left out for low label fidelity" if (low := curated.get("doubtful")) else "")
+        + ")."
     )
 
 

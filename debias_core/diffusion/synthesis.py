@@ -123,11 +123,8 @@ def generate(
     frame = Frame(train.image_size, side)
     a_bar = schedule.alpha_bar(diffusion.schedule)
     m = config.fixed_point_evaluations
-    if config.direct and not diffusion.swap:
-        raise UserError(
-            "This diffusion model was trained without swaps, so that it can't inject directly: leave "
-            "`direct` out, or pretrain a model with swaps."
-        )
+    if config.direct:
+        check_direct(diffusion)
     mask = h_mask(config, net.config.bottleneck)
     mask = mask if mask is None else mask.to(device)
     contents, content_row = np.unique(pairs.content, return_inverse=True)
@@ -222,6 +219,19 @@ def generate(
         start += len(rows)
 
 
+def check_direct(diffusion: DiffusionConfig) -> None:
+    """Refuse a model that can't inject directly.
+
+    Raises:
+        UserError: when it was trained without swaps.
+    """
+    if not diffusion.swap:
+        raise UserError(
+            "This diffusion model was trained without swaps, so that it can't inject directly: leave "
+            "`direct` out, or pretrain a model with swaps."
+        )
+
+
 def h_mask(config: InjectConfig, cells: int) -> Tensor | None:
     """The mask of the settings on the bottleneck's grid, [cells, cells], or None for everywhere."""
     if config.mask is not None:
@@ -234,7 +244,8 @@ def h_mask(config: InjectConfig, cells: int) -> Tensor | None:
 class Preview:
     """A few pairs, inverted once, so that moving γ or t_edit costs the injection alone.
 
-    Owns the originals' x_T and the contents' bank over the whole grid.
+    Owns the originals' x_T (their images, where injection is direct) and the contents' bank over the
+    whole grid.
     """
 
     def __init__(
@@ -251,16 +262,16 @@ class Preview:
         self._net, self._config, self._device = net, config, device
         self._a_bar = schedule.alpha_bar(diffusion.schedule)
         self._frame = Frame(originals.shape[1], net.config.image_size)
-        m, x = config.fixed_point_evaluations, self._frame.put(originals).to(device)
-        self._x_T = invert(net, self._a_bar, x, steps=config.steps, fixed_point=m)
-        self._bank = content_bank(
-            net,
-            self._a_bar,
-            self._frame.put(contents).to(device),
-            steps=config.steps,
-            t_edit=0,
-            fixed_point=m,
-        )
+        m = config.fixed_point_evaluations
+        x, c = (self._frame.put(pixels).to(device) for pixels in (originals, contents))
+        if config.direct:
+            check_direct(diffusion)
+            noise = self._noise(torch.arange(len(c)), (2, len(config.direct)))[:, 1]
+            self._x = x
+            self._bank = noised_bank(net, self._a_bar, c, noise, times=config.direct)
+            return
+        self._x = invert(net, self._a_bar, x, steps=config.steps, fixed_point=m)
+        self._bank = content_bank(net, self._a_bar, c, steps=config.steps, t_edit=0, fixed_point=m)
 
     def render(
         self,
@@ -270,7 +281,7 @@ class Preview:
         mask_cells: tuple[int, ...] | None = None,
     ) -> Pixels:
         """The pairs' results at this γ and t_edit, uint8 [B, H, W, 3]; the same noise every time."""
-        rows = torch.arange(len(self._x_T))
+        rows = torch.arange(len(self._x))
         return self._make(rows, gamma, t_edit, mask_cells)
 
     def sweep(
@@ -293,14 +304,29 @@ class Preview:
         mask_cells: tuple[int, ...] | None,
     ) -> Pixels:
         c, cells = self._config, self._net.config.bottleneck
-        shape = (boost_steps(self._a_bar, c.steps, c.t_boost), *self._x_T.shape[1:])
-        z = torch.stack([image_noise(c.seed, int(i), shape) for i in rows])
-        rows = rows.to(self._device)
         mask = None if mask_cells is None else mask_from_cells(mask_cells, cells).to(self._device)
+        if c.direct:
+            z = self._noise(rows, (2, len(c.direct)))[:, 0]
+            rows = rows.to(self._device)
+            x = inject_directly(
+                self._net,
+                self._a_bar,
+                self._x[rows],
+                self._bank,
+                rows,
+                times=c.direct,
+                gamma=gamma,
+                z=z,
+                mask=mask,
+                mode=c.mode,
+            )
+            return self._frame.take(x)
+        z = self._noise(rows, (boost_steps(self._a_bar, c.steps, c.t_boost),))
+        rows = rows.to(self._device)
         x = inject(
             self._net,
             self._a_bar,
-            self._x_T,
+            self._x,
             self._bank,
             rows,
             original=rows,
@@ -308,9 +334,20 @@ class Preview:
             t_edit=t_edit,
             t_boost=c.t_boost,
             steps=c.steps,
-            z=z.to(self._device),
+            z=z,
             mask=mask,
             mode=c.mode,
             scale_to_50_steps=c.scale_to_50_steps,
         )
         return self._frame.take(x)
+
+    def _noise(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The noise of the images `rows`, [len(rows), *shape, 3, side, side]."""
+        whole = (*shape, 3, *self._side)
+        return torch.stack([image_noise(self._config.seed, int(i), whole) for i in rows]).to(
+            self._device
+        )
+
+    @property
+    def _side(self) -> tuple[int, int]:
+        return (self._net.config.image_size,) * 2

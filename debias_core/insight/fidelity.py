@@ -9,7 +9,8 @@ independent of the biased set too: it has seen them in random colours only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,7 +31,8 @@ Ints = NDArray[np.int64]
 JUDGE = ClassifierConfig(
     network="conv", lr=3e-3, batch_size=128, epochs=4, augment=("crop", "colour", "texture")
 )
-MIN_STEPS = 1_000
+MIN_STEPS = 1_000  # small sets are gone over more often, but
+MOST_EPOCHS = 100
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,21 @@ class Fidelity:
     look: float
 
 
-def train_judge(train: ImageTable, *, seed: int = 0, device: torch.device) -> Stage[Classifier]:
-    """A classifier that knows the classes of `train` by shape; no bias labels are looked at."""
+def train_judge(
+    train: ImageTable, *, seed: int = 0, device: torch.device, checkpoint: Path | None = None
+) -> Stage[Classifier]:
+    """A classifier that knows the classes of `train` by shape; no bias labels are looked at.
+
+    Goes on after the last finished epoch that `checkpoint` holds.
+    """
     blind = train.without_bias()
     batches = -(-len(blind) // JUDGE.batch_size)
-    epochs = max(JUDGE.epochs, -(-MIN_STEPS // batches))
-    config = ClassifierConfig(
-        network=JUDGE.network, lr=JUDGE.lr, batch_size=JUDGE.batch_size, epochs=epochs,
-        augment=JUDGE.augment,
-    )  # fmt: skip
+    epochs = max(JUDGE.epochs, min(MOST_EPOCHS, -(-MIN_STEPS // batches)))
+    config = replace(JUDGE, epochs=epochs)
     return (
         yield from train_classifier(
             blind.pixels, blind.y, len(blind.class_names), config,
-            seed=seed, device=device, stage="judge of label fidelity",
+            seed=seed, device=device, stage="judge of label fidelity", checkpoint=checkpoint,
         )
     )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """What a person should look at twice among synthetic images. Flags only: nothing is ever deleted here.
 
-- disagrees: a classifier names another class than the image's label.
+- disagrees: a judge by shape names another class than the image's label.
 - near-duplicate: nearly equal to one of its two sources, to an earlier synthetic image, or to any
   training image, measured against how near real images lie to each other.
 - out of range: brighter, flatter, more colourful, more clipped … than training images are.
@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,12 +18,11 @@ from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
 
 from debias_core.classifier.networks import Classifier
-from debias_core.classifier.training import SCORE_BATCH, train_classifier
-from debias_core.config import ClassifierConfig
+from debias_core.classifier.training import SCORE_BATCH
 from debias_core.data.images import Pixels, to_float
 from debias_core.data.table import ImageTable
 from debias_core.insight.properties import measure
-from debias_core.records import Stage, UserError
+from debias_core.records import UserError
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -41,9 +40,9 @@ class Flag:
 
 @dataclass(frozen=True)
 class Judged:
-    """One synthetic image: how sure the classifier is (best minus second-best p), and its flags."""
+    """One synthetic image: its label fidelity (the judge's p of its label), and its flags."""
 
-    certainty: float
+    fidelity: float
     flags: tuple[Flag, ...]
 
 
@@ -56,10 +55,11 @@ def judge(
     p: Floats,
     by: str,
 ) -> tuple[Judged, ...]:
-    """The certainty and the flags of every synthetic image.
+    """The label fidelity and the flags of every synthetic image.
 
     pixels uint8 [M, H, W, 3]; labels [M]; original, content [M]: positions in `train`, -1 for none;
-    p [M, classes]: softmax of the classifier that `by` names in words ("the debiased classifier").
+    p [M, classes]: softmax of the judge that `by` names in words (see `insight/fidelity.py`:
+    f_B would name the look of nearly every good image, and f_D has been trained on them).
 
     Raises:
         UserError: when the images differ in size from the training images.
@@ -73,8 +73,7 @@ def judge(
             f"The synthetic images are {pixels.shape[1]} px but the training images "
             f"{train.image_size} px: generate the set anew."
         )
-    ordered = np.sort(p, axis=1)
-    certainty = ordered[:, -1] - ordered[:, -2] if classes > 1 else np.ones(m)
+    fidelity = p[np.arange(m), labels]
     flags: list[list[Flag]] = [[] for _ in range(m)]
     for i, named in enumerate(p.argmax(1).tolist()):
         if named != labels[i]:
@@ -88,7 +87,7 @@ def judge(
         for mine, reason in zip(flags, texts, strict=True):
             if reason:
                 mine.append(Flag(name, reason))
-    return tuple(Judged(float(c), tuple(f)) for c, f in zip(certainty, flags, strict=True))
+    return tuple(Judged(float(c), tuple(f)) for c, f in zip(fidelity, flags, strict=True))
 
 
 # ---- the classifier ----
@@ -103,50 +102,6 @@ def probabilities(net: Classifier, pixels: Pixels, *, device: torch.device) -> F
         for i in range(0, len(pixels), SCORE_BATCH)
     ]
     return np.concatenate(parts)
-
-
-def second_opinion(
-    pixels: Pixels,
-    labels: Ints,
-    train: ImageTable,
-    config: ClassifierConfig,
-    *,
-    folds: int = 2,
-    seed: int = 0,
-    device: torch.device,
-) -> Stage[Floats]:
-    """Softmax [M, classes] of synthetic images by classifiers that have not seen them.
-
-    Each is trained on the originals and the other folds' synthetic images. Neither f_B nor f_D can
-    stand in: on the demo's 260 images f_B disagrees with 88 % (it names the colour, as it should),
-    f_D with none (it was trained on them); two folds disagree with 15 %, where the original's shape
-    shows through.
-    """
-    m = len(pixels)
-    fold = np.random.default_rng([seed, 2]).permutation(m) % folds
-    p = np.zeros((m, len(train.class_names)), dtype=np.float32)
-    for k in range(folds):
-        held, used = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
-        if len(held) == 0:
-            continue
-        stage = train_classifier(
-            np.concatenate([train.pixels, pixels[used]]),
-            np.concatenate([train.y, labels[used]]),
-            len(train.class_names),
-            config,
-            seed=seed,
-            device=device,
-            stage=f"second opinion {k + 1} of {folds}",
-        )
-        while True:
-            try:
-                progress = next(stage)
-            except StopIteration as stop:
-                net: Classifier = stop.value
-                break
-            yield replace(progress, part=k, parts=folds)
-        p[held] = probabilities(net, pixels[held], device=device)
-    return p
 
 
 # ---- near-duplicates ----

@@ -177,7 +177,7 @@ def _synthetic(project: Project) -> Files:
                     **how,
                     **model,
                     "verdict": said.get(str(i)),
-                    "certainty": score.get("certainty"),
+                    "fidelity": score.get("fidelity"),
                     "flags": [flag["name"] for flag in score.get("flags", [])],
                 }
             )

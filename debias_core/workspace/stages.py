@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from debias_core import pipeline
 from debias_core.classifier.metrics import group_accuracy
+from debias_core.classifier.networks import Classifier, load_classifier, save_classifier
 from debias_core.classifier.training import penultimate, score
 from debias_core.config import (
     AuditConfig,
@@ -55,7 +56,7 @@ from debias_core.diffusion.training import (
 )
 from debias_core.diffusion.unet import EpsilonNet, load_model, save_model
 from debias_core.insight import flags
-from debias_core.insight.fidelity import fidelity, train_judge
+from debias_core.insight.fidelity import JUDGE, fidelity, train_judge
 from debias_core.insight.projection import map_sample, principal_components, tsne
 from debias_core.insight.report import build_report
 from debias_core.methods.audit import judge, leans_on_shortcut, top_k
@@ -329,7 +330,7 @@ def run_edit_time(
         timesteps, curve = distance_curve(net, a_bar, x0, distance, steps=steps)
         result |= {"timesteps": timesteps, "values": curve, "t_edit": edit_time(timesteps, curve)}
     elif by == "fidelity":
-        judge = yield from train_judge(table, device=device)
+        judge = yield from run_judge(project, device=device)
         config = InjectConfig(method="crossinject", contents=EDIT_IMAGES, count=EDIT_IMAGES)
         pairs = DRAW_PAIRS["crossinject"](table, np.array([], dtype=np.str_), config)
         yield Progress("t_edit", 0, len(EDIT_TIMES), "inverting")
@@ -359,9 +360,9 @@ def run_generate(
 ) -> Stage[SyntheticSet]:
     """Make the synthetic set of `config.method`; images marked as wrong label or junk are left out.
 
-    DiffInject takes the audit's top-K, CrossInject needs no audit. The same settings on the same data, top-K, marks and model are the same set: its finished images
-    are not made again, and the verdicts on them count again. The flags, which only a person who curates
-    needs, take a training of their own; a stopped run ends without them.
+    DiffInject takes the audit's top-K, CrossInject needs no audit. The same settings on the same data,
+    top-K, marks and model are the same set: its finished images are not made again, and the verdicts on
+    them count again. Flags and label fidelity need a judge; a stopped run ends without them.
     """
     table = project.table()
     audited = project.has("audit") or config.method == "diffinject"
@@ -377,8 +378,8 @@ def run_generate(
     )  # fmt: skip
     if with_flags and len(made.recipes) == config.count:
         try:
-            scores = yield from _flagged(table, made, device)
-            project.save_scores(set_id, scores)
+            judge = yield from run_judge(project, device=device)
+            project.save_scores(set_id, _flagged(judge, table, made, device))
         except StopAsked as stop:
             if not stop.keep:
                 raise
@@ -408,23 +409,40 @@ def id_of_set(
     return fingerprint(settings, data_id, used, list(excluded), model)
 
 
+def run_judge(project: Project, *, device: torch.device) -> Stage[Classifier]:
+    """The judge of label fidelity of the project's own classes, trained once and kept."""
+    folder, table = project.root / "judge", project.table()
+    made_of = {"data": table.data_id}
+    known = folder / "judge.json"
+    if not known.is_file() or json.loads(known.read_text()) != made_of:
+        work = project.work("judge", table.data_id)
+        net = yield from train_judge(table.where("train"), device=device, checkpoint=work)
+        save_classifier(
+            net,
+            folder,
+            network=JUDGE.network,
+            image_size=table.image_size,
+            class_names=table.class_names,
+        )
+        write_json(known, made_of)
+        shutil.rmtree(work, ignore_errors=True)
+    return load_classifier(folder, device)
+
+
 def _flagged(
-    table: ImageTable, made: SyntheticSet, device: torch.device
-) -> Stage[list[dict[str, Any]]]:
-    """Certainty and flags of every synthetic image."""
+    judge: Classifier, table: ImageTable, made: SyntheticSet, device: torch.device
+) -> list[dict[str, Any]]:
+    """Label fidelity and flags of every synthetic image."""
     train = table.where("train").without_bias()
-    p = yield from flags.second_opinion(
-        made.pixels, made.labels, train, debias_settings(table).classifier, device=device
-    )
+    p = flags.probabilities(judge, made.pixels, device=device)
     original = train.positions([r.original_id for r in made.recipes])
     content = train.positions([r.content_id for r in made.recipes])
     judged = flags.judge(
         made.pixels, made.labels, original, content, train, p,
-        by="a classifier that has not seen this image",
+        by="a judge by shape",
     )  # fmt: skip
     return [
-        {"certainty": j.certainty, "flags": [dataclasses.asdict(f) for f in j.flags]}
-        for j in judged
+        {"fidelity": j.fidelity, "flags": [dataclasses.asdict(f) for f in j.flags]} for j in judged
     ]
 
 
@@ -468,11 +486,18 @@ def curated_set(project: Project, config: DebiasConfig) -> tuple[SyntheticSet, d
     assert set_id is not None
     verdict = verdicts.current(project.db, project.name, set_id)
     said = [verdict.get(str(i)) for i in range(len(made.recipes))]
-    used = verdicts.used(said, config.only_accepted)
+    if config.min_fidelity > 0 and any("fidelity" not in s for s in project.scores()):
+        raise UserError(
+            "These synthetic images have no label fidelity yet (their generation was stopped): "
+            "generate them to the end, or set the least label fidelity to 0."
+        )
+    used = verdicts.used(said, config.only_accepted, project.fidelity(), config.min_fidelity)
+    willing = len(verdicts.used(said, config.only_accepted))
     counts = {
         "accepted": said.count("accept"),
         "rejected": said.count("reject"),
         "undecided": sum(v in (None, "skip") for v in said),
+        "doubtful": willing - len(used),
         "trained_on": len(used),
         "digest": fingerprint(used),
     }
@@ -480,6 +505,7 @@ def curated_set(project: Project, config: DebiasConfig) -> tuple[SyntheticSet, d
         raise UserError(
             "No synthetic image is left to train on: accept some in Curate"
             + (", or train on the undecided ones too." if config.only_accepted else ".")
+            + (" Or lower the least label fidelity." if willing else "")
         )
     kept = replace(made, pixels=made.pixels[used], recipes=tuple(made.recipes[i] for i in used))
     return kept, {**counts, "used": used}

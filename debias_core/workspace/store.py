@@ -340,6 +340,10 @@ class Project:
         )
         return [json.loads(r["scores"]) for r in rows]
 
+    def fidelity(self) -> list[float]:
+        """Label fidelity of the current set's images, first to last; 0 where it is unknown."""
+        return [float(s.get("fidelity", 0.0)) for s in self.scores()]
+
     # ---- debias ----
 
     def save_arms(

@@ -93,6 +93,19 @@ def can_undo(db: Database, project: str, set_id: str) -> bool:
     )
 
 
-def used(said: Sequence[str | None], only_accepted: bool) -> list[int]:
-    """The numbers of the synthetic images that are trained on: never a rejected one."""
-    return [i for i, v in enumerate(said) if v == "accept" or (v != "reject" and not only_accepted)]
+def used(
+    said: Sequence[str | None],
+    only_accepted: bool,
+    fidelity: Sequence[float] = (),
+    least: float = 0.0,
+) -> list[int]:
+    """The numbers of the synthetic images that are trained on: never a rejected one.
+
+    Those that nobody has accepted must have a label fidelity of `least` at the least.
+    """
+    return [
+        i
+        for i, v in enumerate(said)
+        if v == "accept"
+        or (v != "reject" and not only_accepted and (least == 0 or fidelity[i] >= least))
+    ]

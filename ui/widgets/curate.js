@@ -102,7 +102,7 @@ DebiasStudio.widget("curate", (ctx) => {
     }
     label.replaceChildren("label ", el("strong", {}, item.label));
     const { sign: mark, past } = VERDICTS[item.verdict] ?? { sign: "", past: "undecided" };
-    verdictText.textContent = `${count(at + 1)} of ${count(list.length)} · ${mark} ${past} · certainty ${decimals(item.certainty)}`;
+    verdictText.textContent = `${count(at + 1)} of ${count(list.length)} · ${mark} ${past} · label fidelity ${decimals(item.fidelity)}`;
     text.textContent = item.text;
     flags.replaceChildren(...item.flags.map((flag) => el("li", {}, "⚑ ", el("strong", {}, flag.name), ` ${flag.text}`)));
     const mine = thumbs.get(item);
