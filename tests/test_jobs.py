@@ -279,7 +279,7 @@ def test_what_is_rejected_is_not_trained_on(project):
     arms = drain(stages.run_debias(project, only, device=CPU))
     assert arms[1].train_images == 48 + 1
     assert project.manifest("debias")["curated"] == {
-        "accepted": 1, "rejected": 5, "undecided": 18, "trained_on": 1,
+        "accepted": 1, "rejected": 5, "undecided": 18, "doubtful": 0, "trained_on": 1,
         "digest": fingerprint([5]),
     }  # fmt: skip
     say(5, "reject")

@@ -142,7 +142,7 @@ def curation(project: Project, table: ImageTable | None) -> dict[str, Any]:
         }
         for i, (r, s) in enumerate(zip(made.recipes, scores, strict=True))
     ]
-    items.sort(key=lambda item: item["fidelity"])
+    items.sort(key=lambda item: scores[item["item"]].get("fidelity", 0.0))
     return {
         "set": set_id,
         "reason": "",
