@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ WATTS = 65  # a desktop processor at work; a guess that the page says is one
 METHOD_AT = 6  # place of the method among the settings
 
 Cells = tuple[int, ...] | None
+
+_counting = threading.Lock()
 
 
 def build(place: Place, project: gr.Dropdown) -> Part:
@@ -123,9 +126,10 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         """One row of the comparison grid, as data URLs; kept, so that it is drawn once."""
         from debias_core.insight.report import data_url
 
-        made = previewer(chosen, t_boost, direct)[0].sweep(
-            0, gammas=GRID_GAMMAS, t_edit=t_edit, mask_cells=cells
-        )
+        with _counting:
+            made = previewer(chosen, t_boost, direct)[0].sweep(
+                0, gammas=GRID_GAMMAS, t_edit=t_edit, mask_cells=cells
+            )
         return tuple(data_url(image) for image in made)
 
     def draw(project_name: str, number: int, method: str) -> Pairs | None:
@@ -157,11 +161,12 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         from debias_core.diffusion.unet import EvaluationCount, forward_equivalents
 
         preview, originals, given, net = previewer(chosen, int(t_boost), direct)
-        net.count = EvaluationCount()
-        began = time.perf_counter()
-        made = preview.render(gamma=gamma, t_edit=int(t_edit), mask_cells=cells)
-        seconds = time.perf_counter() - began
-        injection = forward_equivalents(net) / len(made)
+        with _counting:  # the net is shared, and so are its counts
+            net.count = EvaluationCount()
+            began = time.perf_counter()
+            made = preview.render(gamma=gamma, t_edit=int(t_edit), mask_cells=cells)
+            seconds = time.perf_counter() - began
+            injection = forward_equivalents(net) / len(made)
         cards = [
             (show.side_by_side(parts), "") for parts in zip(originals, given, made, strict=True)
         ]

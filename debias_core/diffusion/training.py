@@ -158,12 +158,13 @@ def train_diffusion(
 
     def step_loss(x_t: Tensor, t: Tensor, noise: Tensor, x_h: Tensor, swapped: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            state = net.encode(x_t, t)
             if swapped.any():
+                state = net.encode(x_t, t)
                 h = state.h.clone()
                 h[swapped] = net.encode(x_h[swapped], t[swapped]).h
-                state = state._replace(h=h)
-            predicted = net.decode(state)
+                predicted = net.decode(state._replace(h=h))
+            else:
+                predicted = net(x_t, t)
         return (weight[t] * (predicted.float() - noise).square().mean(dim=(1, 2, 3))).mean()
 
     def save(done: int) -> None:

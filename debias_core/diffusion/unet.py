@@ -104,7 +104,8 @@ class EpsilonNet(nn.Module):
             skips = skips[:-n]
         # ADM's and P2's checkpoints predict a variance in three more channels; DDIM has no use for it.
         # float32 whatever ran inside: P and x_t are computed from it.
-        return u.conv_out(u.conv_act(u.conv_norm_out(y)))[:, :3].float()
+        eps = u.conv_out(u.conv_act(u.conv_norm_out(y)))[:, :3]
+        return eps.float() if eps.dtype == torch.bfloat16 else eps
 
     def forward(self, x: Tensor, t: Tensor | int) -> Tensor:
         """ε_θ(x, t) [B, 3, H, W]."""
