@@ -117,7 +117,9 @@ def fill(hall, config, name, session):
     """What the page is filled with, as {component's id: value}."""
     (load,) = events(config, "load")
     dep = following(config, load)
-    return dict(zip(dep["outputs"], happen(hall, dep, [name, None], session), strict=True))
+    return dict(
+        zip(dep["outputs"], happen(hall, dep, [name, None, "diffinject"], session), strict=True)
+    )
 
 
 def guess_id(config):
@@ -203,7 +205,7 @@ def test_a_project_that_is_not_a_sandbox_leads_to_one_s_own(app, project):
 
 
 def test_only_sandboxes_can_be_named(app, workspace):
-    stages.import_named(Project(workspace, "digits", "demo"), percent=1.0, seed=0)
+    stages.import_named(Project(workspace, "demo"), "digits", percent=1.0, seed=0)
     client = visitor(app)
     mine = arrive(client)
     other = arrive(visitor(app))
@@ -566,7 +568,7 @@ class Visit:
         names = {name for _, name in chosen["choices"]}
         assert names == {self.name, self.name[:-4] + "control"}
         self.filled = following(self.config, load)
-        values = await self.event("fill", self.filled, [self.name, None])
+        values = await self.event("fill", self.filled, [self.name, None, "diffinject"])
         assert {"project": self.name}.items() <= values[0].items()
         pictures = re.findall(r'"path": "([^"]+)"', json.dumps(values))
         await self.ask("gallery", "GET", f"/gradio_api/file={pictures[0]}")
@@ -599,7 +601,9 @@ class Visit:
     async def guess(self):
         dep, _ = guess_id(self.config)
         await self.event("guess", dep, [self.name], event_data={"id": "colour"})
-        values = await self.event("fill", following(self.config, dep), [self.name, None])
+        values = await self.event(
+            "fill", following(self.config, dep), [self.name, None, "diffinject"]
+        )
         assert "Measured" in json.dumps(values)
         assert (await self.get("audit"))["marks"].keys() == {
             str(self.number),
