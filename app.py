@@ -414,7 +414,7 @@ def pretrain(
     _check_json(json_file)
     project = None
     if what in stages.PRETRAIN:
-        preset, shipped, _ = stages.PRETRAIN[what]
+        preset, shipped, *_ = stages.PRETRAIN[what]
         settings = _set(cfg.PRESETS[preset], steps=steps, batch_size=batch_size, lr=lr, swap=swap)
         checkpoint = workspace / f"pretrain-{what}"
         if restart:

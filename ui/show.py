@@ -14,7 +14,6 @@ from urllib.parse import quote
 import numpy as np
 
 from debias_core.data import images
-from debias_core.data.benchmarks import shipped_model
 from debias_core.data.images import Pixels
 from debias_core.data.importers import Survey
 from debias_core.data.table import ImageTable, evenly
@@ -203,8 +202,7 @@ def edit_time(project: Project) -> dict[str, Any] | None:
 
 def has_swaps(project: Project) -> bool:
     """Whether the project's diffusion model was trained with swaps, so that it can inject directly."""
-    own = project.folder("diffusion") if project.has("diffusion") else None
-    folder = own or (shipped_model(table_of(project)) if project.has("data") else None)
+    folder = _model_folder(project)
     if folder is None:
         return False
     about = json.loads((folder / "config.json").read_text())
@@ -213,9 +211,11 @@ def has_swaps(project: Project) -> bool:
 
 def has_model(project: Project) -> bool:
     """Whether there is a diffusion model to blend with."""
-    if project.has("diffusion"):
-        return True
-    return project.has("data") and shipped_model(table_of(project)) is not None
+    return _model_folder(project) is not None
+
+
+def _model_folder(project: Project) -> Path | None:
+    return project.model_folder(table_of(project)) if project.has("data") else None
 
 
 def finding(project: Project) -> str:
@@ -261,11 +261,12 @@ def trained(project: Project) -> str:
         text.append(words.trained_on(curated))
         said = verdicts.current(project.db, project.name, set_id)
         config = about["config"]
+        least = config.get("min_fidelity", 0.0)
         used = verdicts.used(
             [said.get(str(i)) for i in range(project.manifest("synthetic")["count"])],
             config["only_accepted"],
-            project.fidelity(),
-            config.get("min_fidelity", 0.0),
+            project.scores() if least > 0 else (),
+            least,
         )
         if fingerprint(used) != curated.get("digest"):
             text.append(words.VERDICTS_CHANGED)

@@ -22,7 +22,7 @@ from debias_core.checkpoint import (
 from debias_core.classifier import losses
 from debias_core.classifier.networks import Classifier, build_classifier
 from debias_core.config import ClassifierConfig, to_json
-from debias_core.data.images import Pixels, to_float
+from debias_core.data.images import Pixels, mix_channels, to_float
 from debias_core.data.table import ImageTable
 from debias_core.records import Progress, Scores, Stage, UserError
 
@@ -178,15 +178,16 @@ def augment(x: Tensor, kinds: tuple[str, ...], rng: np.random.Generator) -> Tens
     """[B, 3, H, W] in [-1, 1], each image changed at random as `kinds` say.
 
     crop: a shift, after padding by an eighth; flip: mirrored half of the time; colour: its channels
-    mixed, and its brightness drawn, anew; texture: a random 3×3 filter (after RandConv, ICLR 2021) half of the time.
+    mixed, and its brightness drawn, anew; texture: a random 3×3 filter (after RandConv, ICLR 2021) half
+    of the time.
     """
     n, _, height, width = x.shape
     if "colour" in kinds:
         mix = rng.dirichlet((0.5, 0.5, 0.5), (n, 3)) * rng.uniform(0.1, 1, (n, 3, 1))
         bright = rng.uniform(0.4, 1, (n, 1, 1, 1))
         weights, peak = (torch.as_tensor(v, dtype=x.dtype, device=x.device) for v in (mix, bright))
-        # In [0, 1], so that black stays black; and as bright as drawn, since brightness tells too.
-        mixed = torch.einsum("nij,njhw->nihw", weights, (x + 1) / 2)
+        # As bright as drawn: brightness tells too.
+        mixed = mix_channels(x, weights)
         x = mixed / mixed.amax((1, 2, 3), keepdim=True).clamp_min(1e-3) * peak * 2 - 1
     if "texture" in kinds:
         kernel = rng.normal(0, 1 / 9, (n, 1, 3, 3)) * (rng.random((n, 1, 1, 1)) < 0.5)

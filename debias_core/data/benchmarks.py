@@ -158,7 +158,7 @@ def colored_mnist(percent: float = 1.0, seed: int = 0, *, validation: bool = Fal
         y=y,
         split=split,
         class_names=tuple(str(d) for d in range(10)),
-        pixels=planted.tint_all(grey, planted.palette_colours(bias, rng, planted.SEVERITY[4])),
+        pixels=planted.tint(grey, planted.palette_colours(bias, rng, planted.MNIST_JITTER)),
         bias=bias,
         bias_names=planted.PALETTE_NAMES,
     )

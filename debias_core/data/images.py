@@ -77,6 +77,16 @@ def to_uint8(x: Tensor) -> Pixels:
     return y.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
+def mix_channels(x: Tensor, mix: Tensor) -> Tensor:
+    """float [N, 3, H, W] in [-1, 1] → each channel a mix [N, 3, 3] of the three, in [0, 1] and beyond.
+
+    Mixed in [0, 1], so that black stays black.
+    """
+    import torch
+
+    return torch.einsum("nij,njhw->nihw", mix, (x + 1) / 2)
+
+
 def decode(data: bytes, size: int) -> Pixels:
     """A JPEG, PNG, WEBP, BMP or GIF file → uint8 [size, size, 3].
 

@@ -24,24 +24,17 @@ PALETTE_NAMES = (
     "orange", "yellow", "mauve", "sage", "sky", "green", "blue", "purple", "olive", "crimson",
 )  # fmt: skip
 JITTER = 0.02  # standard deviation of the colour of one image
-# The same at the four severities of LfF's Colored MNIST; the papers use severity 4.
-SEVERITY = {1: 0.05, 2: 0.02, 3: 0.01, 4: 0.005}
+MNIST_JITTER = 0.005  # the same on Colored MNIST: LfF's severity 4, the papers'
 
 
-def tint(grey: Floats, rgb: Floats) -> Pixels:
-    """Grey [N, H, W] in [0, 1] times a colour [N, 3] each → uint8 [N, H, W, 3]."""
-    coloured = grey[..., None] * rgb[:, None, None, :]
-    return (coloured.clip(0, 1) * 255).round().astype(np.uint8)
-
-
-def tint_all(grey: NDArray[np.uint8] | Floats, rgb: Floats) -> Pixels:
-    """As `tint`, for grey images [N, H, W] that are uint8 or in [0, 1]; a part at a time, since as
-    floats 60,000 images of 28 px in colour take gigabytes."""
+def tint(grey: NDArray[np.uint8] | Floats, rgb: Floats) -> Pixels:
+    """Grey [N, H, W], uint8 or in [0, 1], times a colour [N, 3] each → uint8 [N, H, W, 3]."""
     white = 255 if grey.dtype == np.uint8 else 1
     pixels = np.empty((*grey.shape, 3), dtype=np.uint8)
-    for start in range(0, len(grey), 5_000):
+    for start in range(0, len(grey), 5_000):  # as floats 60,000 images of 28 px take gigabytes
         some = slice(start, start + 5_000)
-        pixels[some] = tint(grey[some] / white, rgb[some])
+        coloured = (grey[some] / white)[..., None] * rgb[some, None, None, :]
+        pixels[some] = (coloured.clip(0, 1) * 255).round()
     return pixels
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from debias_core.data.images import Pixels
 from debias_core.diffusion import schedule
-from debias_core.diffusion.sampling import ddim_step, predicted_x0
+from debias_core.diffusion.sampling import ddim_step, noised, predicted_x0
 from debias_core.diffusion.unet import Bottleneck, EpsilonNet
 from debias_core.records import UserError
 
@@ -185,7 +185,7 @@ def inject_directly(
     x = x0
     for i, t in enumerate(times):
         a_t = float(a_bar[t])
-        x_t = a_t**0.5 * x + (1 - a_t) ** 0.5 * z[:, i]
+        x_t = noised(x, z[:, i], a_t)
         state = net.encode(x_t, t)
         eps = net.decode(state._replace(h=blend(state.h, bank[t][content], gamma, mask, mode=mode)))
         x = predicted_x0(x_t, eps, a_t).clamp(-1, 1)
@@ -197,10 +197,7 @@ def noised_bank(
     net: EpsilonNet, a_bar: Tensor, x0: Tensor, z: Tensor, *, times: tuple[int, ...]
 ) -> dict[int, Tensor]:
     """h of the noised contents x0 [K, 3, H, W] at each time, with noise z [K, len(times), 3, H, W]."""
-    return {
-        t: net.encode(float(a_bar[t]) ** 0.5 * x0 + (1 - float(a_bar[t])) ** 0.5 * z[:, i], t).h
-        for i, t in enumerate(times)
-    }
+    return {t: net.encode(noised(x0, z[:, i], float(a_bar[t])), t).h for i, t in enumerate(times)}
 
 
 def boost_steps(a_bar: Tensor, steps: int, t_boost: int) -> int:

@@ -21,6 +21,11 @@ def predicted_x0(x: Tensor, eps: Tensor, a_t: float) -> Tensor:
     return (x - (1 - a_t) ** 0.5 * eps) / a_t**0.5
 
 
+def noised(x0: Tensor, z: Tensor, a_t: Tensor | float) -> Tensor:
+    """x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·z of images and noise [B, 3, H, W]; a_t one number, or [B, 1, 1, 1]."""
+    return a_t**0.5 * x0 + (1 - a_t) ** 0.5 * z
+
+
 def sigma(a_t: float, a_next: float, eta: float) -> float:
     """σ_t (DDIM Eq. 16); 0 in the deterministic steps of an inversion too, where ᾱ_next < ᾱ_t."""
     if eta == 0:

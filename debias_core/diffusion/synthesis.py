@@ -343,11 +343,7 @@ class Preview:
 
     def _noise(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
         """The noise of the images `rows`, [len(rows), *shape, 3, side, side]."""
-        whole = (*shape, 3, *self._side)
-        return torch.stack([image_noise(self._config.seed, int(i), whole) for i in rows]).to(
-            self._device
-        )
-
-    @property
-    def _side(self) -> tuple[int, int]:
-        return (self._net.config.image_size,) * 2
+        side = self._net.config.image_size
+        whole = (*shape, 3, side, side)
+        noise = [image_noise(self._config.seed, int(i), whole) for i in rows]
+        return torch.stack(noise).to(self._device)

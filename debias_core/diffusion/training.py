@@ -39,8 +39,9 @@ from debias_core.checkpoint import (
 )
 from debias_core.config import DiffusionConfig, to_json
 from debias_core.data import planted
-from debias_core.data.images import Pixels, to_float
+from debias_core.data.images import Pixels, mix_channels, to_float
 from debias_core.diffusion import schedule
+from debias_core.diffusion.sampling import noised
 from debias_core.diffusion.unet import EpsilonNet, half_pays
 from debias_core.records import Progress, Stage, StopAsked, UserError
 
@@ -51,11 +52,10 @@ Batch = Callable[[np.random.Generator, int], Tensor]
 
 def tinted_batches(grey: NDArray[np.float64] | NDArray[np.uint8]) -> Batch:
     """Batches of grey images [N, H, W], uint8 or in [0, 1], each tinted with a random colour anew."""
-    white = 255 if grey.dtype == np.uint8 else 1
 
     def batch(rng: np.random.Generator, size: int) -> Tensor:
         rows = rng.integers(len(grey), size=size)
-        return to_float(planted.tint(grey[rows] / white, planted.random_colours(size, rng)))
+        return to_float(planted.tint(grey[rows], planted.random_colours(size, rng)))
 
     return batch
 
@@ -67,10 +67,9 @@ SWAP_FROM = 100  # lowest t of a swap: injection ends before, and ε* grows with
 
 def tinted_swaps(grey: NDArray[np.float64] | NDArray[np.uint8]) -> Swaps:
     """Swaps of grey images [N, H, W]: a look is a colour."""
-    white = 255 if grey.dtype == np.uint8 else 1
 
     def swaps(rng: np.random.Generator, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        a, b = (grey[rng.integers(len(grey), size=n)] / white for _ in range(2))
+        a, b = (grey[rng.integers(len(grey), size=n)] for _ in range(2))
         own, other = planted.random_colours(n, rng), planted.random_colours(n, rng)
         pairs = ((a, other), (b, own), (a, own))
         of_a, of_b, wanted = (to_float(planted.tint(images, rgb)) for images, rgb in pairs)
@@ -98,7 +97,7 @@ def _colour_mix(rng: np.random.Generator, n: int) -> Tensor:
 
 
 def _in_look(x: Tensor, mix: Tensor) -> Tensor:
-    return torch.einsum("nij,njhw->nihw", mix, (x + 1) / 2).clamp(0, 1) * 2 - 1
+    return mix_channels(x, mix).clamp(0, 1) * 2 - 1
 
 
 def image_batches(pixels: Pixels, *, flip: bool) -> Batch:
@@ -128,8 +127,8 @@ def train_diffusion(
 
     Loss: mean of w_t·‖ε - ε_θ(x_t, t)‖², w_t the P2 weight (DiffInject Eqs. 5 and 6). StopAsked
     saves a checkpoint of the last step; then it passes, or with `keep_on_stop` (where the person asked
-    to keep) the average so far is returned; `steps_done` tells how far that is. `piece` is the number of images to compute at a
-    time where a whole batch is known not to fit.
+    to keep) the average so far is returned; `steps_done` tells how far that is. `piece` is the number
+    of images to compute at a time where a whole batch is known not to fit.
 
     Raises:
         UserError: when the checkpoint was made with other settings, the loss is not finite, or one
@@ -187,7 +186,7 @@ def train_diffusion(
         t = torch.as_tensor(rng.integers(len(a_bar), size=len(x0)), device=device)
         noise = torch.as_tensor(rng.standard_normal(x0.shape, dtype=np.float32), device=device)
         a = a_bar[t].float().view(-1, 1, 1, 1)
-        x_t = a.sqrt() * x0 + (1 - a).sqrt() * noise
+        x_t = noised(x0, noise, a)
         x_h, swapped = x_t, torch.zeros(len(x_t), dtype=torch.bool, device=device)
         if swaps is not None and swapping and step >= config.swap_after:
             x_h, swapped = x_t.clone(), swapped.clone()
@@ -199,8 +198,8 @@ def train_diffusion(
                 rng.standard_normal(of_a.shape, dtype=np.float32), device=device
             )
             swapped[rows] = True
-            x_h[rows] = a[rows].sqrt() * of_a + (1 - a[rows]).sqrt() * noise_h
-            x_t[rows] = a[rows].sqrt() * of_b + (1 - a[rows]).sqrt() * noise[rows]
+            x_h[rows] = noised(of_a, noise_h, a[rows])
+            x_t[rows] = noised(of_b, noise[rows], a[rows])
             noise[rows] = (x_t[rows] - a[rows].sqrt() * wanted) / (1 - a[rows]).sqrt()
         for group in optimizer.param_groups:
             group["lr"] = config.lr * min(1.0, (step + 1) / max(1, config.warmup))

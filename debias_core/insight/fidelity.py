@@ -56,11 +56,16 @@ class Fidelity:
 
 
 def train_judge(
-    train: ImageTable, *, seed: int = 0, device: torch.device, checkpoint: Path | None = None
+    train: ImageTable,
+    *,
+    seed: int = 0,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    key: str = "",
 ) -> Stage[Classifier]:
     """A classifier that knows the classes of `train` by shape; no bias labels are looked at.
 
-    Goes on after the last finished epoch that `checkpoint` holds.
+    Goes on after the last finished epoch that `checkpoint` holds, if that was made with this `key`.
     """
     blind = train.without_bias()
     batches = -(-len(blind) // JUDGE.batch_size)
@@ -69,7 +74,7 @@ def train_judge(
     return (
         yield from train_classifier(
             blind.pixels, blind.y, len(blind.class_names), config,
-            seed=seed, device=device, stage="judge of label fidelity", checkpoint=checkpoint,
+            seed=seed, device=device, stage="judge of label fidelity", checkpoint=checkpoint, key=key,
         )
     )  # fmt: skip
 

@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from debias_core.classifier.networks import Classifier, load_classifier, save_classifier
+from debias_core.classifier.networks import Classifier
 from debias_core.config import BenchmarkConfig, to_json
 from debias_core.data import planted
 from debias_core.data.benchmarks import grey_images
 from debias_core.data.table import ImageTable
-from debias_core.insight.fidelity import Fidelity, fidelity, train_judge
+from debias_core.insight.fidelity import Fidelity, fidelity
 from debias_core.records import ArmResult, AuditResult, Progress, Stage, SyntheticSet
 from debias_core.workspace import stages
-from debias_core.workspace.store import Project, demo_project, write_json
+from debias_core.workspace.store import Project, demo_project
 
 # Accuracy over all test images, as the papers print it: (vanilla, DiffInject) by data set and percent.
 PUBLISHED: dict[str, dict[float, tuple[float, float]]] = {
@@ -149,29 +149,21 @@ def judge_of(project: Project, dataset: str, *, device: torch.device) -> Stage[C
 
     One for all projects of the workspace on that data set; it never sees a biased colour.
     """
-    folder = project.workspace / ".judges" / dataset
-    if not (folder / "judge.json").is_file():
-        table = project.table()
+    class_names = project.table().class_names
+
+    def free_of_bias() -> ImageTable:
         grey, y = grey_images(dataset)
-        rng = np.random.default_rng(0)
-        pixels = planted.tint_all(grey, planted.random_colours(len(grey), rng))
-        free = ImageTable(
+        colours = planted.random_colours(len(grey), np.random.default_rng(0))
+        return ImageTable(
             ids=np.arange(len(y)).astype(np.str_),
             y=y,
             split=np.full(len(y), "train"),
-            class_names=table.class_names,
-            pixels=pixels,
+            class_names=class_names,
+            pixels=planted.tint(grey, colours),
         )
-        net = yield from train_judge(free, device=device)
-        save_classifier(
-            net,
-            folder,
-            network="conv",
-            image_size=table.image_size,
-            class_names=table.class_names,
-        )
-        write_json(folder / "judge.json", {"trained_on": f"{len(y):,} images in random colours"})
-    return load_classifier(folder, device)
+
+    folder = project.workspace / ".judges" / dataset
+    return (yield from stages.kept_judge(folder, free_of_bias, "random colours", device))
 
 
 def fidelity_of(

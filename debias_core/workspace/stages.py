@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,6 @@ from debias_core.data.benchmarks import (
     SHIPPED,
     grey_images,
     is_colored_digits,
-    shipped_model,
 )
 from debias_core.data.importers import import_images
 from debias_core.data.table import ImageTable, evenly, save_table
@@ -74,10 +73,11 @@ from debias_core.records import (
 from debias_core.workspace import verdicts
 from debias_core.workspace.store import Project, fingerprint, write_json
 
-# What `pretrain` knows beside a project: the preset, where its model ships, what it is trained on.
+# What `pretrain` knows beside a project: the preset, where its model ships, the named data set that
+# it is trained on, and that in words.
 PRETRAIN = {
-    "digits": ("digits16", SHIPPED["digit-"], "the 1,300 digits of the train part"),
-    "mnist": ("mnist32", SHIPPED["mnist-"], "MNIST's 60,000 training images"),
+    "digits": ("digits16", SHIPPED["digit-"], "digits", "the 1,300 digits of the train part"),
+    "mnist": ("mnist32", SHIPPED["mnist-"], "cmnist", "MNIST's 60,000 training images"),
 }
 
 
@@ -249,7 +249,8 @@ def run_pretrain_named(
 
     Stopped, the moving average so far is written; the same call goes on later.
     """
-    grey, _ = grey_images("digits" if what == "digits" else "cmnist")
+    _, _, dataset, in_words = PRETRAIN[what]
+    grey, _ = grey_images(dataset)
     edge = (config.unet.image_size - grey.shape[1]) // 2
     framed: NDArray[Any] = np.pad(grey, ((0, 0), (edge, edge), (edge, edge)))
     net = yield from train_diffusion(
@@ -261,7 +262,7 @@ def run_pretrain_named(
         config,
         folder,
         made_by=(
-            f"python app.py pretrain {what} --steps {steps_done(checkpoint)} ({PRETRAIN[what][2]}, "
+            f"python app.py pretrain {what} --steps {steps_done(checkpoint)} ({in_words}, "
             f"each in a random colour anew at every step; EMA weights, bf16)"
         ),
     )
@@ -279,15 +280,13 @@ def diffusion_folder(project: Project) -> Path:
     Raises:
         UserError: when there is neither.
     """
-    if project.has("diffusion"):
-        return project.folder("diffusion")
-    shipped = shipped_model(project.table())
-    if shipped is not None:
-        return shipped
-    raise UserError(
-        f"Project '{project.name}' has no diffusion model yet: run `pretrain` first "
-        "(it learns from the project's own training images)."
-    )
+    folder = project.model_folder(project.table())
+    if folder is None:
+        raise UserError(
+            f"Project '{project.name}' has no diffusion model yet: run `pretrain` first "
+            "(it learns from the project's own training images)."
+        )
+    return folder
 
 
 def model_id(project: Project) -> str:
@@ -299,11 +298,6 @@ def model_id(project: Project) -> str:
 EDIT_IMAGES = 100
 EDIT_TIMES = tuple(range(0, 900, 100))
 AS_GOOD = 0.02  # of label fidelity
-
-
-def edit_time_file(project: Project, by: str) -> Path:
-    """Where `run_edit_time` keeps its result."""
-    return project.folder("diffusion") / f"t_edit-{by}.json"
 
 
 def run_edit_time(
@@ -318,7 +312,7 @@ def run_edit_time(
     table = project.table().where("train").without_bias()
     net, diffusion = diffusion_model(project, device)
     result: dict[str, Any] = {"by": by, "model": model_id(project), "data": table.data_id}
-    kept = edit_time_file(project, by)
+    kept = project.folder("diffusion") / f"t_edit-{by}.json"
     if kept.is_file() and (known := json.loads(kept.read_text())).items() >= result.items():
         return known
     if by == "lpips":
@@ -411,20 +405,26 @@ def id_of_set(
 
 def run_judge(project: Project, *, device: torch.device) -> Stage[Classifier]:
     """The judge of label fidelity of the project's own classes, trained once and kept."""
-    folder, table = project.root / "judge", project.table()
-    made_of = {"data": table.data_id}
-    known = folder / "judge.json"
-    if not known.is_file() or json.loads(known.read_text()) != made_of:
-        work = project.work("judge", table.data_id)
-        net = yield from train_judge(table.where("train"), device=device, checkpoint=work)
+    train = project.table().where("train")
+    return (yield from kept_judge(project.root / "judge", lambda: train, train.data_id, device))
+
+
+def kept_judge(
+    folder: Path, images: Callable[[], ImageTable], made_of: str, device: torch.device
+) -> Stage[Classifier]:
+    """The judge in `folder`; trained on what `images` gives unless it was made of `made_of` already."""
+    known, work = folder / "judge.json", folder / "checkpoint"
+    if not known.is_file() or json.loads(known.read_text()) != {"made_of": made_of}:
+        train = images()
+        net = yield from train_judge(train, device=device, checkpoint=work, key=made_of)
         save_classifier(
             net,
             folder,
             network=JUDGE.network,
-            image_size=table.image_size,
-            class_names=table.class_names,
+            image_size=train.image_size,
+            class_names=train.class_names,
         )
-        write_json(known, made_of)
+        write_json(known, {"made_of": made_of})
         shutil.rmtree(work, ignore_errors=True)
     return load_classifier(folder, device)
 
@@ -486,12 +486,13 @@ def curated_set(project: Project, config: DebiasConfig) -> tuple[SyntheticSet, d
     assert set_id is not None
     verdict = verdicts.current(project.db, project.name, set_id)
     said = [verdict.get(str(i)) for i in range(len(made.recipes))]
-    if config.min_fidelity > 0 and any("fidelity" not in s for s in project.scores()):
+    scores = project.scores() if config.min_fidelity > 0 else []
+    if any("fidelity" not in s for s in scores):
         raise UserError(
             "These synthetic images have no label fidelity yet (their generation was stopped): "
             "generate them to the end, or set the least label fidelity to 0."
         )
-    used = verdicts.used(said, config.only_accepted, project.fidelity(), config.min_fidelity)
+    used = verdicts.used(said, config.only_accepted, scores, config.min_fidelity)
     willing = len(verdicts.used(said, config.only_accepted))
     counts = {
         "accepted": said.count("accept"),

@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from debias_core.config import from_json
+from debias_core.data.benchmarks import shipped_model
 from debias_core.data.images import Pixels
 from debias_core.data.table import PARSING, ImageTable, load_table, map_array
 from debias_core.records import (
@@ -94,6 +95,10 @@ class Project:
         if stage == "audit" and not (self.folder(stage) / "pca.npy").is_file():
             return False
         return self._marker(stage).is_file()
+
+    def model_folder(self, table: ImageTable) -> Path | None:
+        """Where the diffusion model lies: the project's own, else the one that ships for its images."""
+        return self.folder("diffusion") if self.has("diffusion") else shipped_model(table)
 
     def _marker(self, stage: str) -> Path:
         return self.folder(stage) / MARKERS.get(stage, "manifest.json")
@@ -339,10 +344,6 @@ class Project:
             (self.name, m["set"], m["count"]),
         )
         return [json.loads(r["scores"]) for r in rows]
-
-    def fidelity(self) -> list[float]:
-        """Label fidelity of the current set's images, first to last; 0 where it is unknown."""
-        return [float(s.get("fidelity", 0.0)) for s in self.scores()]
 
     # ---- debias ----
 

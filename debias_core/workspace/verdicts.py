@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from debias_core.records import UserError
 from debias_core.workspace.database import Database, now
@@ -96,16 +97,21 @@ def can_undo(db: Database, project: str, set_id: str) -> bool:
 def used(
     said: Sequence[str | None],
     only_accepted: bool,
-    fidelity: Sequence[float] = (),
+    scores: Sequence[dict[str, Any]] = (),
     least: float = 0.0,
 ) -> list[int]:
     """The numbers of the synthetic images that are trained on: never a rejected one.
 
-    Those that nobody has accepted must have a label fidelity of `least` at the least.
+    Those that nobody has accepted must have a label fidelity of `least` at the least; `scores` (the
+    project's) are looked at only then.
     """
     return [
         i
         for i, v in enumerate(said)
         if v == "accept"
-        or (v != "reject" and not only_accepted and (least == 0 or fidelity[i] >= least))
+        or (
+            v != "reject"
+            and not only_accepted
+            and (least == 0 or scores[i].get("fidelity", 0.0) >= least)
+        )
     ]
