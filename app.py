@@ -269,13 +269,7 @@ def _benchmark(
     **inject: Any,
 ) -> cfg.BenchmarkConfig:
     """The data set's preset with the options that were given."""
-    if dataset not in cfg.BENCHMARKS:
-        raise UserError(
-            f"There is no benchmark '{dataset}'. Choose one of: {', '.join(cfg.BENCHMARKS)}."
-        )
-    base = cfg.BENCHMARKS[dataset]
-    if inject["method"] == "crossinject":
-        base = replace(base, inject=cfg.CROSSINJECT.get(dataset, base.inject))
+    base = _benchmark_of(dataset, inject["method"], ratio)
     bias_net = _set(base.audit.classifier, network=audit_network or network, epochs=audit_epochs)
     final_net = _set(
         base.debias.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size,
@@ -284,13 +278,24 @@ def _benchmark(
     audit_ = replace(base.audit, classifier=bias_net)
     return replace(
         base,
-        percent=ratio,
         seeds=seeds,
         validation=validation,
         audit=_set(audit_, top_k=top_k, per_class=per_class),
         inject=_set(base.inject, **inject),
         debias=_set(replace(base.debias, classifier=final_net), synthetic_share=synthetic_share),
     )
+
+
+def _benchmark_of(dataset: str, method: str, percent: float) -> cfg.BenchmarkConfig:
+    """The preset of a named data set, for this method."""
+    if dataset not in cfg.BENCHMARKS:
+        raise UserError(
+            f"There is no benchmark '{dataset}'. Choose one of: {', '.join(cfg.BENCHMARKS)}."
+        )
+    base = replace(cfg.BENCHMARKS[dataset], percent=percent)
+    if method == "crossinject":
+        return replace(base, inject=cfg.CROSSINJECT.get(dataset, base.inject))
+    return base
 
 
 @command.command("import")
@@ -511,6 +516,104 @@ def t_edit_(
     console.print(table)
     console.print(f"t_edit {result['t_edit']}")
     _write_json(json_file, result)
+
+
+@command.command()
+def sweep(
+    dataset: Annotated[
+        str | None,
+        typer.Argument(help="digits or cmnist; by default the project --name."),
+    ] = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SETTING=A,B,…",
+            help=f"Once or twice; a setting is one of: {', '.join(cfg.SWEEPABLE)}.",
+        ),
+    ] = None,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    ratio: Ratio = 1.0,
+    seeds: Seeds = 1,
+    method: Annotated[str | None, typer.Option(help="diffinject or crossinject.")] = None,
+    network: Network = None,
+    top_k: TopK = None,
+    per_class: PerClass = None,
+    gamma: Gamma = None,
+    t_edit: TEdit = None,
+    steps: Steps = None,
+    inversion: Inversion = None,
+    mode: Mode = None,
+    direct: Direct = None,
+    precision: Precision = None,
+    mask: Mask = None,
+    count: Count = None,
+    contents: Contents = None,
+    contents_per_original: Shared = None,
+    audit_epochs: AuditEpochs = None,
+    epochs: Epochs = None,
+    lr: Lr = None,
+    batch_size: BatchSize = None,
+    synthetic_share: SyntheticShare = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Try a grid of settings on held-out training images, at equal budgets; resumable cell by cell."""
+    from debias_core.workspace import benchmark as bench
+    from debias_core.workspace import sweep as sweeps
+
+    _check_json(json_file)
+    axes = [_axis(text) for text in over or ()]
+    if not 1 <= len(axes) <= 2:
+        raise UserError("Give --over once or twice, as in --over gamma=0.3,0.6,0.9.")
+    if dataset is None:
+        project = _project(workspace, name)
+        audit_, inject, debias_ = sweeps.base_settings(project)
+    else:
+        settings = _benchmark_of(dataset, method or "diffinject", ratio)
+        project = bench.benchmark_project(workspace, settings, 0)
+        bench.ensure_data(project, settings, 0)
+        audit_, inject, debias_ = settings.audit, settings.inject, settings.debias
+    bias_net = _set(audit_.classifier, network=network, epochs=audit_epochs)
+    final_net = _set(
+        debias_.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
+    )
+    config = cfg.SweepConfig(
+        rows=axes[0],
+        columns=axes[1] if len(axes) == 2 else None,
+        seeds=seeds,
+        audit=_set(replace(audit_, classifier=bias_net), top_k=top_k, per_class=per_class),
+        inject=_set(
+            inject, method=method, gamma=gamma, t_edit=t_edit, steps=steps, inversion=inversion,
+            mode=mode, direct=_times(direct), precision=precision, mask=_box(mask), count=count,
+            contents=contents, contents_per_original=contents_per_original,
+        ),
+        debias=_set(replace(debias_, classifier=final_net), synthetic_share=synthetic_share),
+    )  # fmt: skip
+    result = _run(sweeps.run_sweep(project, config, device=_device()), project)
+    table = Table(*(a.name for a in axes), *(key.replace("_", " ") for key in SWEEP_COLUMNS))
+    for cell in result["cells"]:
+        table.add_row(*cell["at"].values(), *(_figure(cell[key]) for key in SWEEP_COLUMNS))
+    console.print(table)
+    console.print(result["scored_on"], markup=False)
+    _write_json(json_file, result)
+
+
+SWEEP_COLUMNS = ("score", "vanilla", "label_fidelity", "look_fidelity", "kid", "seconds_per_image")
+
+
+def _axis(text: str) -> cfg.Axis:
+    """SETTING=A,B,C → an axis of a sweep."""
+    name, _, values = text.partition("=")
+    given = tuple(v.strip() for v in values.split(",") if v.strip())
+    return cfg.Axis(name.strip().replace("-", "_"), given)
+
+
+def _figure(value: dict[str, Any] | None) -> str:
+    """Mean ± s.d. to three places."""
+    if value is None:
+        return "unknown"
+    spread = f" ± {value['sd']:.3f}" if len(value["per_seed"]) > 1 else ""
+    return f"{value['mean']:.3f}{spread}"
 
 
 @command.command()

@@ -241,6 +241,110 @@ class DebiasConfig:
         _require(len(self.seeds) >= 1, "Give at least one seed.")
 
 
+# The centre of an image, as a mask box: the middle 6 × 6 of an 8 × 8 bottleneck.
+CENTRE = (0.125, 0.125, 0.875, 0.875)
+
+# What a sweep can vary: whose setting it is, and a value's kind. "train_images" is how many original
+# training images there are; a mask is "centre" or "everywhere".
+SWEEPABLE: dict[str, tuple[str, type]] = {
+    "gamma": ("inject", float),
+    "t_edit": ("inject", int),
+    "t_boost": ("inject", int),
+    "steps": ("inject", int),
+    "count": ("inject", int),
+    "contents": ("inject", int),
+    "contents_per_original": ("inject", int),
+    "mode": ("inject", str),
+    "mask": ("inject", str),
+    "inversion": ("inject", str),
+    "method": ("inject", str),
+    "label_from": ("inject", str),
+    "top_k": ("audit", int),
+    "synthetic_share": ("debias", float),
+    "train_images": ("data", int),
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One setting of a sweep (a key of SWEEPABLE) and the values that it takes, as text."""
+
+    name: str
+    values: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _require(
+            self.name in SWEEPABLE,
+            f"A sweep can't vary '{self.name}'. Choose one of: {', '.join(SWEEPABLE)}.",
+        )
+        _require(1 <= len(self.values) <= 12, "Give 1 to 12 values to sweep over.")
+        _require(len(set(self.values)) == len(self.values), "Give each value of a sweep once.")
+        kind = SWEEPABLE[self.name][1]
+        for text in self.values:
+            try:
+                kind(text)
+            except ValueError:
+                raise UserError(f"'{text}' is no value for {self.name}.") from None
+        masks = ("centre", "everywhere")
+        _require(
+            self.name != "mask" or set(self.values) <= set(masks),
+            f"A sweep's masks are {' and '.join(masks)}.",
+        )
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """A grid of settings, all tried on held-out training images with equal budgets."""
+
+    rows: Axis
+    columns: Axis | None = None
+    seeds: int = 1
+    audit: AuditConfig = field(default_factory=AuditConfig)
+    inject: InjectConfig = field(default_factory=InjectConfig)
+    debias: DebiasConfig = field(default_factory=DebiasConfig)
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.seeds <= 100, f"seeds must be 1 to 100, but is {self.seeds}.")
+        _require(
+            self.columns is None or self.columns.name != self.rows.name,
+            "A sweep's two settings must differ.",
+        )
+        for cell in self.cells():
+            self.at(cell)
+
+    def cells(self) -> tuple[dict[str, str], ...]:
+        """Every combination of the two axes' values, row by row."""
+        if self.columns is None:
+            return tuple({self.rows.name: r} for r in self.rows.values)
+        pairs = ((r, c) for r in self.rows.values for c in self.columns.values)
+        return tuple({self.rows.name: r, self.columns.name: c} for r, c in pairs)
+
+    def at(
+        self, cell: dict[str, str]
+    ) -> tuple[int | None, AuditConfig, InjectConfig, DebiasConfig]:
+        """The settings of one cell, with the number of training images (None: all).
+
+        Raises:
+            UserError: when a value is not allowed.
+        """
+        changed: dict[str, dict[str, Any]] = {"audit": {}, "inject": {}, "debias": {}, "data": {}}
+        for name, text in cell.items():
+            whose, kind = SWEEPABLE[name]
+            value = kind(text)
+            if name == "mask":
+                value = CENTRE if text == "centre" else None
+                changed["inject"]["mask_cells"] = None
+            changed[whose][name] = value
+        some = changed["data"].get("train_images")
+        _require(some is None or some >= 2, "train_images must be 2 or more.")
+        return (
+            some,
+            dataclasses.replace(self.audit, **changed["audit"]),
+            dataclasses.replace(self.inject, **changed["inject"]),
+            dataclasses.replace(self.debias, **changed["debias"]),
+        )
+
+
 def to_json(config: Any) -> dict[str, Any]:
     """A config as plain JSON values."""
     return dataclasses.asdict(config)
@@ -317,7 +421,7 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
         inject=InjectConfig(
             count=6_000,
             contents_per_original=4,
-            mask=(0.125, 0.125, 0.875, 0.875),
+            mask=CENTRE,
             precision="bf16",
         ),
         debias=DebiasConfig(classifier=ClassifierConfig(network="mlp", epochs=100, batch_size=256)),

@@ -185,20 +185,21 @@ def debias(
     device: torch.device,
     work: Path | None = None,
     piece: int | None = None,
+    arms: Sequence[str] = ARMS,
+    steps: int | None = None,
 ) -> Stage[tuple[tuple[ArmResult, ...], dict[str, Classifier]]]:
-    """Train both arms at every seed: vanilla on the originals, debiased on original ∪ synthetic (2.4).
+    """Train the arms at every seed: vanilla on the originals, debiased on original ∪ synthetic (2.4).
 
-    Same network, seed and number of optimiser steps in both arms: the vanilla arm, whose set is
-    smaller, runs more epochs. What is reported is the last epoch. Returns the results and the nets
-    of the first seed. With a folder `work` every finished epoch and arm is kept there, and a second
-    call goes on after them; stopped, it returns the seeds at which both arms are finished. `piece`
-    is the number of images to compute at a time where a batch is known not to fit.
+    Same network, seed and number of optimiser steps in all arms (`steps`; by default what the
+    debiased arm needs for its epochs): the vanilla arm, whose set is smaller, runs more epochs.
+    What is reported is the last epoch. Returns the results and the nets of the first seed. With a
+    folder `work` every finished epoch and arm is kept there, and a second call goes on after them;
+    stopped, it returns the seeds at which all arms are finished. `piece` is the number of images to
+    compute at a time where a batch is known not to fit.
     """
     train, test = table.where("train").without_bias(), table.where("test")
     usual = table.aligned_bias()
-    repeats = np.ones(len(train) + len(synthetic.recipes), dtype=np.int64)
-    if config.synthetic_share is not None:
-        repeats[len(train) :] = times_drawn(len(synthetic.recipes), len(train), config)
+    repeats = draws(len(train), len(synthetic.recipes), config)
     union = {
         "vanilla": (train.pixels, train.y, np.ones(len(train), dtype=np.int64)),
         "debiased": (
@@ -208,10 +209,11 @@ def debias(
         ),
     }
     size = config.classifier.batch_size
-    steps = config.classifier.epochs * -(-int(repeats.sum()) // size)
+    if steps is None:
+        steps = optimiser_steps(repeats, config)
     results: list[ArmResult] = []
     nets: dict[str, Classifier] = {}
-    runs = [(seed, arm) for seed in config.seeds for arm in ARMS]
+    runs = [(seed, arm) for seed in config.seeds for arm in arms]
     try:
         for part, (seed, arm) in enumerate(runs):
             pixels, y, times = union[arm]
@@ -239,21 +241,31 @@ def debias(
             )
             nets.setdefault(arm, net)
     except StopAsked as stop:
-        whole = len(results) // len(ARMS) * len(ARMS)
+        whole = len(results) // len(arms) * len(arms)
         if not stop.keep or whole == 0:
             raise
         results = results[:whole]
     return tuple(results), nets
 
 
-def times_drawn(synthetic: int, originals: int, config: DebiasConfig) -> NDArray[np.int64]:
-    """How often each synthetic image is drawn an epoch, ±1, for the share that the settings ask for."""
-    assert config.synthetic_share is not None
-    share = config.synthetic_share
-    total = max(synthetic, round(originals * share / (1 - share)))
-    times = np.full(synthetic, total // synthetic)
-    times[np.random.default_rng(0).permutation(synthetic)[: total % synthetic]] += 1
+def draws(originals: int, synthetic: int, config: DebiasConfig) -> NDArray[np.int64]:
+    """How often each image of original ∪ synthetic is drawn an epoch, [originals + synthetic].
+
+    Once; or for a `synthetic_share` each synthetic image so often (±1) that the share is met.
+    """
+    share, times = config.synthetic_share, np.ones(originals + synthetic, dtype=np.int64)
+    if share is not None and synthetic:
+        total = max(synthetic, round(originals * share / (1 - share)))
+        mine = times[originals:]
+        mine[:] = total // synthetic
+        mine[np.random.default_rng(0).permutation(synthetic)[: total % synthetic]] += 1
     return times
+
+
+def optimiser_steps(times: NDArray[np.int64], config: DebiasConfig) -> int:
+    """The steps of a training whose images are drawn so often an epoch."""
+    size = config.classifier.batch_size
+    return config.classifier.epochs * -(-int(times.sum()) // size)
 
 
 def _record(

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from debias_core.config import NETWORKS, DebiasConfig, to_json
+from debias_core.config import NETWORKS, SWEEPABLE, Axis, DebiasConfig, SweepConfig, to_json
 from debias_core.insight import figures
 from debias_core.insight.report import accuracy_rows
 from debias_core.workspace import jobs
@@ -51,7 +51,34 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         visible=False, wrap=True, column_widths=["150px", "290px", *["120px"] * 6],
     )  # fmt: skip
 
+    with gr.Accordion(words.SWEEP_TITLE, open=False):
+        gr.Markdown(words.SWEEP_INTRO)
+        axes = []
+        for label, name, values in (
+            (words.SWEEP_ROWS, "gamma", "0.3, 0.6, 0.9"),
+            (words.SWEEP_COLUMNS, "synthetic_share", "0.1, 0.3, 0.5"),
+        ):
+            names = list(SWEEPABLE) if label == words.SWEEP_ROWS else [words.SWEEP_NONE, *SWEEPABLE]
+            with gr.Row():
+                axes.append(gr.Dropdown(names, value=name, label=label, min_width=180))
+                axes.append(gr.Textbox(values, label=words.SWEEP_VALUES, max_length=200, scale=2))
+        sweep_seeds = gr.Slider(1, 10, 1, step=1, label=words.SEEDS, info=words.SEEDS_INFO)
+        sweep_button = gr.Button(words.SWEEP_BUTTON)
+        swept = gr.Markdown()
+        heat = gr.Plot(show_label=False, visible=False)
+
     def refresh(project_name: str) -> tuple[Any, ...]:
+        return *trained(project_name), *grid_of(project_name)
+
+    def grid_of(project_name: str) -> tuple[Any, ...]:
+        from debias_core.workspace import sweep
+
+        result = sweep.latest(place.project(project_name))
+        if result is None:
+            return words.NOT_SWEPT, gr.update(visible=False, value=None)
+        return words.swept(result), gr.update(visible=True, value=figures.sweep_map(result))
+
+    def trained(project_name: str) -> tuple[Any, ...]:
         mine = place.project(project_name)
         value = {"project": mine.name, "stamp": str(mine.stamp("debias"))}
         hidden = gr.update(visible=False, value=None)
@@ -86,5 +113,34 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         stages.curated_set(mine, config)  # nothing to train on is said now, not by a job
         jobs.submit(mine.db, mine.name, "debias", {"config": to_json(config)})
 
-    event = button.click(guarded(run), [project, network, epochs, seeds, only, least], None)
-    return Part([status, curves, table, bars, runs], refresh, [], [event])
+    def run_sweep(
+        project_name: str, rows: str, row_values: str, columns: str, column_values: str,
+        seeds: float, network: str, epochs: float,
+    ) -> None:  # fmt: skip
+        from debias_core.workspace import stages, sweep
+
+        mine = place.project(project_name)
+        stages.diffusion_folder(mine)  # no model to generate with is said now, not by a job
+        audit, inject, settings = sweep.base_settings(mine)
+        classifier = replace(settings.classifier, network=network, epochs=int(epochs))
+        config = SweepConfig(
+            rows=Axis(rows, _values(row_values)),
+            columns=None if columns == words.SWEEP_NONE else Axis(columns, _values(column_values)),
+            seeds=int(seeds),
+            audit=audit,
+            inject=inject,
+            debias=replace(settings, classifier=classifier),
+        )
+        jobs.submit(mine.db, mine.name, "sweep", {"config": to_json(config)})
+
+    events = [
+        button.click(guarded(run), [project, network, epochs, seeds, only, least], None),
+        sweep_button.click(
+            guarded(run_sweep), [project, *axes, sweep_seeds, network, epochs], None
+        ),
+    ]
+    return Part([status, curves, table, bars, runs, swept, heat], refresh, [], events)
+
+
+def _values(text: str) -> tuple[str, ...]:
+    return tuple(v.strip() for v in text.split(",") if v.strip())

@@ -29,6 +29,7 @@ JOB_TITLES = {
     "debias": "Training",
     "project": "t-SNE map",
     "edit_time": "Choice of t_edit",
+    "sweep": "Sweep",
     "report": "Report",
     "export": "Export",
 }
@@ -190,6 +191,17 @@ RUN_COLUMNS = (
     "finished", "settings", "synthetic images", "rejected", "vanilla, all", "debiased, all",
     "debiased, conflicting", "debiased, worst group",
 )  # fmt: skip
+SWEEP_TITLE = "Sweep: try a grid of settings"
+SWEEP_INTRO = (
+    "Every cell generates, trains and is scored on held-out **training** images, with the same number of "
+    "steps; the test part stays unseen. Other settings are those of your last runs. A finished cell is kept: "
+    "a sweep that was stopped goes on behind it."
+)
+SWEEP_ROWS, SWEEP_COLUMNS = "Rows", "Columns"
+SWEEP_VALUES = "Values, separated by commas"
+SWEEP_NONE = "(none)"
+SWEEP_BUTTON = "Sweep"
+NOT_SWEPT = "Not swept yet."
 UNKNOWN_NUMBER = "unknown"
 VERDICTS_CHANGED = "**Verdicts have changed since: train again to use them.**"
 NOT_TRAINED = "Not trained yet."
@@ -287,6 +299,16 @@ def recipe(r: Recipe) -> str:
     """How a synthetic image was made, in a line."""
     mask = ", masked" if r.mask is not None or r.mask_cells is not None else ""
     return f"γ {r.gamma:g}, t_edit {r.t_edit}, t_boost {r.t_boost}{mask}, seed {r.seed}"
+
+
+def swept(result: dict[str, Any]) -> str:
+    """What a sweep's figures are, and its best cell."""
+    best = max(result["cells"], key=lambda cell: cell["score"]["mean"])
+    where = ", ".join(f"{name} {value}" for name, value in best["at"].items())
+    return (
+        f"Best: **{where}**, {best['score']['mean']:.1%} ({best['gain_points']:+.1f} points over vanilla), "
+        f"label fidelity {best['label_fidelity']['mean']:.2f}. Score: {result['scored_on']}."
+    )
 
 
 def trained_on(curated: dict[str, int]) -> str:

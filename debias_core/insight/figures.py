@@ -164,6 +164,47 @@ def before_after(arms: Sequence[ArmResult]) -> go.Figure:
     return _plain(figure, f"Before and after{whiskers}", 340)
 
 
+def sweep_map(result: dict[str, Any]) -> go.Figure:
+    """A sweep's heat map (`workspace/sweep.run_sweep`): the debiased arm's accuracy in every cell."""
+    rows, columns = result["config"]["rows"], result["config"]["columns"]
+    across = columns["values"] if columns else [""]
+    known = {tuple(cell["at"].values()): cell for cell in result["cells"]}
+    grid = [[known[(r, c) if columns else (r,)] for c in across] for r in rows["values"]]
+    seeds = result["config"]["seeds"]
+    mean = [[cell["score"]["mean"] for cell in line] for line in grid]
+    figure = go.Figure(
+        go.Heatmap(
+            x=[str(v) for v in across],
+            y=[str(v) for v in rows["values"]],
+            z=mean,
+            text=[
+                [
+                    f"{c['score']['mean']:.1%}" + (f"<br>± {c['score']['sd']:.1%}" if seeds > 1 else "")
+                    for c in line
+                ]
+                for line in grid
+            ],
+            customdata=[
+                [[c["label_fidelity"]["mean"], c["look_fidelity"]["mean"],
+                  c["seconds_per_image"]["mean"], c["gain_points"]] for c in line]
+                for line in grid
+            ],
+            texttemplate="%{text}",
+            hovertemplate="accuracy %{z:.1%}, %{customdata[3]:+.1f} points over vanilla<br>"
+            "label fidelity %{customdata[0]:.2f}, look fidelity %{customdata[1]:.2f}<br>"
+            "%{customdata[2]:.3f} s an image<extra></extra>",
+            colorscale="Blues",
+            colorbar={"tickformat": ".0%"},
+        )
+    )  # fmt: skip
+    # Values are settings, not quantities on a scale: each has a place of its own.
+    figure.update_xaxes(type="category", title=columns["name"] if columns else "")
+    figure.update_yaxes(type="category", title=rows["name"], autorange="reversed")
+    vanilla = float(np.mean([c["vanilla"]["mean"] for line in grid for c in line]))
+    title = f"Debiased accuracy on held-out training images (vanilla {vanilla:.0%})"
+    return _plain(figure, title, 170 + 60 * len(grid))
+
+
 def _sd(values: Sequence[float]) -> float:
     """Sample standard deviation; 0 for one value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

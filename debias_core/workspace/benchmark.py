@@ -86,14 +86,7 @@ def run_benchmark(
     for seed in range(config.seeds):
         project = project_of(seed)
         with clock("import"):
-            if anew or not _holds(project, config, seed):
-                stages.import_named(
-                    project,
-                    config.dataset,
-                    percent=config.percent,
-                    seed=seed,
-                    validation=config.validation,
-                )
+            ensure_data(project, config, seed, anew=anew)
             yield Progress(f"import, seed {seed}", 1, 1)
         with clock("audit"):
             settings = replace(config.audit, seed=seed)
@@ -175,10 +168,16 @@ def fidelity_of(
     return fidelity(judge, made.pixels, table, content, original, device=device)
 
 
-def _holds(project: Project, config: BenchmarkConfig, seed: int) -> bool:
-    """Whether the project holds the very data set already."""
-    wanted = {"kind": config.dataset, "percent": config.percent, "seed": seed}
-    return project.has("data") and project.source() == {**wanted, "validation": config.validation}
+def ensure_data(
+    project: Project, config: BenchmarkConfig, seed: int, *, anew: bool = False
+) -> None:
+    """Put the named data set into the project, unless (and not `anew`) it holds that very set."""
+    percent, validation = config.percent, config.validation
+    held = {"kind": config.dataset, "percent": percent, "seed": seed, "validation": validation}
+    if anew or not project.has("data") or project.source() != held:
+        stages.import_named(
+            project, config.dataset, percent=percent, seed=seed, validation=validation
+        )
 
 
 def _finished(project: Project, stage: str, config: Any) -> bool:

@@ -41,6 +41,7 @@ KINDS = (
     "debias",
     "project",
     "edit_time",
+    "sweep",
     "report",
     "export",
 )

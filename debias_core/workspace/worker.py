@@ -14,12 +14,20 @@ from typing import Any
 
 import torch
 
-from debias_core.config import AuditConfig, DebiasConfig, DiffusionConfig, InjectConfig, from_json
+from debias_core.config import (
+    AuditConfig,
+    DebiasConfig,
+    DiffusionConfig,
+    InjectConfig,
+    SweepConfig,
+    from_json,
+)
 from debias_core.memory import is_out_of_memory
 from debias_core.records import Progress, Stage, StopAsked, UserError
 from debias_core.workspace import jobs, stages
 from debias_core.workspace.database import Database, now
 from debias_core.workspace.store import Project, working
+from debias_core.workspace.sweep import run_sweep
 
 BEAT = 1.0  # seconds between heartbeats
 TELL = 0.2  # seconds between two writes of the progress
@@ -53,6 +61,8 @@ def stage_of(job: jobs.Job, project: Project, device: torch.device) -> Stage[Any
         return stages.run_projection(project)
     if job.kind == "edit_time":
         return stages.run_edit_time(project, a["by"], device=device)
+    if job.kind == "sweep":
+        return run_sweep(project, from_json(SweepConfig, a["config"]), device=device)
     if job.kind == "report":
         return stages.run_report(project, device=device)
     return stages.run_export(project, a["what"])

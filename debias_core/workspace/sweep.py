@@ -1,0 +1,300 @@
+"""Sweeps: a grid of settings, each generated, trained and scored on held-out training images.
+
+Never on the test part: a setting chosen by it would be tuned to it. For the named data sets the
+held-out images have colours of any kind. Those of a person's own data share the data's bias, so that
+plain accuracy would reward the shortcut; their score is the mean of the accuracy on bias-aligned and
+on bias-conflicting images, as the attribute says, or, where nobody knows it, on the images that the
+bias classifier gets right and on those that it gets wrong.
+
+Every cell has the same seeds, images and optimiser steps. A finished cell is kept on disk under the
+settings that it is made of: a killed sweep goes on behind it, and another sweep that crosses it
+finds it done.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from debias_core import pipeline
+from debias_core.classifier.networks import Classifier
+from debias_core.classifier.training import score
+from debias_core.config import (
+    AuditConfig,
+    DebiasConfig,
+    InjectConfig,
+    SweepConfig,
+    from_json,
+    to_json,
+)
+from debias_core.data.benchmarks import NAMED
+from debias_core.data.table import ImageTable, evenly
+from debias_core.insight.quality import distance
+from debias_core.records import (
+    ArmResult,
+    AuditResult,
+    Progress,
+    Stage,
+    SyntheticSet,
+    T,
+    UserError,
+)
+from debias_core.workspace import stages, verdicts
+from debias_core.workspace.benchmark import fidelity_of, judge_of
+from debias_core.workspace.store import Project, fingerprint, write_json
+
+HELD_OUT = 0.2
+QUALITY_IMAGES = 5_000  # at most, on each side of KID
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Training images with a held-out part as the "test" split; `rule` says what the score is."""
+
+    table: ImageTable
+    rule: str
+    unbiased: bool
+
+
+def held_out(project: Project, seed: int) -> HeldOut:
+    """The data that a project's settings may be chosen on, with none of its test part.
+
+    Raises:
+        UserError: when there are too few training images.
+    """
+    source = project.source()
+    if source.get("kind") in NAMED:
+        table = NAMED[source["kind"]](source["percent"], seed, validation=True)
+        return HeldOut(table, "accuracy on held-out training images of any colour", True)
+    train = project.table().where("train")
+    rng = np.random.default_rng([seed, 3])
+    group = train.y if train.bias is None else train.y * (train.bias.max() + 2) + train.bias + 1
+    held = np.zeros(len(train), dtype=np.bool_)
+    for g in np.unique(group):
+        rows = rng.permutation(np.flatnonzero(group == g))
+        share = max(1, round(HELD_OUT * len(rows))) if len(rows) > 1 else 0
+        held[rows[:share]] = True
+    if held.sum() < 5:
+        raise UserError("Too few training images to hold any out: a sweep needs at least 25.")
+    table = replace(train, split=np.where(held, "test", "train"))
+    known = "the attribute says" if train.bias is not None else "f_B gets right or wrong"
+    return HeldOut(
+        table, f"mean accuracy on aligned and conflicting held-out images, as {known}", False
+    )
+
+
+def run_sweep(
+    project: Project, config: SweepConfig, *, device: torch.device
+) -> Stage[dict[str, Any]]:
+    """Try every cell and keep the whole; `sweep/latest.json` is what the page draws."""
+    cells, parts = config.cells(), len(config.cells()) * config.seeds
+    found: dict[tuple[int, int], dict[str, Any]] = {}
+    began, part, steps, rule = time.perf_counter(), 0, 0, ""
+    for seed in range(config.seeds):
+        data = held_out(project, seed)
+        rule = data.rule
+        steps = steps or max(_steps(data.table, *config.at(cell)) for cell in cells)
+        bench = _Bench(project, data, seed, steps, device)
+        # Cells of one synthetic set after one another, so that it is made once.
+        for i in sorted(range(len(cells)), key=lambda i: repr(config.at(cells[i])[:3])):
+            name = ", ".join(f"{k} {v}" for k, v in cells[i].items())
+            stage = bench.cell(*config.at(cells[i]))
+            found[i, seed] = yield from _within(stage, f"{name}, seed {seed}", part, parts)
+            part += 1
+            yield Progress("sweep", part, parts, f"{name}: {found[i, seed]['score']:.3f}")
+    seconds = time.perf_counter() - began
+    result = {
+        "config": to_json(config),
+        "scored_on": rule,
+        "optimiser_steps": steps,
+        "cells": [
+            {"at": cell, **_over_seeds([found[i, s] for s in range(config.seeds)])}
+            for i, cell in enumerate(cells)
+        ],
+        "seconds": seconds,
+    }
+    write_json(project.root / "sweep" / "latest.json", result)
+    project.record_run("sweep", to_json(config), {"cells": result["cells"]}, seconds)
+    return result
+
+
+def base_settings(project: Project) -> tuple[AuditConfig, InjectConfig, DebiasConfig]:
+    """What a sweep's cells have in common: the settings that the project's stages were run with last."""
+    audit, inject = AuditConfig(), InjectConfig()
+    if project.has("audit"):
+        audit = from_json(AuditConfig, project.manifest("audit")["config"])
+    if project.has("synthetic"):
+        inject = from_json(InjectConfig, project.manifest("synthetic")["config"])
+    return audit, inject, stages.debias_settings(project.table())
+
+
+def latest(project: Project) -> dict[str, Any] | None:
+    """The newest sweep's result, as `run_sweep` returned it."""
+    kept = project.root / "sweep" / "latest.json"
+    return json.loads(kept.read_text()) if kept.is_file() else None
+
+
+class _Bench:
+    """One seed's data, and what its cells share: audits, the judge, the synthetic set made last."""
+
+    def __init__(
+        self, project: Project, data: HeldOut, seed: int, steps: int, device: torch.device
+    ) -> None:
+        self._project, self._data, self._seed = project, data, seed
+        self._steps, self._device = steps, device
+        self._net, self._diffusion = stages.diffusion_model(project, device)
+        marks = verdicts.current(project.db, project.name, project.data_id())
+        barred = {i for i, mark in marks.items() if mark in verdicts.NOT_AMPLIFIED}
+        self._excluded = [i for i in data.table.ids.tolist() if i in barred]
+        self._common = (project.data_id(), seed, steps, self._excluded, stages.model_id(project))
+        self._audits: dict[str, tuple[Classifier, AuditResult]] = {}
+        self._made: tuple[str, SyntheticSet, dict[str, Any]] | None = None
+
+    def cell(
+        self, images: int | None, audit: AuditConfig, inject: InjectConfig, debias: DebiasConfig
+    ) -> Stage[dict[str, Any]]:
+        """One cell's figures, from the disk where they are known."""
+        audit, inject = replace(audit, seed=self._seed), replace(inject, seed=self._seed)
+        debias = replace(debias, seeds=(self._seed,))
+        of_set = fingerprint(
+            images, to_json(inject), to_json(audit) if inject.method == "diffinject" else None
+        )
+        kept = self._file(of_set, to_json(debias), to_json(audit))
+        if not kept.is_file():
+            table = yield from self._with_groups(_fewer(self._data.table, images), audit)
+            vanilla = yield from self._vanilla(table, audit, debias, images)
+            made, about = yield from self._synthetic(table, audit, inject, of_set)
+            arm, seconds = yield from self._train(table, made, debias, "debiased")
+            result = {"score": self._score(arm), "vanilla": vanilla, "training_seconds": seconds}
+            write_json(kept, {**result, "conflicting": arm.accuracy.conflicting, **about})
+        return json.loads(kept.read_text())
+
+    def _file(self, *parts: Any) -> Path:
+        return self._project.root / "sweep" / f"{fingerprint(*self._common, *parts)}.json"
+
+    def _audit(
+        self, table: ImageTable, audit: AuditConfig
+    ) -> Stage[tuple[Classifier, AuditResult]]:
+        key = fingerprint(to_json(audit), len(table))
+        if key not in self._audits:
+            self._audits[key] = yield from pipeline.audit(table, audit, device=self._device)
+        return self._audits[key]
+
+    def _with_groups(self, table: ImageTable, audit: AuditConfig) -> Stage[ImageTable]:
+        """Where nobody knows the bias: what f_B gets wrong counts as conflicting, for the score."""
+        if table.bias is not None:
+            return table
+        f_b, _ = yield from self._audit(table, audit)
+        wrong = score(f_b, table, device=self._device).pred != table.y
+        return replace(table, bias=wrong.astype(np.int64), bias_names=("right", "wrong"))
+
+    def _vanilla(
+        self, table: ImageTable, audit: AuditConfig, debias: DebiasConfig, images: int | None
+    ) -> Stage[float]:
+        groups = to_json(audit) if self._data.table.bias is None else None
+        kept = self._file("vanilla", images, to_json(debias.classifier), groups)
+        if not kept.is_file():
+            arm, _ = yield from self._train(
+                table, SyntheticSet(table.pixels[:0], (), 0.0, 0.0, 0.0), debias, "vanilla"
+            )
+            write_json(kept, {"score": self._score(arm)})
+        return json.loads(kept.read_text())["score"]
+
+    def _synthetic(
+        self, table: ImageTable, audit: AuditConfig, inject: InjectConfig, key: str
+    ) -> Stage[tuple[SyntheticSet, dict[str, Any]]]:
+        """The synthetic set, and what it cost and shows."""
+        if self._made is None or self._made[0] != key:
+            top = np.array([], dtype=np.str_)
+            if inject.method == "diffinject":
+                top = (yield from self._audit(table, audit))[1].top_k.ids
+            excluded = [i for i in self._excluded if i in set(table.ids.tolist())]
+            made = yield from pipeline.synthesise(
+                self._net, self._diffusion, table, top, inject,
+                device=self._device, excluded=excluded,
+            )  # fmt: skip
+            judge = yield from self._judge()
+            f = fidelity_of(judge, table, made, device=self._device)
+            real = table.where("train")
+            real = real.take(evenly(len(real), QUALITY_IMAGES))
+            some = evenly(len(made.recipes), QUALITY_IMAGES)
+            far = distance(judge, made.pixels[some], real.pixels, device=self._device)
+            about = {
+                "label_fidelity": f.content,
+                "look_fidelity": f.look,
+                "kid": far.kid,
+                "seconds_per_image": made.seconds / len(made.recipes),
+                "unet_evaluations_per_image": made.evaluations_per_image,
+                "generation_seconds": made.seconds,
+            }
+            self._made = (key, made, about)
+        return self._made[1:]
+
+    def _judge(self) -> Stage[Classifier]:
+        source = self._project.source()
+        if source.get("kind") in NAMED:
+            return (yield from judge_of(self._project, source["kind"], device=self._device))
+        return (yield from stages.run_judge(self._project, device=self._device))
+
+    def _train(
+        self, table: ImageTable, made: SyntheticSet, debias: DebiasConfig, arm: str
+    ) -> Stage[tuple[ArmResult, float]]:
+        began = time.perf_counter()
+        arms, _ = yield from pipeline.debias(
+            table, made, debias, device=self._device, arms=(arm,), steps=self._steps
+        )
+        return arms[0], time.perf_counter() - began
+
+    def _score(self, arm: ArmResult) -> float:
+        a = arm.accuracy
+        if self._data.unbiased or a.aligned is None or a.conflicting is None:
+            return a.average
+        return (a.aligned + a.conflicting) / 2
+
+
+def _fewer(table: ImageTable, images: int | None) -> ImageTable:
+    """The table with at most so many training images, evenly from the whole; all held-out ones."""
+    train, held = (np.flatnonzero(table.split == s) for s in ("train", "test"))
+    if images is None or images >= len(train):
+        return table
+    return table.take(np.sort(np.concatenate([train[evenly(len(train), images)], held])))
+
+
+def _steps(
+    table: ImageTable,
+    images: int | None,
+    _: AuditConfig,
+    inject: InjectConfig,
+    debias: DebiasConfig,
+) -> int:
+    """The optimiser steps that this cell would take; all take as many as the one that needs most."""
+    n = int((table.split == "train").sum())
+    times = pipeline.draws(min(n, images or n), inject.count, debias)
+    return pipeline.optimiser_steps(times, debias)
+
+
+def _over_seeds(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """Each figure's mean, deviation and values; and what a point of accuracy costs in seconds."""
+    spread = {key: stages.spread([c[key] for c in cells]) for key in cells[0]}
+    gain = float(np.mean([100 * (c["score"] - c["vanilla"]) for c in cells]))
+    spent = float(np.mean([c["generation_seconds"] for c in cells]))
+    return {**spread, "gain_points": gain, "seconds_per_point": spent / gain if gain > 0 else None}
+
+
+def _within(stage: Stage[T], name: str, part: int, parts: int) -> Stage[T]:
+    """Pass a cell's stage through under the cell's name, as one part of the whole."""
+    while True:
+        try:
+            p = next(stage)
+        except StopIteration as stop:
+            return stop.value
+        share = (p.part + p.done / max(1, p.total)) / p.parts
+        yield Progress(
+            name, round(100 * share), 100, f"{p.stage}: {p.note}", part=part, parts=parts
+        )
