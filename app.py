@@ -518,6 +518,55 @@ def t_edit_(
     _write_json(json_file, result)
 
 
+@command.command("check-model")
+def check_model(
+    dataset: Annotated[
+        str | None,
+        typer.Argument(help="digits or cmnist (the model that ships); by default --name's."),
+    ] = None,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    samples: Annotated[int, typer.Option(help="Images to draw for KID and FID.")] = 500,
+    json_file: JsonFile = None,
+) -> None:
+    """Round trips, KID and FID of samples, and which number of steps passes the quality gate."""
+    from debias_core.workspace.model_check import run_model_check
+
+    _check_json(json_file)
+    if not 10 <= samples <= 50_000:
+        raise UserError(f"samples must be 10 to 50,000, but is {samples}.")
+    project = _project(workspace, name) if dataset is None else _named_project(dataset, workspace)
+    result = _run(run_model_check(project, device=_device(), samples=samples), project)
+    trips = Table("round trip of unseen images", "steps", "PSNR, dB")
+    for trip in result["round_trips"]:
+        trips.add_row(trip["inversion"], str(trip["steps"]), f"{trip['psnr']:.1f}")
+    console.print(trips)
+    columns = ("round_trip", "to_faithful", "strength", "label_fidelity", "look_fidelity")
+    gate = Table("steps", *(c.replace("_", " ") for c in columns), "passes the gate")
+    for line in result["fewer_steps"]:
+        shown = ("" if line[c] is None else f"{line[c]:.3g}" for c in columns)
+        gate.add_row(str(line["steps"]), *shown, "yes" if line["passes"] else "no")
+    console.print(gate)
+    s = result["samples"]
+    console.print(
+        f"{s['count']} samples against unseen images: KID {s['kid']:.4f} ± {s['kid_error']:.4f}, "
+        f"FID {s['fid']:.3f} (as many training images: {s['kid_of_training_images']:.4f}, "
+        f"{s['fid_of_training_images']:.3f}), in our own classifier's features"
+    )
+    console.print(f"A sheet is in {project.folder('diffusion') / 'check.png'}", markup=False)
+    _write_json(json_file, result)
+
+
+def _named_project(dataset: str, workspace: Path, ratio: float = 1.0) -> Any:
+    """The first project of a benchmark, with its data."""
+    from debias_core.workspace.benchmark import benchmark_project, ensure_data
+
+    settings = _benchmark_of(dataset, "diffinject", ratio)
+    project = benchmark_project(workspace, settings, 0)
+    ensure_data(project, settings, 0)
+    return project
+
+
 @command.command()
 def sweep(
     dataset: Annotated[
@@ -558,7 +607,6 @@ def sweep(
     json_file: JsonFile = None,
 ) -> None:
     """Try a grid of settings on held-out training images, at equal budgets; resumable cell by cell."""
-    from debias_core.workspace import benchmark as bench
     from debias_core.workspace import sweep as sweeps
 
     _check_json(json_file)
@@ -570,8 +618,7 @@ def sweep(
         audit_, inject, debias_ = sweeps.base_settings(project)
     else:
         settings = _benchmark_of(dataset, method or "diffinject", ratio)
-        project = bench.benchmark_project(workspace, settings, 0)
-        bench.ensure_data(project, settings, 0)
+        project = _named_project(dataset, workspace, ratio)
         audit_, inject, debias_ = settings.audit, settings.inject, settings.debias
     bias_net = _set(audit_.classifier, network=network, epochs=audit_epochs)
     final_net = _set(

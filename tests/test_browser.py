@@ -24,7 +24,7 @@ from debias_core.config import AuditConfig, ClassifierConfig, DebiasConfig, Inje
 from debias_core.data.benchmarks import colored_digits
 from debias_core.data.table import save_table
 from debias_core.pipeline import drain
-from debias_core.workspace import jobs, stages, verdicts
+from debias_core.workspace import jobs, stages, sweep, verdicts
 from debias_core.workspace.store import demo_project
 from tests.browser import CHROMIUM, FLAGS, WAIT, WIDE, Studio, Watch, frozen, shoot, until
 from tests.conftest import CPU
@@ -539,6 +539,28 @@ def test_retraining_draws_its_curves_while_it_runs(page, studio, demo):
     page.wait_for_function(
         "p => p.data.length == 2 && p.data.every(line => line.x.length == 8)", arg=plot
     )
+
+
+def test_a_sweep_draws_a_heat_map_of_its_cells(page, studio, demo):
+    page.get_by_text("Sweep: try a grid of settings").click()
+    put(page, "Epochs", 1)
+    page.get_by_label("Values of the rows").fill("0.5, 0.9")
+    page.get_by_label("Values of the columns").fill("0.1, much")
+    press(page, "Sweep")
+    expect(page.get_by_text("'much' is no value for synthetic_share")).to_be_visible()
+    page.get_by_label("Values of the columns").fill("0.1, 0.5")
+    press(page, "Sweep")
+    until(lambda: studio.job("demo").kind == "sweep", "the job")
+    expect(history(page)).to_contain_text("✓ Sweep: finished", timeout=120_000)
+    expect(page.get_by_text("Score: accuracy on held-out training images")).to_be_visible()
+    plot = page.locator(".js-plotly-plot:visible .heatmaplayer image")
+    expect(plot).to_have_count(1)
+    assert len(sweep.latest(demo)["cells"]) == 4
+
+
+def test_the_preview_says_how_sure_a_judge_is_of_each_label(page):
+    tab(page, "Augment")
+    expect(page.get_by_text("label fidelity", exact=False).locator("visible=true")).to_have_count(4)
 
 
 def test_the_report_is_written_and_downloads(page, tmp_path):

@@ -167,9 +167,9 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             made = preview.render(gamma=gamma, t_edit=int(t_edit), mask_cells=cells)
             seconds = time.perf_counter() - began
             injection = forward_equivalents(net) / len(made)
-        cards = [
-            (show.side_by_side(parts), "") for parts in zip(originals, given, made, strict=True)
-        ]
+        pictures = map(show.side_by_side, zip(originals, given, made, strict=True))
+        read = judged(chosen, made)
+        cards = list(zip(pictures, read or [""] * len(made), strict=True))
         # Each image also pays its part of the inversion of an original and of all contents.
         k = len(audit_view(place.project(chosen.project)).audit.top_k.ids)
         inverted = min(contents, count) if method == "crossinject" else k
@@ -178,7 +178,25 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         )
         each = injection + inversions
         estimate = seconds / len(made) / injection * each * count
-        return cards, words.cost(int(count), each, estimate, estimate * WATTS / 3600, WATTS)
+        text = words.cost(int(count), each, estimate, estimate * WATTS / 3600, WATTS)
+        return cards, text if read else f"{text}\n\n{words.NO_JUDGE}"
+
+    def judged(chosen: Pairs, made: Pixels) -> list[str]:
+        """What the judge of label fidelity reads in each image; nothing while there is no judge."""
+        from debias_core.insight.flags import probabilities
+        from debias_core.pipeline import pick_device
+        from debias_core.workspace import stages
+
+        mine, device = place.project(chosen.project), pick_device()
+        judge = stages.known_judge(mine, device)
+        if judge is None:
+            return []
+        table = table_of(mine)
+        wanted = table.y[table.positions(chosen.contents)]
+        return [
+            words.reads(table.class_names[c], table.class_names[p.argmax()], float(p[c]))
+            for c, p in zip(wanted, probabilities(judge, made, device=device), strict=True)
+        ]
 
     def safe_render(*inputs: Any) -> tuple[show.Gallery, str]:
         try:

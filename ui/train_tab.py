@@ -61,8 +61,13 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             names = list(SWEEPABLE) if label == words.SWEEP_ROWS else [words.SWEEP_NONE, *SWEEPABLE]
             with gr.Row():
                 axes.append(gr.Dropdown(names, value=name, label=label, min_width=180))
-                axes.append(gr.Textbox(values, label=words.SWEEP_VALUES, max_length=200, scale=2))
-        sweep_seeds = gr.Slider(1, 10, 1, step=1, label=words.SEEDS, info=words.SEEDS_INFO)
+                axes.append(
+                    gr.Textbox(
+                        values, label=words.SWEEP_VALUES[label], info=words.SWEEP_COMMAS,
+                        max_length=200, scale=2,
+                    )
+                )  # fmt: skip
+        sweep_seeds = gr.Slider(1, 10, 1, step=1, label=words.SWEEP_SEEDS, info=words.SEEDS_INFO)
         sweep_button = gr.Button(words.SWEEP_BUTTON)
         swept = gr.Markdown()
         heat = gr.Plot(show_label=False, visible=False)

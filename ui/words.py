@@ -163,6 +163,10 @@ COUNT = "How many images"
 SHARED = "Contents that share one original"
 SHARED_INFO = "2 saves a quarter of the work."
 PREVIEW = "**Preview**: original | content | result"
+NO_JUDGE = (
+    "How sure a judge of shapes is of each image's label (label fidelity) is shown here once there is "
+    "one: the first generation, or *Measure t_edit* by fidelity, trains it."
+)
 OTHER_PAIRS = "Other pairs"
 GENERATE = "Generate"
 RESULTS = "**Generated**: original | content | result, evenly spaced over the run."
@@ -198,7 +202,9 @@ SWEEP_INTRO = (
     "a sweep that was stopped goes on behind it."
 )
 SWEEP_ROWS, SWEEP_COLUMNS = "Rows", "Columns"
-SWEEP_VALUES = "Values, separated by commas"
+SWEEP_VALUES = {SWEEP_ROWS: "Values of the rows", SWEEP_COLUMNS: "Values of the columns"}
+SWEEP_COMMAS = "Separated by commas."
+SWEEP_SEEDS = "Seeds of each cell"
 SWEEP_NONE = "(none)"
 SWEEP_BUTTON = "Sweep"
 NOT_SWEPT = "Not swept yet."
@@ -293,6 +299,12 @@ def cost(count: int, evaluations: float, seconds: float, watt_hours: float, watt
         f"**{seconds:.0f} s** and {watt_hours:.1f} Wh (a processor at {watts} W is assumed), judged by "
         "the preview, which draws only four at a time."
     )
+
+
+def reads(wanted: str, said: str, probability: float) -> str:
+    """What the judge of label fidelity makes of one preview."""
+    text = f"label fidelity {probability:.0%} ({wanted})"
+    return text if said == wanted else f"{text}: reads as {said}"
 
 
 def recipe(r: Recipe) -> str:

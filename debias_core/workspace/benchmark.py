@@ -15,13 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from debias_core.classifier.networks import Classifier
 from debias_core.config import BenchmarkConfig, to_json
-from debias_core.data import planted
-from debias_core.data.benchmarks import grey_images
 from debias_core.data.table import ImageTable
 from debias_core.insight.fidelity import Fidelity, fidelity
 from debias_core.records import ArmResult, AuditResult, Progress, Stage, SyntheticSet
@@ -103,7 +100,7 @@ def run_benchmark(
             )
             sets.append((yield from _named(made, seed)))
         with clock("judge"):
-            judge = yield from _named(judge_of(project, config.dataset, device=device), seed)
+            judge = yield from _named(stages.judge_for(project, device=device), seed)
             judged.append(fidelity_of(judge, project.table(), sets[-1], device=device))
         with clock("debias"):
             debias = replace(config.debias, seeds=(seed,))
@@ -135,28 +132,6 @@ def run_benchmark(
         "settings": to_json(config),
         "arms": tuple(arms),
     }
-
-
-def judge_of(project: Project, dataset: str, *, device: torch.device) -> Stage[Classifier]:
-    """The judge of label fidelity for a named data set: the grey train part in random colours.
-
-    One for all projects of the workspace on that data set; it never sees a biased colour.
-    """
-    class_names = project.table().class_names
-
-    def free_of_bias() -> ImageTable:
-        grey, y = grey_images(dataset)
-        colours = planted.random_colours(len(grey), np.random.default_rng(0))
-        return ImageTable(
-            ids=np.arange(len(y)).astype(np.str_),
-            y=y,
-            split=np.full(len(y), "train"),
-            class_names=class_names,
-            pixels=planted.tint(grey, colours),
-        )
-
-    folder = project.workspace / ".judges" / dataset
-    return (yield from stages.kept_judge(folder, free_of_bias, "random colours", device))
 
 
 def fidelity_of(

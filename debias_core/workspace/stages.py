@@ -34,6 +34,7 @@ from debias_core.config import (
     from_json,
     to_json,
 )
+from debias_core.data import planted
 from debias_core.data.benchmarks import (
     NAMED,
     SHIPPED,
@@ -413,9 +414,8 @@ def kept_judge(
     folder: Path, images: Callable[[], ImageTable], made_of: str, device: torch.device
 ) -> Stage[Classifier]:
     """The judge in `folder`; trained on what `images` gives unless it was made of `made_of` already."""
-    known, work = folder / "judge.json", folder / "checkpoint"
-    if not known.is_file() or json.loads(known.read_text()) != {"made_of": made_of}:
-        train = images()
+    if not _is_judge_of(folder, made_of):
+        train, work = images(), folder / "checkpoint"
         net = yield from train_judge(train, device=device, checkpoint=work, key=made_of)
         save_classifier(
             net,
@@ -424,9 +424,45 @@ def kept_judge(
             image_size=train.image_size,
             class_names=train.class_names,
         )
-        write_json(known, {"made_of": made_of})
+        write_json(folder / "judge.json", {"made_of": made_of})
         shutil.rmtree(work, ignore_errors=True)
     return load_classifier(folder, device)
+
+
+def judge_for(project: Project, *, device: torch.device) -> Stage[Classifier]:
+    """The judge that is independent of the project's bias where there is one, for measurements.
+
+    For a data set that is made by tinting it is the grey train part in random colours, one for all
+    projects of the workspace; else it is the project's own.
+    """
+    name, table = project.source().get("kind"), project.table()
+    if name not in NAMED:
+        return (yield from run_judge(project, device=device))
+
+    def free_of_bias() -> ImageTable:
+        grey, y = grey_images(name)
+        colours = planted.random_colours(len(grey), np.random.default_rng(0))
+        return ImageTable(
+            ids=np.arange(len(y)).astype(np.str_),
+            y=y,
+            split=np.full(len(y), "train"),
+            class_names=table.class_names,
+            pixels=planted.tint(grey, colours),
+        )
+
+    folder = project.workspace / ".judges" / name
+    return (yield from kept_judge(folder, free_of_bias, "random colours", device))
+
+
+def known_judge(project: Project, device: torch.device) -> Classifier | None:
+    """The project's judge of label fidelity; None while `run_judge` has not trained it."""
+    folder = project.root / "judge"
+    return load_classifier(folder, device) if _is_judge_of(folder, project.data_id()) else None
+
+
+def _is_judge_of(folder: Path, made_of: str) -> bool:
+    known = folder / "judge.json"
+    return known.is_file() and json.loads(known.read_text()) == {"made_of": made_of}
 
 
 def _flagged(

@@ -46,7 +46,7 @@ from debias_core.records import (
     UserError,
 )
 from debias_core.workspace import stages, verdicts
-from debias_core.workspace.benchmark import fidelity_of, judge_of
+from debias_core.workspace.benchmark import fidelity_of
 from debias_core.workspace.store import Project, fingerprint, write_json
 
 HELD_OUT = 0.2
@@ -219,7 +219,7 @@ class _Bench:
                 self._net, self._diffusion, table, top, inject,
                 device=self._device, excluded=excluded,
             )  # fmt: skip
-            judge = yield from self._judge()
+            judge = yield from stages.judge_for(self._project, device=self._device)
             f = fidelity_of(judge, table, made, device=self._device)
             real = table.where("train")
             real = real.take(evenly(len(real), QUALITY_IMAGES))
@@ -235,12 +235,6 @@ class _Bench:
             }
             self._made = (key, made, about)
         return self._made[1:]
-
-    def _judge(self) -> Stage[Classifier]:
-        source = self._project.source()
-        if source.get("kind") in NAMED:
-            return (yield from judge_of(self._project, source["kind"], device=self._device))
-        return (yield from stages.run_judge(self._project, device=self._device))
 
     def _train(
         self, table: ImageTable, made: SyntheticSet, debias: DebiasConfig, arm: str
