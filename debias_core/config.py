@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class ClassifierConfig:
     batch_size: int = 64
     lr: float = 1e-3
     weight_decay: float = 0.0
+    decay: bool = False  # lr falls to zero along a cosine, epoch by epoch
     augment: tuple[str, ...] = ()  # any of AUGMENT
 
     def __post_init__(self) -> None:
@@ -54,6 +56,10 @@ class ClassifierConfig:
             not unknown,
             f"Unknown augmentation {sorted(unknown)}. Choose from: {', '.join(AUGMENT)}.",
         )
+
+    def lr_at(self, epoch: int) -> float:
+        """The learning rate of epoch 0, 1, … where it decays."""
+        return self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -190,3 +192,23 @@ def test_average_precision_by_hand():
     loss = np.array([4.0, 3.0, 2.0, 1.0], dtype=np.float32)
     assert average_precision(conflicting, loss) == pytest.approx((1 / 1 + 2 / 3) / 2)
     assert average_precision(np.zeros(4, bool), loss) is None
+
+
+def test_a_decaying_rate_falls_along_a_cosine_and_resumes_on_it(table, device, tmp_path):
+    config = ClassifierConfig(network="mlp", epochs=4, lr=1e-2, decay=True, batch_size=16)
+    assert [round(config.lr_at(e), 6) for e in range(4)] == [0.01, 0.008536, 0.005, 0.001464]
+    train = table.where("train")
+
+    def stage(**options):
+        return train_classifier(train.pixels, train.y, 3, config, seed=0, device=device, **options)
+
+    whole = drain(stage())
+    started = stage(checkpoint=tmp_path / "ck")
+    next(started), next(started)
+    started.close()
+    again = drain(stage(checkpoint=tmp_path / "ck"))
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+    constant = replace(config, decay=False)
+    other = drain(train_classifier(train.pixels, train.y, 3, constant, seed=0, device=device))
+    assert not torch.equal(next(whole.parameters()), next(other.parameters()))

@@ -41,8 +41,11 @@ def fit(
     batch_size: int,
     seed: int,
     piece: int,
+    lr: Callable[[int], float] | None = None,
 ) -> Iterator[tuple[float, int]]:
     """Optimiser steps over shuffled batches; yields (mean loss, piece) of each epoch.
+
+    `lr(epoch)` is the learning rate of each epoch, where it changes.
 
     `draw(batch, rng)` gives the images of the rows at positions `batch`, `step_loss(images, batch)`
     their mean loss: a method brings its own (weights, groups, several nets) and shares order, budget
@@ -54,6 +57,9 @@ def fit(
     """
     for epoch in epochs:
         rng = np.random.default_rng([seed, epoch])
+        if lr is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = lr(epoch)
         order = rng.permutation(rows)
         batches = [order[i : i + batch_size] for i in range(0, rows, batch_size)]
         if len(batches) > 1 and len(batches[-1]) == 1:
@@ -138,6 +144,7 @@ def train_classifier(
         batch_size=config.batch_size,
         seed=seed,
         piece=piece,
+        lr=config.lr_at if config.decay else None,
     )
     net.train()
     for loss, piece in epochs:

@@ -29,9 +29,10 @@ Ints = NDArray[np.int64]
 
 # Strong augmentation is what makes the judge: colours and texture change, shape stays.
 JUDGE = ClassifierConfig(
-    network="conv", lr=3e-3, batch_size=128, epochs=4, augment=("crop", "colour", "texture")
-)
-MIN_STEPS = 1_000  # small sets are gone over more often, but
+    network="conv", lr=3e-3, decay=True, batch_size=128, epochs=4,
+    augment=("crop", "colour", "texture"),
+)  # fmt: skip
+MIN_STEPS = 400  # small sets are gone over more often, but
 MOST_EPOCHS = 100
 
 
