@@ -336,8 +336,15 @@ def audit(
     name: Name = DEFAULT_NAME,
     network: Annotated[str, typer.Option(help="mlp, conv or resnet18.")] = "conv",
     epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
-    top_k: Annotated[int, typer.Option(help="K.")] = 10,
+    top_k: Annotated[int, typer.Option(help="K; 0: as many as f_B can't explain.")] = 10,
     per_class: Annotated[bool, typer.Option(help="K in each class.")] = False,
+    until_split: Annotated[
+        bool,
+        typer.Option(
+            "--until-split",
+            help="End once f_B's view of the images has split into two groups; --epochs at most.",
+        ),
+    ] = False,
     q: Annotated[float, typer.Option(help="GCE's q.")] = 0.7,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
@@ -353,6 +360,7 @@ def audit(
         classifier=_set(base.classifier, network=network, epochs=epochs, q=q, lr=lr),
         top_k=top_k,
         per_class=per_class,
+        until_split=until_split,
         seed=seed,
     )
     project = _project(workspace, name)
@@ -366,6 +374,11 @@ def audit(
         loss = f"{result.top_k.loss[rank - 1]:.2f}"
         table.add_row(str(rank), _plain(image), loss, _plain(f"{given} → {said}"))
     console.print(table)
+    scores = result.scores
+    console.print(
+        f"f_B can't explain {scores.unexplained:,} of {len(scores.ids):,} images (less than even odds for "
+        f"their label); separation of the two groups {scores.separation:.3f}"
+    )
     if result.precision_at_k is not None:
         ap = "unknown" if result.average_precision is None else f"{result.average_precision:.3f}"
         console.print(
@@ -381,10 +394,61 @@ def audit(
             "train_accuracy": result.train_accuracy,
             "precision_at_k": result.precision_at_k,
             "average_precision": result.average_precision,
+            "unexplained": scores.unexplained,
+            "separation": scores.separation,
             "warning": result.warning,
             "settings": cfg.to_json(settings),
         },
     )
+
+
+@command.command("audit-curve")
+def audit_curve(
+    dataset: Annotated[
+        str | None, typer.Argument(help="digits or cmnist; by default the project --name.")
+    ] = None,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    ratio: Ratio = 1.0,
+    q: Annotated[str, typer.Option(help="GCE's q: one, or several with commas.")] = "0.7",
+    network: Network = None,
+    epochs: Epochs = None,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Precision of the audit at every epoch, for each q and K; and what a choice without labels gives."""
+    from debias_core.workspace.audit_curve import DEPTHS, run_audit_curve
+
+    _check_json(json_file)
+    try:
+        qs = tuple(float(v) for v in q.split(","))
+    except ValueError:
+        raise UserError(f"--q must be numbers with commas, as in 0.5,0.7, but is '{q}'.") from None
+    if dataset is None:
+        project, base = _project(workspace, name), cfg.AuditConfig()
+    else:
+        project, base = _named_project(dataset, workspace, ratio), cfg.BENCHMARKS[dataset].audit
+    settings = replace(
+        base, classifier=_set(base.classifier, network=network, epochs=epochs), seed=seed
+    )
+    found = _run(run_audit_curve(project.table(), settings, qs, device=_device()), project)
+    table = Table(
+        "q", "epoch", "average precision", *(f"precision@{n}" for n in DEPTHS), "unexplained",
+        "their precision", "their recall", "separation",
+    )  # fmt: skip
+    for record in found:
+        for which in ("best", "chosen", "last"):
+            e = record["epochs"][record[which]]
+            at = e["precision_at"]
+            table.add_row(
+                f"{record['q']:g}", f"{record[which] + 1} ({which})", f"{e['average_precision']:.3f}",
+                *(f"{at[str(n)]:.2f}" if str(n) in at else "" for n in DEPTHS),
+                f"{e['unexplained']:,}", f"{e['unexplained_precision']:.2f}",
+                f"{e['unexplained_recall']:.2f}", f"{e['separation']:.3f}",
+            )  # fmt: skip
+    console.print(table)
+    console.print(f"{found[0]['conflicting']:,} of {found[0]['images']:,} images conflict.")
+    _write_json(json_file, {"curves": found, "settings": cfg.to_json(settings)})
 
 
 @command.command()

@@ -67,12 +67,13 @@ class AuditConfig:
     """Bias classifier and ranking (DiffInject 2.1)."""
 
     classifier: ClassifierConfig = field(default_factory=lambda: ClassifierConfig(loss="gce"))
-    top_k: int = 10
+    top_k: int = 10  # 0: as many as f_B can't explain (`Scores.unexplained`)
     per_class: bool = False  # K in each class instead of K in all
+    until_split: bool = False  # end once f_B's view has split into two groups (`methods/audit.py`)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.top_k >= 1, f"top_k must be 1 or more, but is {self.top_k}.")
+        _require(self.top_k >= 0, f"top_k must be 1 or more (or 0: chosen), but is {self.top_k}.")
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,27 @@ class Scores:
     p_true: NDArray[np.float32]
     pred: NDArray[np.int64]
 
+    @property
+    def unexplained(self) -> int:
+        """How many samples get less than even odds for their label: the K to take of f_B (ours)."""
+        return int((self.p_true < 0.5).sum())
+
+    @property
+    def separation(self) -> float:
+        """How far the view has split into two groups, 0 to 1 (ours).
+
+        Otsu's figure: the largest share of the variance of `p_true` that a threshold leaves between the
+        groups. While f_B learns the shortcut, aligned samples go to p = 1 and the others to p = 0.
+        """
+        v = np.sort(self.p_true.astype(np.float64))
+        variance = v.var()
+        if len(v) < 2 or variance < 1e-12:
+            return 0.0
+        below = np.arange(1, len(v))
+        above, total = len(v) - below, np.cumsum(v)
+        apart = (total[-1] - total[:-1]) / above - total[:-1] / below
+        return float((below * above / len(v) ** 2 * apart**2).max() / variance)
+
 
 @dataclass(frozen=True)
 class TopK:

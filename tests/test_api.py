@@ -189,7 +189,7 @@ def test_the_state_tells_steps_jobs_and_a_stamp_that_changes_with_the_project(cl
 def test_the_audit_is_told_as_it_stands(client, workspace):
     found, result = get(client, "p/audit"), Project(workspace, "p").audit()
     has_keys(
-        found, "ready", "version", "n", "k", "per_class", "classes", "edges", "counts", "cut",
+        found, "ready", "version", "n", "k", "per_class", "classes", "edges", "counts", "suggested", "cut",
         "rule", "known", "maps", "marks", "score",
     )  # fmt: skip
     assert found["ready"] is True and found["n"] == TRAIN and found["k"] == 6

@@ -91,6 +91,7 @@ def train_classifier(
     key: str = "",
     piece: int | None = None,
     repeats: NDArray[np.int64] | None = None,
+    enough: Callable[[Classifier], bool] | None = None,
 ) -> Stage[Classifier]:
     """Train a fresh net on images [N, H, W, 3] and labels [N]; the last epoch is what is returned.
 
@@ -100,7 +101,8 @@ def train_classifier(
     only shown: nothing is selected by it). With `checkpoint` each epoch is on disk before it is
     yielded; a later call with the same settings, seed and `key` (what the data was) yields the
     finished epochs again and goes on behind them, another one starts anew. `piece` is the number of
-    images to compute at a time where a whole batch is known not to fit.
+    images to compute at a time where a whole batch is known not to fit. `enough(net)`, asked after
+    each epoch, may end the training early.
     """
     if len(y) < 2:
         raise UserError(f"Training needs at least 2 images, but there are {len(y)}.")
@@ -121,6 +123,7 @@ def train_classifier(
 
     piece = max(2, min(piece or config.batch_size, config.batch_size))
     history: list[dict[str, float]] = []
+    ended = False
     # What must be the same for a checkpoint to be this training's.
     run: dict[str, Any] = {"config": to_json(config), "seed": seed, "key": key}
     run |= {"shape": pixels.shape, "classes": classes, "watched": watch is not None}
@@ -132,6 +135,7 @@ def train_classifier(
             net.load_state_dict(tensors["net"])
             restore_optimizer(optimizer, tensors["optimizer"])
             history, piece = state["history"], min(piece, state["piece"])
+            ended = state.get("ended", False)
     for epoch, values in enumerate(history, start=1):
         yield _progress(stage, epoch, values, config, piece)
 
@@ -147,19 +151,24 @@ def train_classifier(
         lr=config.lr_at if config.decay else None,
     )
     net.train()
-    for loss, piece in epochs:
+    for loss, piece in () if ended else epochs:
         values = {"loss": loss}
         if watch is not None:
             values["accuracy"] = float((score(net, watch, device=device).pred == watch.y).mean())
             net.train()
         history.append(values)
+        if enough is not None:
+            ended = enough(net)
+            net.train()
         if checkpoint is not None:
             save_checkpoint(
                 checkpoint,
                 {"net": net.state_dict(), "optimizer": optimizer_tensors(optimizer)},
-                {"run": run, "history": history, "piece": piece},
+                {"run": run, "history": history, "piece": piece, "ended": ended},
             )
         yield _progress(stage, len(history), values, config, piece)
+        if ended:
+            break
     return net.eval()
 
 

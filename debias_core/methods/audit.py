@@ -20,6 +20,7 @@ from debias_core.data.table import ImageTable
 from debias_core.records import AuditResult, GroupAccuracy, Scores, Stage, TopK, UserError
 
 SHORTCUT_GAP = 0.1
+SPLIT = 0.98  # separation at which a training may end
 
 
 def audit(
@@ -32,7 +33,10 @@ def audit(
 ) -> Stage[tuple[Classifier, AuditResult]]:
     """Train f_B on the train part and rank it. The bias attribute is used for scoring only.
 
-    Goes on after the last finished epoch that `checkpoint` holds.
+    With `config.until_split` (ours; no bias labels) the training ends at the first epoch at which f_B's
+    view of the samples has split into two groups, `Scores.separation` of SPLIT, at the latest after
+    the settings' epochs: before, many aligned samples are still unexplained; long after, conflicting
+    ones are memorised. Goes on after the last finished epoch that `checkpoint` holds.
 
     Raises:
         UserError: when there is no training part.
@@ -43,6 +47,10 @@ def audit(
             "The train split has fewer than 2 images: import more, or mark some as train."
         )
     blind = train.without_bias()
+
+    def has_split(net: Classifier) -> bool:
+        return score(net, blind, device=device).separation >= SPLIT
+
     net = yield from train_classifier(
         blind.pixels,
         blind.y,
@@ -53,6 +61,7 @@ def audit(
         stage="audit",
         checkpoint=checkpoint,
         piece=piece,
+        enough=has_split if config.until_split else None,
     )
     scores = score(net, blind, device=device)
     top = top_k(scores, blind.y, config.top_k, per_class=config.per_class)
@@ -65,9 +74,15 @@ def rank(loss: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def top_k(scores: Scores, y: NDArray[np.int64], k: int, *, per_class: bool) -> TopK:
-    """The K samples of highest loss, in all or in each class, highest first."""
+    """The K samples of highest loss, in all or in each class, highest first.
+
+    A `k` of 0 takes as many in all as the classifier can't explain.
+    """
     order = rank(scores.loss)
-    if per_class:
+    if k == 0:
+        order = order[: max(1, scores.unexplained)]
+        rule = f"the {len(order)} highest CE losses, as many as f_B can't explain"
+    elif per_class:
         order = np.concatenate([order[y[order] == c][:k] for c in np.unique(y)])
         order = order[rank(scores.loss[order])]
         rule = f"the {k} highest CE losses of each class"

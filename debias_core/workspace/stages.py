@@ -171,8 +171,10 @@ def run_audit(
         on_test = group_accuracy(test, score(net, test, device=device).pred, usual)
     features = penultimate(net, train.pixels, device=device)
     project.begin("audit")
+    # With a K that was chosen, so that it is the same K when the run is repeated.
+    k = config.top_k or len(result.top_k.ids)
     about: dict[str, Any] = {
-        "config": to_json(config),
+        "config": to_json(replace(config, top_k=k)),
         "seconds": time.perf_counter() - began,
         "test": None if on_test is None else dataclasses.asdict(on_test),
         "shortcut": None if on_test is None else leans_on_shortcut(on_test),

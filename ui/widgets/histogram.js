@@ -2,7 +2,7 @@
 "use strict";
 
 DebiasStudio.part("histogram", (model) => {
-  const { el, svg, count, decimals } = DebiasStudio;
+  const { el, svg, button, count, decimals } = DebiasStudio;
   const bars = svg("svg", { preserveAspectRatio: "none", "aria-hidden": "true" });
   const above = el("div", { class: "ds-above" });
   const line = el("div", { class: "ds-line", role: "slider", tabindex: "0", "aria-label": "Cut: how many images (K) lie above it" });
@@ -10,9 +10,14 @@ DebiasStudio.part("histogram", (model) => {
   const field = el("input", { type: "number", min: "1", step: "1", onchange: () => ask(Number(field.value)) });
   const each = el("input", { type: "checkbox", onchange: () => ask(model.audit.k) });
   const text = el("output", { class: "ds-k" });
+  // As many as the bias classifier gives less than even odds: what lies beyond its explanation.
+  const suggest = button("Suggest K", () => {
+    each.checked = false;
+    ask(model.audit.suggested);
+  });
   const plot = el("div", { class: "ds-bins" }, bars, above, line);
   const node = el("section", { class: "ds-histogram", "aria-label": "Loss histogram" },
-    el("div", { class: "ds-row" }, el("label", {}, "K ", field), el("label", {}, each, " in each class"), text),
+    el("div", { class: "ds-row" }, el("label", {}, "K ", field), el("label", {}, each, " in each class"), suggest, text),
     el("div", { class: "ds-chart" }, ys, plot, xs),
     el("p", { class: "ds-small" }, "Loss of each training image (bars: how many, logarithmic). "
       + "Drag the line to choose K; click a bar to see its images."));
