@@ -37,8 +37,12 @@ from debias_core.config import (
 from debias_core.data.benchmarks import (
     NAMED,
     SHIPPED,
+    TINTED,
+    UNIFORM,
+    free_of_bias,
     grey_images,
     is_colored_digits,
+    is_corrupted_cifar10,
 )
 from debias_core.data.importers import import_images
 from debias_core.data.table import ImageTable, evenly, save_table
@@ -73,12 +77,18 @@ from debias_core.records import (
 from debias_core.workspace import verdicts
 from debias_core.workspace.store import Project, fingerprint, write_json
 
+RECOLOURED = "each in a random colour anew at every step"
 # What `pretrain` knows beside a project: the preset, where its model ships, the named data set that
 # it is trained on, and that in words.
 PRETRAIN = {
-    "digits": ("digits16", SHIPPED["digit-"], "digits", "the 1,300 digits of the train part"),
-    "mnist": ("mnist32", SHIPPED["mnist-"], "cmnist", "MNIST's 60,000 training images"),
-}
+    "digits": (
+        "digits16", SHIPPED["digit-"], "digits", f"the 1,300 digits of the train part, {RECOLOURED}"
+    ),
+    "mnist": (
+        "mnist32", SHIPPED["mnist-"], "cmnist", f"MNIST's 60,000 training images, {RECOLOURED}"
+    ),
+    "cifar10": ("cifar32", SHIPPED["cifar-"], "ccifar10", "CIFAR-10's 50,000 training images"),
+}  # fmt: skip
 
 
 def import_data(
@@ -145,8 +155,8 @@ def import_named(
     report = ImportReport(
         accepted=len(table),
         refused=(),
-        classes={name: int((table.y == c).sum()) for c, name in enumerate(table.class_names)},
-        split_rule=f"The test part is unbiased: {part}, colours uniform over all digits.",
+        classes={c: int((table.y == i).sum()) for i, c in enumerate(table.class_names)},
+        split_rule=f"The test part is unbiased: {part}, {UNIFORM[name]}.",
     )
     write_json(project.folder("data") / "import.json", report.to_json())
     project.register({"kind": name, "percent": percent, "seed": seed, "validation": validation})
@@ -245,25 +255,29 @@ def run_pretrain(
 def run_pretrain_named(
     what: str, folder: Path, config: DiffusionConfig, *, device: torch.device, checkpoint: Path
 ) -> Stage[Path]:
-    """Train the model of a named data set (`PRETRAIN`): its grey train part in random colours.
+    """Train the model of a named data set (`PRETRAIN`) on its train part, free of its bias.
 
     Stopped, the moving average so far is written; the same call goes on later.
     """
     _, _, dataset, in_words = PRETRAIN[what]
-    grey, _ = grey_images(dataset)
-    edge = (config.unet.image_size - grey.shape[1]) // 2
-    framed: NDArray[Any] = np.pad(grey, ((0, 0), (edge, edge), (edge, edge)))
+    if dataset in TINTED:
+        grey, _ = grey_images(dataset)
+        edge = (config.unet.image_size - grey.shape[1]) // 2
+        framed: NDArray[Any] = np.pad(grey, ((0, 0), (edge, edge), (edge, edge)))
+        batches, swaps = tinted_batches(framed), tinted_swaps(framed)
+    else:
+        pixels, _ = free_of_bias(dataset)
+        batches, swaps = image_batches(pixels, flip=config.flip), image_swaps(pixels)
     net = yield from train_diffusion(
-        tinted_batches(framed), config, swaps=tinted_swaps(framed),
-        device=device, checkpoint=checkpoint, keep_on_stop=True,
-    )  # fmt: skip
+        batches, config, swaps=swaps, device=device, checkpoint=checkpoint, keep_on_stop=True
+    )
     save_model(
         net,
         config,
         folder,
         made_by=(
-            f"python app.py pretrain {what} --steps {steps_done(checkpoint)} ({in_words}, "
-            f"each in a random colour anew at every step; EMA weights, bf16)"
+            f"python app.py pretrain {what} --steps {steps_done(checkpoint)} ({in_words}; "
+            "EMA weights, bf16)"
         ),
     )
     return folder
@@ -281,6 +295,11 @@ def diffusion_folder(project: Project) -> Path:
         UserError: when there is neither.
     """
     folder = project.model_folder(project.table())
+    if folder is None and is_corrupted_cifar10(project.table()):
+        raise UserError(
+            "No diffusion model ships for CIFAR-10: run `pretrain cifar10` first (it learns from its "
+            "clean training images; days without a GPU)."
+        )
     if folder is None:
         raise UserError(
             f"Project '{project.name}' has no diffusion model yet: run `pretrain` first "
