@@ -6,6 +6,7 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
@@ -32,8 +33,9 @@ from debias_core.records import UserError
 from debias_core.workspace import stages
 from debias_core.workspace.store import Project
 from tests.conftest import CPU
-from ui import words
+from ui import augment_tab, words
 from ui.data_tab import NAMED_SETS
+from ui.session import Place
 
 TRAIN, TEST = 200, 100  # ten classes each
 PAPERS = {0.5: (44_832, 228), 1: (44_527, 442), 2: (44_145, 887), 5: (42_820, 2_242)}
@@ -292,3 +294,16 @@ def test_the_loop_runs_from_pretraining_to_both_arms(tiny_cifar, tmp_path, monke
     assert result["settings"]["inject"]["gamma"] == 0.3
     judge = json.loads((tmp_path / "ws" / ".judges" / "ccifar10" / "judge.json").read_text())
     assert judge == {"made_of": "clean images"}
+
+
+def test_augment_warns_where_the_bias_is_a_corruption(tiny_cifar, tmp_path):
+    for kind in ("digits", "ccifar10"):
+        stages.import_named(Project(tmp_path / "ws", kind), kind, percent=5.0, seed=0)
+    with gr.Blocks():
+        part = augment_tab.build(Place(tmp_path / "ws", ()), gr.Dropdown())
+    shown = {
+        kind: [v for v in part.refresh(kind, None, "diffinject") if isinstance(v, str)]
+        for kind in ("digits", "ccifar10")
+    }
+    assert any(words.LOW_LEVEL in text for text in shown["ccifar10"])
+    assert not any(words.LOW_LEVEL in text for text in shown["digits"])

@@ -297,8 +297,8 @@ def diffusion_folder(project: Project) -> Path:
     folder = project.model_folder(project.table())
     if folder is None and is_corrupted_cifar10(project.table()):
         raise UserError(
-            "No diffusion model ships for CIFAR-10: run `pretrain cifar10` first (it learns from its "
-            "clean training images; days without a GPU)."
+            "No diffusion model ships for CIFAR-10: run `pretrain cifar10` first (it learns from the "
+            "clean training images, and wants a GPU)."
         )
     if folder is None:
         raise UserError(
