@@ -194,7 +194,7 @@ def demo(
 
 @command.command()
 def benchmark(
-    dataset: Annotated[str, typer.Argument(help="digits or cmnist.")],
+    dataset: Annotated[str, typer.Argument(help="digits, cmnist or ccifar10.")],
     workspace: Workspace = DEFAULT_WORKSPACE,
     method: Method = "diffinject",
     ratio: Ratio = 1.0,
@@ -230,6 +230,7 @@ def benchmark(
 ) -> None:
     """The loop on a named data set, over seeds, beside the published figures; resumable."""
     from debias_core.workspace.benchmark import benchmark_project, run_benchmark
+    from ui import words
 
     _check_json(json_file)
     settings = _benchmark(
@@ -244,6 +245,8 @@ def benchmark(
     stage = run_benchmark(
         settings, lambda seed: benchmark_project(workspace, settings, seed), device=_device()
     )
+    if dataset == "ccifar10":
+        console.print(words.LOW_LEVEL, markup=False)
     result = _run(stage, benchmark_project(workspace, settings, 0))
     del result["arms"]
     _benchmark_table(result)
@@ -405,7 +408,8 @@ def audit(
 @command.command("audit-curve")
 def audit_curve(
     dataset: Annotated[
-        str | None, typer.Argument(help="digits or cmnist; by default the project --name.")
+        str | None,
+        typer.Argument(help="digits, cmnist or ccifar10; by default the project --name."),
     ] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
@@ -455,7 +459,9 @@ def audit_curve(
 def pretrain(
     what: Annotated[
         str,
-        typer.Argument(help="'project' (its own images), 'digits' (the demo's model) or 'mnist'."),
+        typer.Argument(
+            help="'project' (its own images), 'digits' (the demo's model), 'mnist' or 'cifar10'."
+        ),
     ] = "project",
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
@@ -472,7 +478,11 @@ def pretrain(
     ] = None,
     restart: Annotated[bool, typer.Option(help="Begin anew instead of resuming.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="digits, mnist: where to write it (default assets/).")
+        Path | None,
+        typer.Option(
+            help="digits, mnist, cifar10: where to write it (default assets/; cifar10: "
+            "~/.cache/debias-studio/models)."
+        ),
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -499,7 +509,8 @@ def pretrain(
         )  # fmt: skip
         stage = stages.run_pretrain(project, settings, device=_device(), restart=restart)
     else:
-        raise UserError(f"pretrain knows 'project', 'digits' and 'mnist', not '{what}'.")
+        known = ", ".join(("project", *stages.PRETRAIN))
+        raise UserError(f"There is no '{what}' to pretrain on. Choose one of: {known}.")
     folder = _run(stage, project)
     console.print(f"The model is in {folder}", markup=False)
     _write_json(json_file, {"folder": str(folder), "settings": cfg.to_json(settings)})
@@ -586,7 +597,7 @@ def t_edit_(
 def check_model(
     dataset: Annotated[
         str | None,
-        typer.Argument(help="digits or cmnist (the model that ships); by default --name's."),
+        typer.Argument(help="digits, cmnist or ccifar10 (their own model); by default --name's."),
     ] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
@@ -635,7 +646,7 @@ def _named_project(dataset: str, workspace: Path, ratio: float = 1.0) -> Any:
 def sweep(
     dataset: Annotated[
         str | None,
-        typer.Argument(help="digits or cmnist; by default the project --name."),
+        typer.Argument(help="digits, cmnist or ccifar10; by default the project --name."),
     ] = None,
     over: Annotated[
         list[str] | None,

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from debias_core.config import RATIOS
-from debias_core.data.benchmarks import BESIDE, colored_digits, colored_mnist
+from debias_core.data.benchmarks import colored_digits, colored_mnist
+from debias_core.data.originals import BESIDE
 from debias_core.data.planted import PALETTE, plant_in_order
 from debias_core.records import UserError
 

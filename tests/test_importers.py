@@ -53,6 +53,25 @@ def test_a_folder_of_class_folders_comes_in(tmp_path):
     assert "cat/0.png" in table.ids and table.bias is None
 
 
+def test_split_folders_without_class_folders_take_the_class_from_the_name(tmp_path):
+    # BAR's layout; a space belongs to the class, a file without an underscore to none.
+    names = [f"{c}_{i}.png" for c in ("pole vaulting", "diving") for i in range(4)]
+    files = {f"{part}/{name}": png() for part in ("train", "test") for name in names}
+    write(tmp_path / "in", files | {"train/stray.png": png(), "train/read_me.txt": b"hello"})
+    seen = survey(tmp_path / "in")
+    assert seen.classes["pole vaulting"] == {"train": 4, "valid": 0, "test": 4}
+    assert importers.CLASS_FROM_NAME in seen.warnings
+    table, report = run(tmp_path / "in", tmp_path)
+    assert table.class_names == ("diving", "pole vaulting") and len(table) == 16
+    assert table.y[table.ids == "train/diving_0.png"] == 0
+    assert {r.name for r in report.refused} == {"train/stray.png", "train/read_me.txt"}
+    zipped = make_zip(tmp_path / "in.zip", {f"bar/{name}": d for name, d in files.items()})
+    assert run(zipped, tmp_path)[0].class_names == table.class_names
+    # With class folders an underscore means nothing.
+    write(tmp_path / "usual", {f"train/{name}": d for name, d in TWO.items()})
+    assert importers.CLASS_FROM_NAME not in survey(tmp_path / "usual").warnings
+
+
 def test_a_zip_gives_the_same_table_as_its_folder(tmp_path, photo_folder):
     files = {
         f"photos/{p.relative_to(photo_folder).as_posix()}": p.read_bytes()

@@ -267,7 +267,7 @@ def test_the_loop_runs_from_the_command_line_on_a_folder_of_photographs(photo_fo
         (("generate", "--mask", "1,2"), "mask must be"),
         (("debias", "--seeds", "0"), "seeds must be"),
         (("report", "--name", "../x"), "project's name"),
-        (("pretrain", "cifar"), "pretrain knows"),
+        (("pretrain", "cifar"), "Choose one of: project, digits, mnist, cifar10"),
         (("audit", "--json", "/no/such/folder/x.json"), "Can't write"),
         (("nonsense",), "nonsense"),
         (("--host", "0.0.0.0"), "needs a password"),

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from debias_core.config import DIRECT, InjectConfig, to_json
+from debias_core.data.benchmarks import is_corrupted_cifar10
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
 from debias_core.insight import figures
@@ -219,6 +220,8 @@ def build(place: Place, project: gr.Dropdown) -> Part:
                                    about["unet_evaluations_per_image"])  # fmt: skip
             pictures = show.triptychs(table_of(mine).where("train"), mine.synthetic())
             text, shown = f"{words.RESULTS} {text}", gr.update(visible=True, value=pictures)
+        if mine.has("data") and is_corrupted_cifar10(table_of(mine)):
+            text = f"⚠️ {words.LOW_LEVEL}\n\n{text}"
         own = gr.update(visible=not show.has_model(mine) and mine.has("data"))
         # Another project's mask means nothing here, and its widget begins anew too.
         same = before is not None and before.project == mine.name

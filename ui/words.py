@@ -76,7 +76,20 @@ MNIST_ABOUT = (
     "60,000 handwritten digits of 28 px to train on and 10,000 to test, coloured by the papers' rule. "
     "MNIST is read from the folder in DEBIAS_DATA, or downloaded (10 MB)."
 )
-NAMED_ABOUT = {"digits": DIGITS_ABOUT, "cmnist": MNIST_ABOUT}
+CIFAR_RATIO = "Corrupted CIFAR-10, {:g} % break the pattern"
+CIFAR_UNBIASED = "Corrupted CIFAR-10 without a bias (control)"
+LOW_LEVEL = (
+    "The bias here is a corruption of the whole picture (snow, blur, JPEG …). So low-level a look does "
+    "not travel well through the model's inner map h: in its paper DiffInject stays 5 to 16 points "
+    "behind plain LfF on this data. Expect little from injection, and judge it by the numbers."
+)
+CIFAR_ABOUT = (
+    "Some 45,000 photographs of 32 px in ten classes to train on and 10,000 to test. Each class has a "
+    "corruption of its own, but for the share that breaks the pattern; the test part has every "
+    "corruption. CIFAR-10 is read from the folder in DEBIAS_DATA, or downloaded (170 MB). No diffusion "
+    f"model ships for it: `python app.py pretrain cifar10` trains one, on a GPU.\n\n⚠️ {LOW_LEVEL}"
+)
+NAMED_ABOUT = {"digits": DIGITS_ABOUT, "cmnist": MNIST_ABOUT, "ccifar10": CIFAR_ABOUT}
 LOOK_BUTTON = "Look first"
 UNDERSTOOD = "What was understood"
 IMPORTING = "Importing: see the job above. The page shows the new project when it is done."

@@ -1,8 +1,7 @@
-"""The named data sets: Colored Digits (scikit-learn ships the digits) and Colored MNIST."""
+"""The named data sets: Colored Digits (scikit-learn ships the digits), Colored MNIST, Corrupted CIFAR-10."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +10,22 @@ from PIL import Image
 
 from debias_core.config import RATIOS
 from debias_core.data import planted
+from debias_core.data.corruptions import CORRUPTIONS, corrupt
+from debias_core.data.images import Pixels
+from debias_core.data.originals import AT_HOME, CIFAR_CLASSES, cifar10, mnist
 from debias_core.data.table import ImageTable
 from debias_core.records import UserError
-
-# Where data sets lie that can't be shipped: $DEBIAS_DATA, else beside the project, else in the home.
-BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data"
-AT_HOME = Path.home() / ".cache" / "debias-studio"
 
 DIGITS_SIZE = 16
 DIGITS_TEST = 497  # of 1,797
 DIGITS_VALID = 300  # held out of the training part, for choosing settings
 MNIST_VALID = 5_000  # likewise
+# Corrupted CIFAR-10's training part at each percentage, aligned + conflicting images of CIFAR-10's
+# 50,000 (DisEnt's data; DiffuBias, Table 5). The others are held out.
+CIFAR_SIZES = {
+    0.5: (44_832, 228), 1.0: (44_527, 442), 2.0: (44_145, 887), 5.0: (42_820, 2_242),
+    100.0: (4_500, 40_500),
+}  # fmt: skip
 
 
 def grey_digits() -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.str_]]:
@@ -93,34 +97,6 @@ def colored_digits(percent: float = 1.0, seed: int = 0, *, validation: bool = Fa
     )
 
 
-def mnist(part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """MNIST's "train" or "test" part: grey uint8 [N, 28, 28] and y [N]; downloaded where it is missing.
-
-    Raises:
-        UserError: when it is not there and can't be downloaded.
-    """
-    from torchvision.datasets import MNIST
-
-    named = os.environ.get("DEBIAS_DATA")
-    folders = [Path(named).expanduser()] if named else [BESIDE, AT_HOME]
-    for folder in folders:
-        try:
-            data = MNIST(folder, train=part == "train", download=False)
-            break
-        except RuntimeError:  # torchvision's word for "not found"
-            continue
-    else:
-        try:
-            data = MNIST(folders[-1], train=part == "train", download=True)
-        except (RuntimeError, OSError) as error:
-            raise UserError(
-                f"MNIST is not in {folders[-1] / 'MNIST' / 'raw'} and can't be downloaded "
-                f"({type(error).__name__}): put its four idx files there, or set DEBIAS_DATA to the "
-                "folder that holds MNIST/raw."
-            ) from None
-    return data.data.numpy(), data.targets.numpy().astype(np.int64)
-
-
 def colored_mnist(percent: float = 1.0, seed: int = 0, *, validation: bool = False) -> ImageTable:
     """Colored MNIST, 28 px, severity 4, by LfF's rule: 60,000 to train on, 10,000 of any colour to test.
 
@@ -164,6 +140,71 @@ def colored_mnist(percent: float = 1.0, seed: int = 0, *, validation: bool = Fal
     )
 
 
+def plan_of_cifar10(
+    y: NDArray[np.int64], percent: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Which of CIFAR-10's training images [50,000] are trained on, and with which corruption.
+
+    Returns their rows [n], their attributes [n], and the rows that are held out; the papers' sizes at
+    50,000 labels, in proportion at others. `seed` draws the conflicting ones.
+    """
+    from sklearn.model_selection import train_test_split
+
+    aligned, conflicting = CIFAR_SIZES[percent]
+    kept = round(len(y) * (aligned + conflicting) / 50_000)
+    rows, held = train_test_split(np.arange(len(y)), train_size=kept, stratify=y, random_state=1)
+    rows, held = np.sort(rows), np.sort(held)
+    rng = np.random.default_rng([seed, round(percent * 10)])
+    bias = (
+        planted.uniform(y[rows], 10, rng)
+        if percent == 100
+        else planted.plant(y[rows], conflicting / (aligned + conflicting), 10, rng)
+    )
+    return rows, bias, held
+
+
+def corrupted_cifar10(
+    percent: float = 1.0, seed: int = 0, *, validation: bool = False
+) -> ImageTable:
+    """Corrupted CIFAR-10, 32 px, DisEnt's pairs of class and corruption at CIFAR-10-C's level 5.
+
+    Some 45,000 images to train on (`CIFAR_SIZES`), the 10,000 of the test part with corruptions uniform
+    over all classes, the same at every seed and percentage. `seed` draws which images conflict, and
+    what is random in the corruptions of the train part. `validation=True` leaves the test part out and
+    takes the training images that are held out instead: settings are chosen there.
+
+    Raises:
+        UserError: for a percentage that is not 0.5, 1, 2 or 5 (or 100: unbiased), or without CIFAR-10.
+    """
+    _check_ratio(percent)
+    clean, y = cifar10("train")
+    ids = np.char.add("cifar-train-", np.char.zfill(np.arange(len(y)).astype(np.str_), 5))
+    train, bias, scored = plan_of_cifar10(y, percent, seed)
+    if not validation:
+        test_clean, test_y = cifar10("test")
+        scored = len(y) + np.arange(len(test_y))
+        numbers = np.char.zfill(np.arange(len(test_y)).astype(np.str_), 5)
+        clean, y = np.concatenate([clean, test_clean]), np.concatenate([y, test_y])
+        ids = np.concatenate([ids, np.char.add("cifar-test-", numbers)])
+    rows = np.concatenate([train, scored])
+    even = planted.uniform(y[scored], 10, np.random.default_rng(0))
+    bias = np.concatenate([bias, even])
+    pixels = clean[rows]
+    for at, drawn in ((np.arange(len(train)), seed), (np.arange(len(train), len(rows)), 0)):
+        for b, kind in enumerate(CORRUPTIONS):
+            mine = at[bias[at] == b]
+            pixels[mine] = corrupt(kind, pixels[mine], rows[mine], seed=drawn)
+    return ImageTable(
+        ids=ids[rows],
+        y=y[rows],
+        split=np.repeat(["train", "test"], [len(train), len(scored)]),
+        class_names=CIFAR_CLASSES,
+        pixels=pixels,
+        bias=bias,
+        bias_names=tuple(CORRUPTIONS),
+    )
+
+
 def _check_ratio(percent: float) -> None:
     if percent not in (*RATIOS, 100):
         allowed = ", ".join(f"{r:g}" for r in RATIOS)
@@ -175,24 +216,55 @@ def is_colored_digits(table: ImageTable) -> bool:
     return table.image_size == DIGITS_SIZE and bool(table.ids[0].startswith("digit-"))
 
 
+def is_corrupted_cifar10(table: ImageTable) -> bool:
+    """Whether these are Corrupted CIFAR-10."""
+    return bool(table.ids[0].startswith("cifar-"))
+
+
+# The named data sets; `percent`, `seed` and `validation` say which one of each.
+NAMED = {"digits": colored_digits, "cmnist": colored_mnist, "ccifar10": corrupted_cifar10}
+# What is uniform in their test parts.
+UNIFORM = {
+    "digits": "colours uniform over all digits",
+    "cmnist": "colours uniform over all digits",
+    "ccifar10": "corruptions uniform over all classes",
+}
+TINTED = ("digits", "cmnist")  # grey images in colours
+
+
 def grey_images(name: str) -> tuple[NDArray[np.uint8] | NDArray[np.float64], NDArray[np.int64]]:
-    """The grey train part [N, H, W], uint8 or in [0, 1], and y [N] of a data set made by tinting."""
+    """The grey train part [N, H, W], uint8 or in [0, 1], and y [N] of a data set of `TINTED`."""
+    assert name in TINTED
     if name == "digits":
         grey, y, split = grey_digits()
         return grey[split == "train"], y[split == "train"]
     return mnist("train")
 
 
-# The named data sets; `percent`, `seed` and `validation` say which one of each.
-NAMED = {"digits": colored_digits, "cmnist": colored_mnist}
+def free_of_bias(name: str) -> tuple[Pixels, NDArray[np.int64]]:
+    """The train part uint8 [N, H, W, 3] of a named data set without its bias, and y [N].
+
+    Grey images each in a random colour, never a biased one; CIFAR-10 as it is.
+    """
+    if name not in TINTED:
+        return cifar10("train")
+    grey, y = grey_images(name)
+    colours = planted.random_colours(len(grey), np.random.default_rng(0))
+    return planted.tint(grey, colours), y
+
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-# Their diffusion models, by the beginning of their images' ids.
-SHIPPED = {"digit-": ASSETS / "digits16", "mnist-": ASSETS / "mnist32"}
+# Their diffusion models, by the beginning of their images' ids. CIFAR-10's is too large to ship:
+# `pretrain cifar10` puts it there.
+SHIPPED = {
+    "digit-": ASSETS / "digits16",
+    "mnist-": ASSETS / "mnist32",
+    "cifar-": AT_HOME / "models" / "cifar32",
+}
 
 
 def shipped_model(table: ImageTable) -> Path | None:
-    """The diffusion model that ships for a named data set; None for other images."""
+    """The diffusion model that is there for a named data set; None for other images."""
     first = str(table.ids[0])
     folders = (folder for beginning, folder in SHIPPED.items() if first.startswith(beginning))
     folder = next(folders, None)

@@ -40,6 +40,9 @@ THUMBNAIL_SIZE = 64
 THUMBNAILS_PER_CLASS, MAX_THUMBNAILS = 4, 40
 THUMBNAIL_SECONDS = 3.0
 SMALL_CLASS = 20
+CLASS_FROM_NAME = (
+    "No folder names a class: what stands before the first _ of a file's name is taken for it."
+)
 UNEQUAL = 10
 
 
@@ -53,7 +56,7 @@ def import_images(
 ) -> Stage[tuple[ImageTable, ImportReport]]:
     """Import a folder with one subfolder a class, a zip of such, or a CSV (path,label[,bias][,split]).
 
-    Pixels are decoded once, at `size`×`size`, into a file in `folder` that the table maps; beside
+    A folder `train/` (and `test/`) of files `<class>_<anything>`, as BAR's, will do too. Pixels are decoded once, at `size`×`size`, into a file in `folder` that the table maps; beside
     it `about.csv` says what each image's file was. A folder may hold train, valid and test folders
     above the classes. Where no test part is given, a fifth of each class is held out for it (fixed
     by `seed`). `limit` takes that many images at random, in proportion from every split and class.
@@ -117,7 +120,10 @@ def survey(source: Path, *, seed: int = 0) -> Survey:
             attributes=dict(sorted(attributes.items())),
             refused=tuple(refused),
             thumbnails=_thumbnails(entries, sorted(classes), seed),
-            warnings=tuple(_warnings(classes, names_test, attributes)),
+            warnings=(
+                *([CLASS_FROM_NAME] if _named_by_file(source, entries) else []),
+                *_warnings(classes, names_test, attributes),
+            ),
         )
 
 
@@ -152,6 +158,13 @@ def _thumbnails(
         if mine:
             found[c] = tuple(mine)
     return found
+
+
+def _named_by_file(source: Path, entries: list[Entry]) -> bool:
+    """Whether the classes come from the files' names, as in `train/climbing_0.jpg`."""
+    return source.suffix.lower() not in (".csv", ".tsv") and all(
+        e.name.startswith(f"{e.folder}/{e.label}_") and "/" not in e.folder for e in entries
+    )
 
 
 def _warnings(

@@ -336,7 +336,9 @@ def _read_file(path: str) -> bytes:
 def _by_folder(found: _Found) -> tuple[list[Entry], set[str]]:
     """Paths → entries: strips wrapping folders, reads split folders, takes the class from the path.
 
-    Returns the entries, and the classes that the source declares, be it by a file that was refused.
+    Where the split folders hold files and no folder, the class is what stands before the first `_` of
+    a file's name (BAR's layout). Returns the entries, and the classes that the source declares, be it
+    by a file that was refused.
     """
     # Folder by folder, each one's files before its subfolders, wherever they lay in the source.
     found.files.sort(key=lambda f: (f[0][:-1], f[0][-1]))
@@ -345,6 +347,8 @@ def _by_folder(found: _Found) -> tuple[list[Entry], set[str]]:
     tops = {parts[depth].lower() for parts, _ in found.files if len(parts) > depth + 1}
     has_splits = tops <= set(SPLIT_FOLDERS) and "train" in map(SPLIT_FOLDERS.get, tops)
     class_at = depth + 1 if has_splits else depth
+    if has_splits and all(len(parts) <= depth + 2 for parts, _ in found.files):
+        return _by_name(found, depth)
 
     def in_a_class(parts: Parts) -> bool:
         return (
@@ -369,6 +373,20 @@ def _by_folder(found: _Found) -> tuple[list[Entry], set[str]]:
                 "and import again."
             )
     return entries, labels | {p[class_at] for p in found.unread if in_a_class(p)}
+
+
+def _by_name(found: _Found, depth: int) -> tuple[list[Entry], set[str]]:
+    """Files directly in split folders → entries, each of the class before the first `_` of its name."""
+    entries = []
+    for parts, read in found.files:
+        label, underscore, _ = parts[-1].partition("_")
+        if len(parts) != depth + 2 or not underscore or not label:
+            found.refuse("/".join(parts), "neither in a class folder nor named <class>_…")
+        else:
+            split = SPLIT_FOLDERS[parts[depth].lower()]
+            entries.append(Entry("/".join(parts[depth:]), label, None, split, read))
+    # A refused file declares nothing here: read_me.txt is no image of the class "read".
+    return entries, {e.label for e in entries}
 
 
 def _wrapping_folders(paths: Sequence[Parts]) -> Parts:

@@ -34,12 +34,15 @@ from debias_core.config import (
     from_json,
     to_json,
 )
-from debias_core.data import planted
 from debias_core.data.benchmarks import (
     NAMED,
     SHIPPED,
+    TINTED,
+    UNIFORM,
+    free_of_bias,
     grey_images,
     is_colored_digits,
+    is_corrupted_cifar10,
 )
 from debias_core.data.importers import import_images
 from debias_core.data.table import ImageTable, evenly, save_table
@@ -74,12 +77,18 @@ from debias_core.records import (
 from debias_core.workspace import verdicts
 from debias_core.workspace.store import Project, fingerprint, write_json
 
+RECOLOURED = "each in a random colour anew at every step"
 # What `pretrain` knows beside a project: the preset, where its model ships, the named data set that
 # it is trained on, and that in words.
 PRETRAIN = {
-    "digits": ("digits16", SHIPPED["digit-"], "digits", "the 1,300 digits of the train part"),
-    "mnist": ("mnist32", SHIPPED["mnist-"], "cmnist", "MNIST's 60,000 training images"),
-}
+    "digits": (
+        "digits16", SHIPPED["digit-"], "digits", f"the 1,300 digits of the train part, {RECOLOURED}"
+    ),
+    "mnist": (
+        "mnist32", SHIPPED["mnist-"], "cmnist", f"MNIST's 60,000 training images, {RECOLOURED}"
+    ),
+    "cifar10": ("cifar32", SHIPPED["cifar-"], "ccifar10", "CIFAR-10's 50,000 training images"),
+}  # fmt: skip
 
 
 def import_data(
@@ -146,8 +155,8 @@ def import_named(
     report = ImportReport(
         accepted=len(table),
         refused=(),
-        classes={name: int((table.y == c).sum()) for c, name in enumerate(table.class_names)},
-        split_rule=f"The test part is unbiased: {part}, colours uniform over all digits.",
+        classes={c: int((table.y == i).sum()) for i, c in enumerate(table.class_names)},
+        split_rule=f"The test part is unbiased: {part}, {UNIFORM[name]}.",
     )
     write_json(project.folder("data") / "import.json", report.to_json())
     project.register({"kind": name, "percent": percent, "seed": seed, "validation": validation})
@@ -248,25 +257,29 @@ def run_pretrain(
 def run_pretrain_named(
     what: str, folder: Path, config: DiffusionConfig, *, device: torch.device, checkpoint: Path
 ) -> Stage[Path]:
-    """Train the model of a named data set (`PRETRAIN`): its grey train part in random colours.
+    """Train the model of a named data set (`PRETRAIN`) on its train part, free of its bias.
 
     Stopped, the moving average so far is written; the same call goes on later.
     """
     _, _, dataset, in_words = PRETRAIN[what]
-    grey, _ = grey_images(dataset)
-    edge = (config.unet.image_size - grey.shape[1]) // 2
-    framed: NDArray[Any] = np.pad(grey, ((0, 0), (edge, edge), (edge, edge)))
+    if dataset in TINTED:
+        grey, _ = grey_images(dataset)
+        edge = (config.unet.image_size - grey.shape[1]) // 2
+        framed: NDArray[Any] = np.pad(grey, ((0, 0), (edge, edge), (edge, edge)))
+        batches, swaps = tinted_batches(framed), tinted_swaps(framed)
+    else:
+        pixels, _ = free_of_bias(dataset)
+        batches, swaps = image_batches(pixels, flip=config.flip), image_swaps(pixels)
     net = yield from train_diffusion(
-        tinted_batches(framed), config, swaps=tinted_swaps(framed),
-        device=device, checkpoint=checkpoint, keep_on_stop=True,
-    )  # fmt: skip
+        batches, config, swaps=swaps, device=device, checkpoint=checkpoint, keep_on_stop=True
+    )
     save_model(
         net,
         config,
         folder,
         made_by=(
-            f"python app.py pretrain {what} --steps {steps_done(checkpoint)} ({in_words}, "
-            f"each in a random colour anew at every step; EMA weights, bf16)"
+            f"python app.py pretrain {what} --steps {steps_done(checkpoint)} ({in_words}; "
+            "EMA weights, bf16)"
         ),
     )
     return folder
@@ -284,6 +297,11 @@ def diffusion_folder(project: Project) -> Path:
         UserError: when there is neither.
     """
     folder = project.model_folder(project.table())
+    if folder is None and is_corrupted_cifar10(project.table()):
+        raise UserError(
+            "No diffusion model ships for CIFAR-10: run `pretrain cifar10` first (it learns from the "
+            "clean training images, and wants a GPU)."
+        )
     if folder is None:
         raise UserError(
             f"Project '{project.name}' has no diffusion model yet: run `pretrain` first "
@@ -434,26 +452,26 @@ def kept_judge(
 def judge_for(project: Project, *, device: torch.device) -> Stage[Classifier]:
     """The judge that is independent of the project's bias where there is one, for measurements.
 
-    For a data set that is made by tinting it is the grey train part in random colours, one for all
-    projects of the workspace; else it is the project's own.
+    For a named data set it is trained on the train part free of its bias, one for all projects of the
+    workspace; else it is the project's own.
     """
-    name, table = project.source().get("kind"), project.table()
+    name, class_names = project.source().get("kind"), project.table().class_names
     if name not in NAMED:
         return (yield from run_judge(project, device=device))
 
-    def free_of_bias() -> ImageTable:
-        grey, y = grey_images(name)
-        colours = planted.random_colours(len(grey), np.random.default_rng(0))
+    def images() -> ImageTable:
+        pixels, y = free_of_bias(name)
         return ImageTable(
             ids=np.arange(len(y)).astype(np.str_),
             y=y,
             split=np.full(len(y), "train"),
-            class_names=table.class_names,
-            pixels=planted.tint(grey, colours),
+            class_names=class_names,
+            pixels=pixels,
         )
 
     folder = project.workspace / ".judges" / name
-    return (yield from kept_judge(folder, free_of_bias, "random colours", device))
+    made_of = "random colours" if name in TINTED else "clean images"
+    return (yield from kept_judge(folder, images, made_of, device))
 
 
 def known_judge(project: Project, device: torch.device) -> Classifier | None:
