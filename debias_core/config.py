@@ -268,6 +268,7 @@ SWEEPABLE: dict[str, tuple[str, type]] = {
     "label_from": ("inject", str),
     "top_k": ("audit", int),
     "synthetic_share": ("debias", float),
+    "min_fidelity": ("debias", float),
     "train_images": ("data", int),
 }
 

@@ -296,6 +296,13 @@ def test_dragging_the_line_changes_k_on_the_server(page, demo):
     expect(page.locator(".ds-k")).to_contain_text(f"K = {k}")
 
 
+def test_a_k_is_suggested_that_needs_no_bias_label(page, demo):
+    press(page, "Suggest K")
+    wanted = demo.audit().scores.unexplained
+    until(lambda: k_of(demo) == (wanted, False, wanted), "the suggested K")
+    expect(page.locator(".ds-k")).to_have_text(f"K = {wanted}: {wanted} images")
+
+
 def test_k_can_be_typed_and_can_count_in_each_class(page, demo):
     field = page.get_by_label("K", exact=True)
     field.fill("3")

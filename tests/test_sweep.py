@@ -145,6 +145,15 @@ def test_fewer_training_images_leave_the_held_out_ones(project, device):
     assert np.array_equal(fewer.where("test").ids, data.where("test").ids)
 
 
+def test_doubtful_images_can_be_left_out_by_a_judge_of_the_biased_images(project, device):
+    axis = Axis("min_fidelity", ("0", "0.3"))
+    result = drain(sweep.run_sweep(project, replace(GRID, rows=axis, columns=None), device=device))
+    assert len(result["cells"]) == 2 and (project.root / "sweep" / "judge").is_dir()
+    none = replace(GRID, rows=Axis("min_fidelity", ("0.99999",)), columns=None)
+    with pytest.raises(UserError, match="lower it"):
+        drain(sweep.run_sweep(project, none, device=device))
+
+
 def test_a_cell_s_settings_reach_the_stage_that_they_belong_to():
     config = replace(GRID, rows=Axis("train_images", ("20",)), columns=Axis("mask", ("centre",)))
     images, _, inject, _ = config.at(config.cells()[0])

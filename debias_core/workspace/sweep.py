@@ -170,6 +170,8 @@ class _Bench:
             table = yield from self._with_groups(_fewer(self._data.table, images), audit)
             vanilla = yield from self._vanilla(table, audit, debias, images)
             made, about = yield from self._synthetic(table, audit, inject, of_set)
+            if debias.min_fidelity > 0:
+                made = yield from self._faithful(table, made, debias.min_fidelity)
             arm, seconds = yield from self._train(table, made, debias, "debiased")
             result = {"score": self._score(arm), "vanilla": vanilla, "training_seconds": seconds}
             write_json(kept, {**result, "conflicting": arm.accuracy.conflicting, **about})
@@ -235,6 +237,17 @@ class _Bench:
             }
             self._made = (key, made, about)
         return self._made[1:]
+
+    def _faithful(self, table: ImageTable, made: SyntheticSet, least: float) -> Stage[SyntheticSet]:
+        """The synthetic images of this label fidelity, by a judge that has seen what a person has."""
+        folder, key = self._project.root / "sweep" / "judge", fingerprint(*self._common, len(table))
+        judge = yield from stages.kept_judge(
+            folder, lambda: table.where("train"), key, self._device
+        )
+        keep = np.flatnonzero(fidelity_of(judge, table, made, device=self._device).score >= least)
+        if len(keep) == 0:
+            raise UserError(f"No synthetic image has a label fidelity of {least:g}: lower it.")
+        return replace(made, pixels=made.pixels[keep], recipes=tuple(made.recipes[i] for i in keep))
 
     def _train(
         self, table: ImageTable, made: SyntheticSet, debias: DebiasConfig, arm: str
