@@ -477,6 +477,10 @@ def pretrain(
         ),
     ] = None,
     restart: Annotated[bool, typer.Option(help="Begin anew instead of resuming.")] = False,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="digits, mnist, cifar10: a model's folder to begin with."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -499,7 +503,7 @@ def pretrain(
         if restart:
             drop_checkpoint(checkpoint)
         stage = stages.run_pretrain_named(
-            what, out or shipped, settings, device=_device(), checkpoint=checkpoint
+            what, out or shipped, settings, device=_device(), checkpoint=checkpoint, start=start
         )
     elif what == "project":
         project = _project(workspace, name)

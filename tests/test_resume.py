@@ -544,3 +544,13 @@ def test_a_diffusion_training_that_runs_out_of_memory_learns_the_same_in_pieces(
     assert told_now[-1].values["loss"] == pytest.approx(told[-1].values["loss"], abs=1e-5)
     assert all(p.note.endswith(f"out of memory: batch 8 as {pieces}") for p in told_now)
     assert read_state(tmp_path / "ck")["piece"] == int(pieces.split()[-1])
+
+
+def test_a_training_can_begin_with_another_model_s_weights(table, device, tiny_net):
+    one = replace(SHORT, steps=1, lr=1e-9)
+    fresh, _ = run(denoiser(table, device, one))
+    begun, _ = run(denoiser(table, device, one, start=tiny_net))
+    assert largest_difference(begun, tiny_net) < 1e-6 < largest_difference(fresh, tiny_net)
+    wider = replace(SHORT, unet=replace(TINY_UNET, channels=(16, 48)))
+    with pytest.raises(UserError, match="another shape"):
+        run(denoiser(table, device, wider, start=tiny_net))

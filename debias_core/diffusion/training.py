@@ -122,20 +122,28 @@ def train_diffusion(
     checkpoint: Path | None = None,
     keep_on_stop: bool = False,
     piece: int | None = None,
+    start: EpsilonNet | None = None,
 ) -> Stage[EpsilonNet]:
     """Train ε_θ and return its moving average; resumes when `checkpoint` holds an earlier state.
 
     Loss: mean of w_t·‖ε - ε_θ(x_t, t)‖², w_t the P2 weight (DiffInject Eqs. 5 and 6). StopAsked
     saves a checkpoint of the last step; then it passes, or with `keep_on_stop` (where the person asked
     to keep) the average so far is returned; `steps_done` tells how far that is. `piece` is the number
-    of images to compute at a time where a whole batch is known not to fit.
+    of images to compute at a time where a whole batch is known not to fit. `start` is a net of the
+    same shape whose weights to begin with, instead of random ones.
 
     Raises:
         UserError: when the checkpoint was made with other settings, the loss is not finite, or one
-            image does not fit into the memory.
+            image does not fit into the memory; or when `start` has another shape.
     """
     torch.manual_seed(config.seed)
     net = EpsilonNet(config.unet).to(device)
+    if start is not None:
+        if start.config != config.unet:
+            raise UserError(
+                f"The model to begin with has another shape: {start.config}, not {config.unet}."
+            )
+        net.load_state_dict(start.state_dict())
     ema = AveragedModel(net, multi_avg_fn=_ema_with_warmup(config.ema))
     optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr)
     a_bar = schedule.alpha_bar(config.schedule).to(device)

@@ -255,11 +255,18 @@ def run_pretrain(
 
 
 def run_pretrain_named(
-    what: str, folder: Path, config: DiffusionConfig, *, device: torch.device, checkpoint: Path
+    what: str,
+    folder: Path,
+    config: DiffusionConfig,
+    *,
+    device: torch.device,
+    checkpoint: Path,
+    start: Path | None = None,
 ) -> Stage[Path]:
     """Train the model of a named data set (`PRETRAIN`) on its train part, free of its bias.
 
-    Stopped, the moving average so far is written; the same call goes on later.
+    It begins with the weights of the model in `start`, where one is given. Stopped, the moving
+    average so far is written; the same call goes on later.
     """
     _, _, dataset, in_words = PRETRAIN[what]
     if dataset in TINTED:
@@ -271,15 +278,20 @@ def run_pretrain_named(
         pixels, _ = free_of_bias(dataset)
         batches, swaps = image_batches(pixels, flip=config.flip), image_swaps(pixels)
     net = yield from train_diffusion(
-        batches, config, swaps=swaps, device=device, checkpoint=checkpoint, keep_on_stop=True
-    )
+        batches, config, swaps=swaps, device=device, checkpoint=checkpoint, keep_on_stop=True,
+        start=None if start is None else load_model(start, device)[0],
+    )  # fmt: skip
+    before = ""
+    if start is not None:
+        begun = json.loads((start / "config.json").read_text())["made_by"]
+        before = f"; begun with a model that was made by {begun}"
     save_model(
         net,
         config,
         folder,
         made_by=(
             f"python app.py pretrain {what} --steps {steps_done(checkpoint)} ({in_words}; "
-            "EMA weights, bf16)"
+            f"EMA weights, bf16){before}"
         ),
     )
     return folder
