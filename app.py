@@ -82,6 +82,13 @@ Contents = Annotated[
     int | None, typer.Option(help="crossinject: training images that give content.")
 ]
 Shared = Annotated[int | None, typer.Option(help="Contents that share an original's inversion.")]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        help="Where to generate, a worker each, as in cuda:0,cuda:1 or cpu,cpu (default: every GPU, "
+        "else the CPU)."
+    ),
+]
 AuditEpochs = Annotated[int | None, typer.Option(help="Epochs of the bias classifier.")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of the retraining.")]
 Lr = Annotated[float | None, typer.Option(help="Learning rate of the retraining.")]
@@ -150,6 +157,7 @@ def demo(
     count: Count = None,
     contents: Contents = None,
     contents_per_original: Shared = None,
+    devices: Devices = None,
     audit_epochs: AuditEpochs = None,
     epochs: Epochs = None,
     lr: Lr = None,
@@ -178,6 +186,7 @@ def demo(
     from debias_core.workspace.benchmark import run_demo
 
     _check_json(json_file)
+    where = _devices(devices)
     settings = _benchmark(
         "digits", ratio=ratio, seeds=seeds, validation=validation, network=network,
         audit_epochs=audit_epochs, epochs=epochs, lr=lr, batch_size=batch_size,
@@ -186,7 +195,7 @@ def demo(
         contents_per_original=contents_per_original,
     )  # fmt: skip
     project = _project(workspace, "demo")
-    result = _run(run_demo(workspace, settings, device=_device()), project)
+    result = _run(run_demo(workspace, settings, device=where[0], devices=where), project)
     _benchmark_table(result)
     console.print(f"report: {result['report']}", markup=False, highlight=False)
     _write_json(json_file, result)
@@ -216,6 +225,7 @@ def benchmark(
     count: Count = None,
     contents: Contents = None,
     contents_per_original: Shared = None,
+    devices: Devices = None,
     label_from: Annotated[
         str | None, typer.Option(help="Label of a synthetic image: content's or original's.")
     ] = None,
@@ -232,6 +242,7 @@ def benchmark(
     from debias_core.workspace.benchmark import benchmark_project, run_benchmark
 
     _check_json(json_file)
+    where = _devices(devices)
     settings = _benchmark(
         dataset, ratio=ratio, seeds=seeds, validation=validation, network=network,
         audit_network=audit_network, audit_epochs=audit_epochs, epochs=epochs, lr=lr,
@@ -242,8 +253,9 @@ def benchmark(
         contents_per_original=contents_per_original,
     )  # fmt: skip
     stage = run_benchmark(
-        settings, lambda seed: benchmark_project(workspace, settings, seed), device=_device()
-    )
+        settings, lambda seed: benchmark_project(workspace, settings, seed),
+        device=where[0], devices=where,
+    )  # fmt: skip
     result = _run(stage, benchmark_project(workspace, settings, 0))
     del result["arms"]
     _benchmark_table(result)
@@ -454,6 +466,7 @@ def generate(
     contents_per_original: Shared = None,
     mask: Mask = None,
     batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
+    devices: Devices = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     json_file: JsonFile = None,
 ) -> None:
@@ -461,13 +474,14 @@ def generate(
     from debias_core.workspace import stages
 
     _check_json(json_file)
+    where = _devices(devices)
     settings = _set(
         cfg.InjectConfig(seed=seed), method=method, contents=contents, count=count, gamma=gamma, t_edit=t_edit, t_boost=t_boost,
         steps=steps, inversion=inversion, contents_per_original=contents_per_original,
         mode=mode, direct=_times(direct), precision=precision, mask=_box(mask), batch_size=batch_size,
     )  # fmt: skip
     project = _project(workspace, name)
-    made = _run(stages.run_generate(project, settings, device=_device()), project)
+    made = _run(stages.run_generate(project, settings, device=where[0], devices=where), project)
     console.print(
         f"{len(made.recipes)} images in {made.seconds:.1f} s, {made.evaluations_per_image:.1f} U-Net "
         f"forward-equivalents an image, {made.network_share:.0%} of the time inside the network."
@@ -628,6 +642,12 @@ def _device() -> Any:
     from debias_core.pipeline import pick_device
 
     return pick_device()
+
+
+def _devices(text: str | None) -> Any:
+    from debias_core.pipeline import pick_devices
+
+    return pick_devices(text)
 
 
 def _set(config: T, **changes: Any) -> T:

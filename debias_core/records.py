@@ -138,7 +138,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Cost:
-    """What generation has cost: images through encoder and decoder, seconds, those in the network."""
+    """What generation has cost: images through encoder and decoder, seconds, those in the network.
+
+    Both are wall time; several workers' time in the network is their mean.
+    """
 
     encoded: int = 0
     decoded: int = 0

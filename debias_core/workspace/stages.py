@@ -350,13 +350,19 @@ def run_edit_time(
 
 
 def run_generate(
-    project: Project, config: InjectConfig, *, device: torch.device, with_flags: bool = True
+    project: Project,
+    config: InjectConfig,
+    *,
+    device: torch.device,
+    devices: Sequence[torch.device] = (),
+    with_flags: bool = True,
 ) -> Stage[SyntheticSet]:
     """Make the synthetic set of `config.method`; images marked as wrong label or junk are left out.
 
     DiffInject takes the audit's top-K, CrossInject needs no audit. The same settings on the same data,
     top-K, marks and model are the same set: its finished images are not made again, and the verdicts on
     them count again. Flags and label fidelity need a judge; a stopped run ends without them.
+    Several `devices` make the images side by side; the set is the same one.
     """
     table = project.table()
     audited = project.has("audit") or config.method == "diffinject"
@@ -368,7 +374,7 @@ def run_generate(
     sink = project.sink(set_id, config.count, table.image_size)
     made = yield from pipeline.synthesise(
         net, diffusion, table, top, config,
-        device=device, excluded=excluded, sink=sink,
+        device=device, devices=devices, excluded=excluded, sink=sink,
     )  # fmt: skip
     if with_flags and len(made.recipes) == config.count:
         try:
