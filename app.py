@@ -72,6 +72,9 @@ Precision = Annotated[
 ]
 Mode = Annotated[str | None, typer.Option(help="slerp, lerp, add or replace.")]
 TEdit = Annotated[int | None, typer.Option(help="Inject while t ≥ this.")]
+TStart = Annotated[
+    int | None, typer.Option(help="Invert to this t and start there (999: from x_T, as published).")
+]
 Steps = Annotated[int | None, typer.Option(help="Grid steps.")]
 Inversion = Annotated[str | None, typer.Option(help="reference or fixed_point:m.")]
 Mask = Annotated[
@@ -82,6 +85,13 @@ Contents = Annotated[
     int | None, typer.Option(help="crossinject: training images that give content.")
 ]
 Shared = Annotated[int | None, typer.Option(help="Contents that share an original's inversion.")]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        help="Where to generate, a worker each, as in cuda:0,cuda:1 or cpu,cpu (default: every GPU, "
+        "else the CPU)."
+    ),
+]
 AuditEpochs = Annotated[int | None, typer.Option(help="Epochs of the bias classifier.")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of the retraining.")]
 Lr = Annotated[float | None, typer.Option(help="Learning rate of the retraining.")]
@@ -146,10 +156,12 @@ def demo(
     per_class: PerClass = None,
     gamma: Gamma = None,
     t_edit: TEdit = None,
+    t_start: TStart = None,
     steps: Steps = None,
     count: Count = None,
     contents: Contents = None,
     contents_per_original: Shared = None,
+    devices: Devices = None,
     audit_epochs: AuditEpochs = None,
     epochs: Epochs = None,
     lr: Lr = None,
@@ -178,15 +190,16 @@ def demo(
     from debias_core.workspace.benchmark import run_demo
 
     _check_json(json_file)
+    where = _devices(devices)
     settings = _benchmark(
         "digits", ratio=ratio, seeds=seeds, validation=validation, network=network,
         audit_epochs=audit_epochs, epochs=epochs, lr=lr, batch_size=batch_size,
         top_k=top_k, per_class=per_class,
-        method=method, gamma=gamma, t_edit=t_edit, steps=steps, count=count, contents=contents,
+        method=method, gamma=gamma, t_edit=t_edit, t_start=t_start, steps=steps, count=count, contents=contents,
         contents_per_original=contents_per_original,
     )  # fmt: skip
     project = _project(workspace, "demo")
-    result = _run(run_demo(workspace, settings, device=_device()), project)
+    result = _run(run_demo(workspace, settings, device=where[0], devices=where), project)
     _benchmark_table(result)
     console.print(f"report: {result['report']}", markup=False, highlight=False)
     _write_json(json_file, result)
@@ -207,6 +220,7 @@ def benchmark(
     per_class: PerClass = None,
     gamma: Gamma = None,
     t_edit: TEdit = None,
+    t_start: TStart = None,
     steps: Steps = None,
     inversion: Inversion = None,
     mode: Mode = None,
@@ -216,6 +230,7 @@ def benchmark(
     count: Count = None,
     contents: Contents = None,
     contents_per_original: Shared = None,
+    devices: Devices = None,
     label_from: Annotated[
         str | None, typer.Option(help="Label of a synthetic image: content's or original's.")
     ] = None,
@@ -233,18 +248,20 @@ def benchmark(
     from ui import words
 
     _check_json(json_file)
+    where = _devices(devices)
     settings = _benchmark(
         dataset, ratio=ratio, seeds=seeds, validation=validation, network=network,
         audit_network=audit_network, audit_epochs=audit_epochs, epochs=epochs, lr=lr,
         batch_size=batch_size, loss=retrain_loss, synthetic_share=synthetic_share,
         top_k=top_k, per_class=per_class,
-        method=method, gamma=gamma, t_edit=t_edit, steps=steps, inversion=inversion,
+        method=method, gamma=gamma, t_edit=t_edit, t_start=t_start, steps=steps, inversion=inversion,
         mode=mode, direct=_times(direct), precision=precision, mask=_box(mask), count=count, contents=contents, label_from=label_from,
         contents_per_original=contents_per_original,
     )  # fmt: skip
     stage = run_benchmark(
-        settings, lambda seed: benchmark_project(workspace, settings, seed), device=_device()
-    )
+        settings, lambda seed: benchmark_project(workspace, settings, seed),
+        device=where[0], devices=where,
+    )  # fmt: skip
     if dataset == "ccifar10":
         console.print(words.LOW_LEVEL, markup=False)
     result = _run(stage, benchmark_project(workspace, settings, 0))
@@ -529,6 +546,7 @@ def generate(
     contents: Contents = None,
     gamma: Gamma = None,
     t_edit: TEdit = None,
+    t_start: TStart = None,
     t_boost: Annotated[int | None, typer.Option(help="Add noise while t ≤ this.")] = None,
     steps: Steps = None,
     inversion: Inversion = None,
@@ -538,6 +556,7 @@ def generate(
     contents_per_original: Shared = None,
     mask: Mask = None,
     batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
+    devices: Devices = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     json_file: JsonFile = None,
 ) -> None:
@@ -545,13 +564,14 @@ def generate(
     from debias_core.workspace import stages
 
     _check_json(json_file)
+    where = _devices(devices)
     settings = _set(
-        cfg.InjectConfig(seed=seed), method=method, contents=contents, count=count, gamma=gamma, t_edit=t_edit, t_boost=t_boost,
+        cfg.InjectConfig(seed=seed), method=method, contents=contents, count=count, gamma=gamma, t_edit=t_edit, t_start=t_start, t_boost=t_boost,
         steps=steps, inversion=inversion, contents_per_original=contents_per_original,
         mode=mode, direct=_times(direct), precision=precision, mask=_box(mask), batch_size=batch_size,
     )  # fmt: skip
     project = _project(workspace, name)
-    made = _run(stages.run_generate(project, settings, device=_device()), project)
+    made = _run(stages.run_generate(project, settings, device=where[0], devices=where), project)
     console.print(
         f"{len(made.recipes)} images in {made.seconds:.1f} s, {made.evaluations_per_image:.1f} U-Net "
         f"forward-equivalents an image, {made.network_share:.0%} of the time inside the network."
@@ -669,6 +689,7 @@ def sweep(
     per_class: PerClass = None,
     gamma: Gamma = None,
     t_edit: TEdit = None,
+    t_start: TStart = None,
     steps: Steps = None,
     inversion: Inversion = None,
     mode: Mode = None,
@@ -709,7 +730,7 @@ def sweep(
         seeds=seeds,
         audit=_set(replace(audit_, classifier=bias_net), top_k=top_k, per_class=per_class),
         inject=_set(
-            inject, method=method, gamma=gamma, t_edit=t_edit, steps=steps, inversion=inversion,
+            inject, method=method, gamma=gamma, t_edit=t_edit, t_start=t_start, steps=steps, inversion=inversion,
             mode=mode, direct=_times(direct), precision=precision, mask=_box(mask), count=count,
             contents=contents, contents_per_original=contents_per_original,
         ),
@@ -857,6 +878,12 @@ def _device() -> Any:
     from debias_core.pipeline import pick_device
 
     return pick_device()
+
+
+def _devices(text: str | None) -> Any:
+    from debias_core.pipeline import pick_devices
+
+    return pick_devices(text)
 
 
 def _set(config: T, **changes: Any) -> T:

@@ -17,6 +17,8 @@ C = TypeVar("C")
 NETWORKS = ("mlp", "mlp255", "conv", "resnet18")
 AUGMENT = ("crop", "flip", "colour", "texture")
 METHODS = ("diffinject", "crossinject")
+# Where a model that was trained with swaps starts best: the look is still in x, and h brings the rest.
+SWAP_START, SWAP_EDIT = 300, 100
 DIRECT = (200,)  # when the page and the benchmarks predict, where injection is direct
 MODES = ("slerp", "lerp", "add", "replace")
 RATIOS = (0.5, 1.0, 2.0, 5.0)  # percent of bias-conflicting training images, as in the papers
@@ -151,6 +153,9 @@ class InjectConfig:
     mode: str = "slerp"  # how h and the content's h become one, any of MODES; the paper's is slerp
     t_edit: int = 200
     t_boost: int = 200
+    # Invert to this t and start there, instead of from x_T (ours): the look stays, at less cost, where h
+    # alone carries the content, as in a model that was trained with swaps.
+    t_start: int = 999
     steps: int = 25
     # Instead of inversion and `steps` of DDIM: one prediction at each of these times, from the noised
     # images (ours; needs a model that was trained with swaps; see `injection.inject_directly`).
@@ -194,6 +199,10 @@ class InjectConfig:
             f"direct must be falling times of 0 to 999, as in 400,200, but is {self.direct}.",
         )
         _require(2 <= self.steps <= 1000, f"steps must be 2 to 1000, but is {self.steps}.")
+        _require(
+            999 / (self.steps - 1) <= self.t_start <= 999,
+            f"t_start must be {math.ceil(999 / (self.steps - 1))} (one step) to 999, but is {self.t_start}.",
+        )
         _require(self.contents_per_original >= 1, "contents_per_original must be 1 or more.")
         _require(self.batch_size >= 1, "batch_size must be 1 or more.")
         if self.mask is not None:
@@ -257,6 +266,7 @@ SWEEPABLE: dict[str, tuple[str, type]] = {
     "gamma": ("inject", float),
     "t_edit": ("inject", int),
     "t_boost": ("inject", int),
+    "t_start": ("inject", int),
     "steps": ("inject", int),
     "count": ("inject", int),
     "contents": ("inject", int),
@@ -454,6 +464,7 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
 # CrossInject's own settings, where they are not the data set's: one prediction costs so little that
 # there can be as many synthetic images as real ones.
 CROSSINJECT: dict[str, InjectConfig] = {
+    "digits": InjectConfig(method="crossinject", count=1_300, contents=1_300, direct=DIRECT),
     "cmnist": InjectConfig(
         method="crossinject", count=60_000, contents=60_000, direct=DIRECT, precision="bf16",
         batch_size=256,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -22,8 +23,13 @@ from debias_core.classifier.training import score, train_classifier
 from debias_core.config import DebiasConfig, DiffusionConfig, InjectConfig
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
-from debias_core.diffusion import synthesis
-from debias_core.diffusion.unet import EpsilonNet, EvaluationCount, forward_equivalents
+from debias_core.diffusion import synthesis, workers
+from debias_core.diffusion.unet import (
+    EpsilonNet,
+    EvaluationCount,
+    NetworkClock,
+    forward_equivalents,
+)
 from debias_core.insight.projection import map_rows, project
 from debias_core.methods import crossinject, diffinject
 from debias_core.methods.audit import audit
@@ -38,9 +44,19 @@ from debias_core.records import (
     StopAsked,
     SyntheticSet,
     T,
+    UserError,
 )
 
-__all__ = ["ARMS", "audit", "debias", "drain", "inspect", "pick_device", "synthesise"]
+__all__ = [
+    "ARMS",
+    "audit",
+    "debias",
+    "drain",
+    "inspect",
+    "pick_device",
+    "pick_devices",
+    "synthesise",
+]
 
 ARMS = ("vanilla", "debiased")
 
@@ -51,6 +67,31 @@ DRAW_PAIRS = {"diffinject": diffinject.draw_pairs, "crossinject": crossinject.dr
 def pick_device() -> torch.device:
     """The GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def pick_devices(text: str | None = None) -> tuple[torch.device, ...]:
+    """The devices that `text` names, as in "cuda:0,cuda:1" or "cpu,cpu"; by default every GPU.
+
+    Without a GPU the default is the CPU, once.
+
+    Raises:
+        UserError: when one does not exist, or when GPUs and CPU are mixed.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus = [f"cuda:{i}" for i in range(count)]
+    if text is None:
+        return tuple(torch.device(name) for name in gpus or ["cpu"])
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in (*gpus, "cpu"):
+            raise UserError(
+                f"There is no device '{name}' here: choose from {', '.join((*gpus, 'cpu'))}, "
+                "with a comma between two."
+            )
+    if len({torch.device(name).type for name in names}) > 1:
+        # Which of them makes an image is chance, and they round differently.
+        raise UserError(f"Choose GPUs or the CPU, not both: {text}.")
+    return tuple(torch.device(name) for name in names)
 
 
 def drain(stage: Stage[T], on_progress: Callable[[Progress], None] | None = None) -> T:
@@ -102,37 +143,45 @@ def synthesise(
     config: InjectConfig,
     *,
     device: torch.device,
+    devices: Sequence[torch.device] = (),
     excluded: Sequence[str] = (),
     sink: Sink | None = None,
 ) -> Stage[SyntheticSet]:
     """Make `config.count` images by injection, from the pairs that `config.method` draws.
 
-    `content_ids` is the audit's top-K (CrossInject does without). `excluded` images are neither content nor original. Goes on after what `sink` has finished;
-    stopped, it returns the images finished so far.
+    `content_ids` is the audit's top-K (CrossInject does without). `excluded` images are neither
+    content nor original. Several `devices` work side by side, a process each; else `device` alone
+    does. Goes on after what `sink` has finished; stopped, it returns the images finished so far.
+
+    Raises:
+        UserError: when the pairs can't be drawn or made, or a worker fails; `sink` keeps its images.
     """
+    devices = devices or (device,)
     train = table.where("train").without_bias()
     pairs = DRAW_PAIRS[config.method](train, content_ids, config, excluded=excluded)
     recipes = synthesis.recipes(train, pairs, config)
     sink = sink if sink is not None else InMemory()
     net.count = EvaluationCount()
     began, first = time.perf_counter(), sink.finished()
-    done, batch, last = first, config.batch_size, Cost()
+    done, last = first, Cost()
+    batch = whole = synthesis.batch_of(config)
+    made = workers.generate(net, diffusion, train, pairs, config, devices=devices, first=first)
     try:
-        yield Progress("generate", done, config.count, "inverting the contents")
-        with NetworkClock(net) as clock:
-            made = synthesis.generate(
-                net, diffusion, train, pairs, config, device=device, first=first
-            )
-            for start, images in made:
-                seconds = time.perf_counter() - began
-                total = Cost(net.count.encoded, net.count.decoded, seconds, clock.seconds)
-                sink.add(start, images, recipes[start : start + len(images)], total - last)
-                last, done = total, start + len(images)
+        note = "inverting the contents" if len(devices) == 1 else f"{len(devices)} workers start"
+        yield Progress("generate", done, config.count, note)
+        with NetworkClock(net), closing(made):
+            for ready in made:
+                for start, images in ready:
+                    seconds = time.perf_counter() - began
+                    count = net.count
+                    total = Cost(count.encoded, count.decoded, seconds, count.seconds)
+                    sink.add(start, images, recipes[start : start + len(images)], total - last)
+                    last, done = total, start + len(images)
+                    if len(images) < min(batch, config.count - start):
+                        batch = len(images)
                 note = f"{(done - first) / seconds:.1f} images/s"
-                if len(images) < min(batch, config.count - start):
-                    batch = len(images)
-                if batch < config.batch_size:
-                    note += f"; out of memory: {batch} at a time instead of {config.batch_size}"
+                if batch < whole:
+                    note += f"; out of memory: {batch} at a time instead of {whole}"
                 yield Progress("generate", done, config.count, note)
     except StopAsked as stop:
         if not stop.keep or done == 0:
@@ -147,34 +196,6 @@ def synthesise(
         network_share=cost.network_seconds / cost.seconds,
         seconds=cost.seconds,
     )
-
-
-class NetworkClock:
-    """Adds up the wall time inside encode and decode while it is open (GPU work is waited for)."""
-
-    def __init__(self, net: EpsilonNet) -> None:
-        self.seconds = 0.0
-        self._net = net
-
-    def __enter__(self) -> NetworkClock:
-        for name in ("encode", "decode"):
-            setattr(self._net, name, self._timed(getattr(self._net, name)))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for name in ("encode", "decode"):
-            delattr(self._net, name)  # the class's own method shows again
-
-    def _timed(self, function: Callable[..., T]) -> Callable[..., T]:
-        def run(*args: object) -> T:
-            began = time.perf_counter()
-            result = function(*args)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            self.seconds += time.perf_counter() - began
-            return result
-
-        return run
 
 
 def debias(

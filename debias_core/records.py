@@ -155,11 +155,15 @@ class Recipe:
     direct: tuple[int, ...] = ()
     precision: str = "float32"
     scale_to_50_steps: bool = True
+    t_start: int = 999
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What generation has cost: images through encoder and decoder, seconds, those in the network."""
+    """What generation has cost: images through encoder and decoder, seconds, those in the network.
+
+    Both are wall time; several workers' time in the network is their mean.
+    """
 
     encoded: int = 0
     decoded: int = 0

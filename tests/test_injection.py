@@ -23,11 +23,13 @@ from debias_core.diffusion.injection import (
 from debias_core.diffusion.inversion import content_bank, invert
 from debias_core.diffusion.sampling import ddim_step
 from debias_core.diffusion.synthesis import Preview, generate, recipes
-from debias_core.diffusion.unet import EvaluationCount, load_model
+from debias_core.diffusion.unet import EvaluationCount, load_model, save_model
 from debias_core.methods import crossinject
 from debias_core.methods.diffinject import draw_pairs
 from debias_core.pipeline import drain, synthesise
 from debias_core.records import UserError
+from debias_core.workspace import stages
+from debias_core.workspace.store import Project
 from tests.conftest import TINY_UNET
 
 A_BAR = schedule.alpha_bar(ScheduleConfig())
@@ -414,3 +416,53 @@ def test_bf16_inside_the_network_changes_images_but_little(device):
     difference = np.abs(made["float32"].astype(int) - made["bf16"])
     print(f"bf16 against float32: mean {difference.mean():.2f}, largest {difference.max()} of 255")
     assert 0 < difference.mean() < 8
+
+
+# ---- a late start ----
+
+
+def test_a_late_start_is_the_end_of_the_grid_and_costs_only_that(tiny_net):
+    s = schedule.timestep_grid(25, t_start=300)
+    assert s == schedule.timestep_grid(25)[:8] and max(s) <= 300 < schedule.timestep_grid(25)[8]
+    x, c = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    tiny_net.count = EvaluationCount()
+    start = invert(tiny_net, A_BAR, x, steps=25, t_start=300)
+    bank = content_bank(tiny_net, A_BAR, c, steps=25, t_edit=100, t_start=300)
+    assert sorted(bank) == [k for k, t in enumerate(s) if t >= 100]
+    assert tiny_net.count.encoded == 2 * 7 + 2 * 8  # the bank's last position too
+    tiny_net.count = EvaluationCount()
+    settings = {
+        "t_edit": 100,
+        "t_boost": 0,
+        "steps": 25,
+        "t_start": 300,
+        "z": torch.empty(2, 0, 3, 8, 8),
+    }
+    rows = torch.arange(2)
+    injected = inject(tiny_net, A_BAR, start, bank, rows, gamma=0.9, **settings)
+    assert tiny_net.count.encoded == 2 * 8 and tiny_net.count.decoded == 2 * (8 + len(bank))
+    # With γ = 0 nothing is injected: the plain way back from there.
+    plain = start
+    for k in reversed(range(8)):
+        a_next = float(A_BAR[s[k - 1]]) if k else 1.0
+        plain = ddim_step(plain, tiny_net(plain, s[k]), float(A_BAR[s[k]]), a_next)
+    untouched = inject(tiny_net, A_BAR, start, bank, rows, gamma=0.0, **settings)
+    assert torch.allclose(untouched, plain, atol=1e-4)
+    assert (injected - plain).abs().max() > 0.01
+
+
+def test_a_start_below_one_step_is_refused():
+    assert InjectConfig(t_start=42).t_start == 42
+    with pytest.raises(UserError, match="one step"):
+        InjectConfig(t_start=41)
+
+
+def test_a_direct_injection_takes_the_model_that_was_trained_with_swaps(tmp_path, device):
+    project = Project(tmp_path, "d")
+    stages.import_named(project, "digits", percent=1.0, seed=0)
+    plain, swapped = (stages.diffusion_folder(project, swaps=s) for s in (False, True))
+    assert plain != swapped
+    assert not load_model(plain, device)[1].swap and load_model(swapped, device)[1].swap
+    # A project's own model serves both.
+    save_model(*load_model(plain, device), project.folder("diffusion"), made_by="a test")
+    assert stages.diffusion_folder(project, swaps=True) == project.folder("diffusion")

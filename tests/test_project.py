@@ -285,7 +285,7 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(
 def test_an_interrupted_generation_keeps_the_earlier_one(project, monkeypatch):
     before = project.synthetic().recipes
     monkeypatch.setattr(
-        stages, "diffusion_model", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        stages, "diffusion_model", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         drain(stages.run_generate(project, InjectConfig(count=4), device=CPU))

@@ -109,7 +109,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
 
         mine, device = place.project(chosen.project), pick_device()
         table = table_of(mine)
-        net, diffusion = stages.diffusion_model(mine, device)
+        net, diffusion = stages.diffusion_model(mine, device, swaps=direct)
         originals = table.pixels[table.positions(chosen.originals)]
         contents = table.pixels[table.positions(chosen.contents)]
         config = replace(base, t_boost=t_boost, direct=DIRECT if direct else ())

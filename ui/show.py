@@ -201,8 +201,8 @@ def edit_time(project: Project) -> dict[str, Any] | None:
 
 
 def has_swaps(project: Project) -> bool:
-    """Whether the project's diffusion model was trained with swaps, so that it can inject directly."""
-    folder = _model_folder(project)
+    """Whether there is a diffusion model that was trained with swaps, so that it can inject directly."""
+    folder = _model_folder(project, swaps=True)
     if folder is None:
         return False
     about = json.loads((folder / "config.json").read_text())
@@ -214,8 +214,8 @@ def has_model(project: Project) -> bool:
     return _model_folder(project) is not None
 
 
-def _model_folder(project: Project) -> Path | None:
-    return project.model_folder(table_of(project)) if project.has("data") else None
+def _model_folder(project: Project, *, swaps: bool = False) -> Path | None:
+    return project.model_folder(table_of(project), swaps=swaps) if project.has("data") else None
 
 
 def finding(project: Project) -> str:

@@ -261,11 +261,13 @@ SHIPPED = {
     "mnist-": ASSETS / "mnist32",
     "cifar-": AT_HOME / "models" / "cifar32",
 }
+# Models that were trained with swaps, where they are others: direct injection takes these.
+WITH_SWAPS = {**SHIPPED, "digit-": ASSETS / "digits16-swaps"}
 
 
-def shipped_model(table: ImageTable) -> Path | None:
-    """The diffusion model that is there for a named data set; None for other images."""
-    first = str(table.ids[0])
-    folders = (folder for beginning, folder in SHIPPED.items() if first.startswith(beginning))
-    folder = next(folders, None)
+def shipped_model(table: ImageTable, *, swaps: bool = False) -> Path | None:
+    """The diffusion model (the one that was trained with `swaps`) that is there for a named data set;
+    None for other images."""
+    first, models = str(table.ids[0]), WITH_SWAPS if swaps else SHIPPED
+    folder = next((f for beginning, f in models.items() if first.startswith(beginning)), None)
     return folder if folder is not None and (folder / "config.json").is_file() else None

@@ -112,13 +112,14 @@ def inject(
     t_boost: int,
     steps: int,
     z: Tensor,
+    t_start: int = schedule.LAST,
     mask: Tensor | None = None,
     mode: str = "slerp",
     scale_to_50_steps: bool = True,
 ) -> Tensor:
     """Generate from the originals' x_T with the contents' h injected while t ≥ t_edit.
 
-    x_T [O, 3, H, W] of the originals; `original` [B] rows of x_T (by default each once, B = O);
+    x_T [O, 3, H, W] of the originals (with a lower `t_start`: their x there); `original` [B] rows of x_T (by default each once, B = O);
     bank {k: [K, C, h, w]}; content [B] rows of the bank; z [B, n_boost, 3, H, W] the noise of the
     steps with t ≤ t_boost, first to last (`boost_steps` of them).
     Returns images [B, 3, H, W], about in [-1, 1].
@@ -128,16 +129,16 @@ def inject(
     two decoders, stacked; below t_edit one plain forward. In the first step images of one original
     still have the same x, so that its encoder and plain decoder run once for all of them.
     """
-    s = schedule.timestep_grid(steps, len(a_bar))
-    kappa = schedule.injection_scale(a_bar, steps, t_edit) if scale_to_50_steps else 1.0
+    s = schedule.timestep_grid(steps, len(a_bar), t_start)
+    kappa = schedule.injection_scale(a_bar, steps, t_edit, t_start) if scale_to_50_steps else 1.0
     rows = torch.arange(len(x_T), device=x_T.device) if original is None else original
     x, boosted = x_T[rows], 0
-    for k in reversed(range(steps)):
+    for k in reversed(range(len(s))):
         t = s[k]
         a_t, a_next = float(a_bar[t]), float(a_bar[s[k - 1]]) if k else 1.0
         displacement: Tensor | None = None
         if t >= t_edit:
-            if k == steps - 1 and len(x_T) < len(x):
+            if k == len(s) - 1 and len(x_T) < len(x):
                 once = net.encode(x_T, t)
                 eps = net.decode(once)[rows]
                 state = Bottleneck(once.h[rows], tuple(f[rows] for f in once.skips), once.emb)
@@ -200,6 +201,6 @@ def noised_bank(
     return {t: net.encode(noised(x0, z[:, i], float(a_bar[t])), t).h for i, t in enumerate(times)}
 
 
-def boost_steps(a_bar: Tensor, steps: int, t_boost: int) -> int:
+def boost_steps(a_bar: Tensor, steps: int, t_boost: int, t_start: int = schedule.LAST) -> int:
     """How many steps of the grid draw noise: those with t ≤ t_boost, but for the last (σ = 0)."""
-    return sum(t <= t_boost for t in schedule.timestep_grid(steps, len(a_bar))[1:])
+    return sum(t <= t_boost for t in schedule.timestep_grid(steps, len(a_bar), t_start)[1:])

@@ -36,10 +36,16 @@ def invert_step(
 
 @torch.no_grad()
 def invert(
-    net: EpsilonNet, a_bar: Tensor, x0: Tensor, *, steps: int, fixed_point: int = 0
+    net: EpsilonNet,
+    a_bar: Tensor,
+    x0: Tensor,
+    *,
+    steps: int,
+    t_start: int = schedule.LAST,
+    fixed_point: int = 0,
 ) -> Tensor:
-    """Images [B, 3, H, W] in [-1, 1] → x_T [B, 3, H, W]."""
-    s = schedule.timestep_grid(steps, len(a_bar))
+    """Images [B, 3, H, W] in [-1, 1] → x_T [B, 3, H, W], or x at the grid's last timestep ≤ t_start."""
+    s = schedule.timestep_grid(steps, len(a_bar), t_start)
     x = x0
     for i, j in itertools.pairwise(s):
         x = invert_step(net, x, i, j, a_bar, fixed_point=fixed_point)
@@ -48,15 +54,22 @@ def invert(
 
 @torch.no_grad()
 def content_bank(
-    net: EpsilonNet, a_bar: Tensor, x0: Tensor, *, steps: int, t_edit: int, fixed_point: int = 0
+    net: EpsilonNet,
+    a_bar: Tensor,
+    x0: Tensor,
+    *,
+    steps: int,
+    t_edit: int,
+    t_start: int = schedule.LAST,
+    fixed_point: int = 0,
 ) -> dict[int, Tensor]:
-    """h of the contents at every injected grid position: {k: [K, C, h, w]} for s_k ≥ t_edit.
+    """h of the contents at every injected grid position: {k: [K, C, h, w]} for t_start ≥ s_k ≥ t_edit.
 
     Inverted once per run and shared by all images that take one of the contents. h is taken at the
     accepted (x_k, s_k); the reference inversion has encoded those points already, so that its bank
     costs one encoder pass more than the inversion, at the last position.
     """
-    s = schedule.timestep_grid(steps, len(a_bar))
+    s = schedule.timestep_grid(steps, len(a_bar), t_start)
     bank: dict[int, Tensor] = {}
     x = x0
     for k, t in enumerate(s):

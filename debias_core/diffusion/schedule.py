@@ -14,6 +14,7 @@ from torch import Tensor
 
 from debias_core.config import ScheduleConfig
 
+LAST = 999  # the timestep of x_T, of 1,000
 REFERENCE_STEPS = 50  # the grid on which the published γ were chosen
 
 
@@ -33,28 +34,30 @@ def p2_weight(a_bar: Tensor, *, gamma: float, k: float) -> Tensor:
     return (k + a_bar / (1 - a_bar)) ** -gamma
 
 
-def timestep_grid(n: int, train_steps: int = 1000) -> tuple[int, ...]:
-    """s_k = floor((T-1)·k/(n-1) + 1e-6) for k = 0..n-1."""
-    return tuple(int((train_steps - 1) * k / (n - 1) + 1e-6) for k in range(n))
+def timestep_grid(n: int, train_steps: int = 1000, t_start: int = LAST) -> tuple[int, ...]:
+    """s_k = floor((T-1)·k/(n-1) + 1e-6) for k = 0..n-1, as far as they are ≤ t_start."""
+    whole = (int((train_steps - 1) * k / (n - 1) + 1e-6) for k in range(n))
+    return tuple(t for t in whole if t <= t_start)
 
 
-def injection_strength(a_bar: Tensor, n: int, t_edit: int) -> float:
-    """S_n: what the ε-displacements of all injected steps (t ≥ t_edit) add up to on an n-step grid.
+def injection_strength(a_bar: Tensor, n: int, t_edit: int, t_start: int = LAST) -> float:
+    """S_n: what the ε-displacements of all injected steps (t_start ≥ t ≥ t_edit) of an n-step grid add
+    up to.
 
     One step moves x_next by √ᾱ_next·√(1-ᾱ_t)/√ᾱ_t · (ε - ε̃).
     """
-    s = timestep_grid(n, len(a_bar))
+    s = timestep_grid(n, len(a_bar), t_start)
     total = 0.0
-    for k in range(n):
+    for k in range(len(s)):
         if s[k] >= t_edit:
             a_t, a_next = float(a_bar[s[k]]), float(a_bar[s[k - 1]]) if k else 1.0
             total += (a_next * (1 - a_t) / a_t) ** 0.5
     return total
 
 
-def injection_scale(a_bar: Tensor, n: int, t_edit: int) -> float:
+def injection_scale(a_bar: Tensor, n: int, t_edit: int, t_start: int = LAST) -> float:
     """κ = S_50 / S_n, by which displacements are scaled so that γ means on n steps what it means on 50."""
-    strength = injection_strength(a_bar, n, t_edit)
+    strength = injection_strength(a_bar, n, t_edit, t_start)
     if strength == 0:
         return 1.0  # no step of this grid is injected
-    return injection_strength(a_bar, REFERENCE_STEPS, t_edit) / strength
+    return injection_strength(a_bar, REFERENCE_STEPS, t_edit, t_start) / strength

@@ -9,9 +9,9 @@ Which pairs, and which label an image gets, is the method's to say (`methods/`).
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from debias_core.diffusion.injection import (
 from debias_core.diffusion.inversion import content_bank, invert
 from debias_core.diffusion.sampling import image_noise
 from debias_core.diffusion.unet import EpsilonNet
-from debias_core.memory import attempt
+from debias_core.memory import attempt, in_batches
 from debias_core.records import Recipe, UserError
 
 
@@ -95,9 +95,200 @@ def recipes(train: ImageTable, pairs: Pairs, config: InjectConfig) -> tuple[Reci
             direct=config.direct,
             precision=config.precision,
             scale_to_50_steps=config.scale_to_50_steps,
+            t_start=config.t_start,
         )
         for i, (c, o) in enumerate(zip(pairs.content, pairs.original, strict=True))
     )
+
+
+def batch_of(config: InjectConfig) -> int:
+    """Images of a batch: whole groups that share an original, so that it is inverted once."""
+    r = config.contents_per_original
+    return max(r, config.batch_size // r * r)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs from number `start` on, with their pixels: all that a `Maker` needs to make them.
+
+    originals uint8 [groups, H, W, 3], one for each group of `contents_per_original` pairs; contents [B]
+    rows of the contents' bank, or where injection is direct their pixels, uint8 [B, H, W, 3].
+    """
+
+    start: int
+    originals: Pixels
+    contents: NDArray[Any]
+
+
+def batches(train: ImageTable, pairs: Pairs, config: InjectConfig, first: int) -> Iterator[Batch]:
+    """The batches from pair `first` on; where they begin depends on the settings alone."""
+    r, size = config.contents_per_original, batch_of(config)
+    row = np.unique(pairs.content, return_inverse=True)[1]
+    for start in batch_starts(pairs, config, first):
+        rows = np.arange(start, min(start + size, len(pairs.content)))
+        contents = train.pixels[pairs.content[rows]] if config.direct else row[rows]
+        yield Batch(start, train.pixels[pairs.original[rows[::r]]], contents)
+
+
+def batch_starts(pairs: Pairs, config: InjectConfig, first: int) -> range:
+    """The first pair of each of `batches`; none when `first` is beyond the last pair."""
+    r, n = config.contents_per_original, len(pairs.content)
+    return range(first // r * r if first < n else n, n, batch_of(config))
+
+
+def content_batches(train: ImageTable, pairs: Pairs, config: InjectConfig) -> Iterator[Pixels]:
+    """The contents, each once, in the order of the bank's rows; a direct injection needs no bank."""
+    contents = np.unique(pairs.content)
+    for i in range(0, 0 if config.direct else len(contents), batch_of(config)):
+        yield train.pixels[contents[i : i + batch_of(config)]]
+
+
+class Maker:
+    """A net on its device, set up to make a run's images; owns the contents' bank.
+
+    Where memory runs out a batch is made in two parts, then four, and later ones in parts as small.
+    """
+
+    def __init__(
+        self,
+        net: EpsilonNet,
+        diffusion: DiffusionConfig,
+        config: InjectConfig,
+        image_size: int,
+        *,
+        device: torch.device,
+    ) -> None:
+        """
+        Raises:
+            UserError: when images and diffusion model differ in size, or when the settings ask for
+                what the model can't do.
+        """
+        if config.direct:
+            check_direct(diffusion)
+        self._net, self._config, self._device = net, config, device
+        self._frame = Frame(image_size, net.config.image_size)
+        self._a_bar = schedule.alpha_bar(diffusion.schedule)
+        mask = h_mask(config, net.config.bottleneck)
+        self._mask = mask if mask is None else mask.to(device)
+        self._bank: dict[int, Tensor] = {}
+        self._size = batch_of(config)
+
+    def invert(self, contents: Pixels) -> dict[int, Tensor]:
+        """h of contents uint8 [K, H, W, 3] at every injected step: {k: [K, C, h, w]}.
+
+        Raises:
+            UserError: when there is not even memory for one.
+        """
+
+        def part(some: slice) -> dict[int, Tensor]:
+            with self._half():
+                return content_bank(
+                    self._net,
+                    self._a_bar,
+                    self._frame.put(contents[some]).to(self._device),
+                    steps=self._config.steps,
+                    t_edit=self._config.t_edit,
+                    t_start=self._config.t_start,
+                    fixed_point=self._config.fixed_point_evaluations,
+                )
+
+        return joined(list(in_batches(part, len(contents), self._size)))
+
+    def hold(self, bank: dict[int, Tensor]) -> None:
+        """Take the bank of all contents, {k: [K, C, h, w]}, for the images to come."""
+        self._bank = {k: h.to(self._device) for k, h in bank.items()}
+
+    def make(self, batch: Batch) -> Iterator[tuple[int, Pixels]]:
+        """Yield (first pair of the part, images uint8 [B, H, W, 3]), as a rule in one part.
+
+        Raises:
+            UserError: when there is not even memory for the images of one original.
+        """
+        r, pairs = self._config.contents_per_original, len(batch.contents)
+        make = self._make_directly if self._config.direct else self._make
+
+        def part(groups: slice) -> tuple[int, Pixels]:
+            rows = slice(groups.start * r, min(groups.stop * r, pairs))
+            numbers = range(batch.start + rows.start, batch.start + rows.stop)
+            with self._half():
+                x = make(numbers, batch.originals[groups], batch.contents[rows])
+            return batch.start + rows.start, self._frame.take(x)
+
+        for start, images in in_batches(part, len(batch.originals), self._size // r):
+            if len(images) < min(self._size, batch.start + pairs - start):
+                self._size = len(images)
+            yield start, images
+
+    def _make(self, numbers: range, originals: Pixels, contents: NDArray[np.int64]) -> Tensor:
+        c, side = self._config, self._net.config.image_size
+        x_T = invert(
+            self._net,
+            self._a_bar,
+            self._frame.put(originals).to(self._device),
+            steps=c.steps,
+            t_start=c.t_start,
+            fixed_point=c.fixed_point_evaluations,
+        )
+        boosted = boost_steps(self._a_bar, c.steps, c.t_boost, c.t_start)
+        z = torch.stack([image_noise(c.seed, i, (boosted, 3, side, side)) for i in numbers])
+        return inject(
+            self._net,
+            self._a_bar,
+            x_T,
+            self._bank,
+            torch.as_tensor(contents, device=self._device),
+            original=torch.arange(len(numbers), device=self._device) // c.contents_per_original,
+            gamma=c.gamma,
+            t_edit=c.t_edit,
+            t_boost=c.t_boost,
+            t_start=c.t_start,
+            steps=c.steps,
+            z=z.to(self._device),
+            mask=self._mask,
+            mode=c.mode,
+            scale_to_50_steps=c.scale_to_50_steps,
+        )
+
+    def _make_directly(self, numbers: range, originals: Pixels, contents: Pixels) -> Tensor:
+        c, side = self._config, self._net.config.image_size
+        shape = (2, len(c.direct), 3, side, side)
+        z = torch.stack([image_noise(c.seed, i, shape) for i in numbers]).to(self._device)
+        each = originals.repeat(c.contents_per_original, axis=0)[: len(numbers)]
+        x_0, x_c = (self._frame.put(pixels).to(self._device) for pixels in (each, contents))
+        # A content's encoding is a fifth of an image's cost: kept for none, it needs no memory.
+        mine = noised_bank(self._net, self._a_bar, x_c, z[:, 1], times=c.direct)
+        return inject_directly(
+            self._net,
+            self._a_bar,
+            x_0,
+            mine,
+            torch.arange(len(numbers), device=self._device),
+            times=c.direct,
+            gamma=c.gamma,
+            z=z[:, 0],
+            mask=self._mask,
+            mode=c.mode,
+        )
+
+    def _half(self) -> torch.autocast:
+        # bf16 inside the network alone: x_t, ᾱ, P, norms and noise stay float32.
+        enabled = self._config.precision == "bf16"
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=enabled)
+
+
+def joined(parts: Sequence[dict[int, Tensor]]) -> dict[int, Tensor]:
+    """One bank of several contents' banks, in their order.
+
+    Raises:
+        UserError: when they don't fit into memory together.
+    """
+    bank = attempt(lambda: {k: torch.cat([part[k] for part in parts]) for k in parts[0]})
+    if bank is None:
+        raise UserError(
+            "There is no memory for what the contents look like inside the network: choose fewer "
+            "contents (a lower K), fewer steps, or a smaller diffusion model."
+        )
+    return bank
 
 
 def generate(
@@ -112,111 +303,20 @@ def generate(
 ) -> Generator[tuple[int, Pixels], None, None]:
     """Yield (first pair of the batch, images uint8 [B, H, W, 3]) from pair `first` until all are made.
 
-    Image i depends on its pair, the settings and (seed, i) alone, not on the batches. Where memory
-    runs out the batch is halved and made again, down to one original.
+    Image i depends on its pair, the settings and (seed, i); on its batch only by rounding (one level of
+    255 in float32, visibly in bf16). Where memory runs out a batch is made in parts.
 
     Raises:
-        UserError: when the images and the diffusion model differ in size, or `config.direct` asks for
-            what the model was not trained for.
+        UserError: as `Maker` does.
     """
-    side = net.config.image_size
-    frame = Frame(train.image_size, side)
-    a_bar = schedule.alpha_bar(diffusion.schedule)
-    m = config.fixed_point_evaluations
-    if config.direct:
-        check_direct(diffusion)
-    mask = h_mask(config, net.config.bottleneck)
-    mask = mask if mask is None else mask.to(device)
-    contents, content_row = np.unique(pairs.content, return_inverse=True)
-    # Whole groups that share an original stay in one batch, so that it is inverted once.
-    r = config.contents_per_original
-    batch = max(r, config.batch_size // r * r)
-    bank: dict[int, Tensor] | None = None
-    boosted = boost_steps(a_bar, config.steps, config.t_boost)
-
-    def bank_of_contents() -> dict[int, Tensor]:
-        parts = [
-            content_bank(
-                net,
-                a_bar,
-                frame.put(train.pixels[contents[i : i + batch]]).to(device),
-                steps=config.steps,
-                t_edit=config.t_edit,
-                fixed_point=m,
-            )
-            for i in range(0, len(contents), batch)
-        ]
-        return {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
-
-    def make_directly(rows: NDArray[np.int64], _: dict[int, Tensor]) -> Pixels:
-        shape = (2, len(config.direct), 3, side, side)
-        z = torch.stack([image_noise(config.seed, int(i), shape) for i in rows]).to(device)
-        c, o = (
-            frame.put(train.pixels[p[rows]]).to(device) for p in (pairs.content, pairs.original)
-        )
-        # A content's encoding is a fifth of an image's cost: kept for none, it needs no memory.
-        mine = noised_bank(net, a_bar, c, z[:, 1], times=config.direct)
-        x = inject_directly(
-            net,
-            a_bar,
-            o,
-            mine,
-            torch.arange(len(rows), device=device),
-            times=config.direct,
-            gamma=config.gamma,
-            z=z[:, 0],
-            mask=mask,
-            mode=config.mode,
-        )
-        return frame.take(x)
-
-    def make(rows: NDArray[np.int64], bank: dict[int, Tensor]) -> Pixels:
-        x_T = invert(
-            net,
-            a_bar,
-            frame.put(train.pixels[pairs.original[rows[::r]]]).to(device),
-            steps=config.steps,
-            fixed_point=m,
-        )
-        z = torch.stack([image_noise(config.seed, int(i), (boosted, 3, side, side)) for i in rows])
-        x = inject(
-            net,
-            a_bar,
-            x_T,
-            bank,
-            torch.as_tensor(content_row[rows], device=device),
-            original=torch.as_tensor((rows - rows[0]) // r, device=device),
-            gamma=config.gamma,
-            t_edit=config.t_edit,
-            t_boost=config.t_boost,
-            steps=config.steps,
-            z=z.to(device),
-            mask=mask,
-            mode=config.mode,
-            scale_to_50_steps=config.scale_to_50_steps,
-        )
-        return frame.take(x)
-
-    # bf16 inside the network alone: x_t, ᾱ, P, norms and noise stay float32.
-    half = partial(torch.autocast, device.type, torch.bfloat16, enabled=config.precision == "bf16")
-    make_batch = make_directly if config.direct else make
-    start = first // r * r
-    while start < len(pairs.content):
-        rows = np.arange(start, min(start + batch, len(pairs.content)))
-        with half():
-            if bank is None:
-                bank = {} if config.direct else attempt(bank_of_contents)
-            made = None if bank is None else attempt(partial(make_batch, rows, bank))
-        if made is None:
-            if batch == r:
-                raise UserError(
-                    "There is not even memory for one image: choose smaller images or a smaller "
-                    "diffusion model, or end other programs that use the device."
-                )
-            batch = max(r, batch // 2 // r * r)
-            continue
-        yield start, made
-        start += len(rows)
+    maker = Maker(net, diffusion, config, train.image_size, device=device)
+    if not batch_starts(pairs, config, first):
+        return
+    if not config.direct:
+        parts = [maker.invert(contents) for contents in content_batches(train, pairs, config)]
+        maker.hold(joined(parts))
+    for batch in batches(train, pairs, config, first):
+        yield from maker.make(batch)
 
 
 def check_direct(diffusion: DiffusionConfig) -> None:
@@ -270,8 +370,9 @@ class Preview:
             self._x = x
             self._bank = noised_bank(net, self._a_bar, c, noise, times=config.direct)
             return
-        self._x = invert(net, self._a_bar, x, steps=config.steps, fixed_point=m)
-        self._bank = content_bank(net, self._a_bar, c, steps=config.steps, t_edit=0, fixed_point=m)
+        grid = {"steps": config.steps, "t_start": config.t_start, "fixed_point": m}
+        self._x = invert(net, self._a_bar, x, **grid)
+        self._bank = content_bank(net, self._a_bar, c, t_edit=0, **grid)
 
     def render(
         self,
@@ -321,7 +422,7 @@ class Preview:
                 mode=c.mode,
             )
             return self._frame.take(x)
-        z = self._noise(rows, (boost_steps(self._a_bar, c.steps, c.t_boost),))
+        z = self._noise(rows, (boost_steps(self._a_bar, c.steps, c.t_boost, c.t_start),))
         rows = rows.to(self._device)
         x = inject(
             self._net,
@@ -333,6 +434,7 @@ class Preview:
             gamma=gamma,
             t_edit=t_edit,
             t_boost=c.t_boost,
+            t_start=c.t_start,
             steps=c.steps,
             z=z,
             mask=mask,

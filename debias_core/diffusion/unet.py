@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from debias_core.config import DiffusionConfig, UNetConfig, from_json, to_json
-from debias_core.records import UserError
+from debias_core.records import T, UserError
 
 
 class Bottleneck(NamedTuple):
@@ -34,10 +36,14 @@ class Bottleneck(NamedTuple):
 
 @dataclass
 class EvaluationCount:
-    """How many images went through the encoder (with the middle block) and through the decoder."""
+    """How many images went through the encoder (with the middle block) and through the decoder.
+
+    `seconds` is the wall time inside both, counted while a `NetworkClock` is open.
+    """
 
     encoded: int = 0
     decoded: int = 0
+    seconds: float = 0.0
 
 
 # diffusers loads its parts on first use, which two threads must not do at once.
@@ -120,6 +126,34 @@ class EpsilonNet(nn.Module):
         )
         plain, edited = self.decode(stacked).chunk(2)
         return plain, edited
+
+
+class NetworkClock:
+    """Adds the wall time inside encode and decode to the net's count (GPU work is waited for)."""
+
+    def __init__(self, net: EpsilonNet) -> None:
+        self._net = net
+        device = next(net.parameters()).device
+        self._gpu = device if device.type == "cuda" else None
+
+    def __enter__(self) -> None:
+        for name in ("encode", "decode"):
+            setattr(self._net, name, self._timed(getattr(self._net, name)))
+
+    def __exit__(self, *_: object) -> None:
+        for name in ("encode", "decode"):
+            delattr(self._net, name)  # the class's own method shows again
+
+    def _timed(self, function: Callable[..., T]) -> Callable[..., T]:
+        def run(*args: object) -> T:
+            began = time.perf_counter()
+            result = function(*args)
+            if self._gpu is not None:
+                torch.cuda.synchronize(self._gpu)
+            self._net.count.seconds += time.perf_counter() - began
+            return result
+
+        return run
 
 
 def half_pays(device: torch.device, batch: int) -> bool:

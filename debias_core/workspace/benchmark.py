@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,11 +34,19 @@ PUBLISHED: dict[str, dict[float, tuple[float, float]]] = {
 
 
 def run_demo(
-    workspace: Path, config: BenchmarkConfig, *, device: torch.device
+    workspace: Path,
+    config: BenchmarkConfig,
+    *,
+    device: torch.device,
+    devices: Sequence[torch.device] = (),
 ) -> Stage[dict[str, Any]]:
     """The loop on the projects that the app opens, anew, with a report at its end."""
     result = yield from run_benchmark(
-        config, lambda seed: demo_project(workspace, seed), device=device, anew=True
+        config,
+        lambda seed: demo_project(workspace, seed),
+        device=device,
+        devices=devices,
+        anew=True,
     )
     began = time.perf_counter()
     report = yield from stages.run_report(
@@ -60,11 +68,12 @@ def run_benchmark(
     project_of: Callable[[int], Project],
     *,
     device: torch.device,
+    devices: Sequence[torch.device] = (),
     anew: bool = False,
 ) -> Stage[dict[str, Any]]:
     """Run the loop at every seed and return every number, as `--json` writes it, and the `arms`.
 
-    `anew` drops what the projects hold; else finished stages are kept.
+    `anew` drops what the projects hold; else finished stages are kept. Several `devices` generate.
     """
     seconds: dict[str, float] = dict.fromkeys(
         ("import", "audit", "generate", "judge", "debias", "total"), 0.0
@@ -87,7 +96,8 @@ def run_benchmark(
         with clock("import"):
             ensure_data(project, config, seed, anew=anew)
             yield Progress(f"import, seed {seed}", 1, 1)
-        stages.diffusion_folder(project)  # said now when there is no model, not after the audit
+        # Said now when there is no model, not after the audit.
+        stages.diffusion_folder(project, swaps=bool(config.inject.direct))
         with clock("audit"):
             settings = replace(config.audit, seed=seed)
             if _finished(project, "audit", settings):
@@ -99,7 +109,7 @@ def run_benchmark(
             inject = replace(config.inject, seed=seed)
             # Flags serve a person who curates, and only the demo's first project is opened.
             made = stages.run_generate(
-                project, inject, device=device, with_flags=anew and seed == 0
+                project, inject, device=device, devices=devices, with_flags=anew and seed == 0
             )
             sets.append((yield from _named(made, seed)))
         with clock("judge"):

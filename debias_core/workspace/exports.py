@@ -188,8 +188,11 @@ def _synthetic(project: Project) -> Files:
 
 
 def _model(project: Project) -> dict[str, str]:
-    about = json.loads((stages.diffusion_folder(project) / "config.json").read_text())
-    return {"model": stages.model_id(project), "made_by": str(about.get("made_by", ""))}
+    swaps = bool(project.manifest("synthetic")["config"].get("direct"))
+    folder = stages.diffusion_folder(project, swaps=swaps)
+    about = json.loads((folder / "config.json").read_text())
+    model = stages.model_id(project, swaps=swaps)
+    return {"model": model, "made_by": str(about.get("made_by", ""))}
 
 
 def _union(project: Project) -> Files:
@@ -398,7 +401,7 @@ def origin(project: Project) -> tuple[AuditConfig, AuditResult] | None:
         top = top_k(result.scores, train.y, config.top_k, per_class=config.per_class)
         result = judge(train, result.scores, top)
     try:
-        model = stages.model_id(project)
+        model = stages.model_id(project, swaps=bool(about["config"].get("direct")))
     except UserError:
         return None
     made_of = (about["config"], project.data_id(), result.top_k.ids, about["excluded"], model)

@@ -228,7 +228,7 @@ def _take_model(
         )
     else:
         hint = "this version of the app ships another one, so repeat the run with the app of then"
-    found = stages.model_id(project)
+    found = stages.model_id(project, swaps=bool(plan.inject.direct))
     if found != plan.model_id:
         raise UserError(
             f"This is not the diffusion model that the run was made with (its id is {found}, the "

@@ -297,18 +297,21 @@ def run_pretrain_named(
     return folder
 
 
-def diffusion_model(project: Project, device: torch.device) -> tuple[EpsilonNet, DiffusionConfig]:
+def diffusion_model(
+    project: Project, device: torch.device, *, swaps: bool = False
+) -> tuple[EpsilonNet, DiffusionConfig]:
     """The project's diffusion model, on the device."""
-    return load_model(diffusion_folder(project), device)
+    return load_model(diffusion_folder(project, swaps=swaps), device)
 
 
-def diffusion_folder(project: Project) -> Path:
-    """The project's own diffusion model; for the named data sets the one that ships with the app.
+def diffusion_folder(project: Project, *, swaps: bool = False) -> Path:
+    """The project's own diffusion model; for the named data sets the one that ships with the app, with
+    `swaps` that for direct injection.
 
     Raises:
         UserError: when there is neither.
     """
-    folder = project.model_folder(project.table())
+    folder = project.model_folder(project.table(), swaps=swaps)
     if folder is None and is_corrupted_cifar10(project.table()):
         raise UserError(
             "No diffusion model ships for CIFAR-10: run `pretrain cifar10` first (it learns from the "
@@ -322,9 +325,9 @@ def diffusion_folder(project: Project) -> Path:
     return folder
 
 
-def model_id(project: Project) -> str:
+def model_id(project: Project, *, swaps: bool = False) -> str:
     """Which diffusion model `diffusion_model` loads: a digest of its weights."""
-    weights = (diffusion_folder(project) / "model.safetensors").read_bytes()
+    weights = (diffusion_folder(project, swaps=swaps) / "model.safetensors").read_bytes()
     return hashlib.blake2b(weights, digest_size=8).hexdigest()
 
 
@@ -383,25 +386,33 @@ def run_edit_time(
 
 
 def run_generate(
-    project: Project, config: InjectConfig, *, device: torch.device, with_flags: bool = True
+    project: Project,
+    config: InjectConfig,
+    *,
+    device: torch.device,
+    devices: Sequence[torch.device] = (),
+    with_flags: bool = True,
 ) -> Stage[SyntheticSet]:
     """Make the synthetic set of `config.method`; images marked as wrong label or junk are left out.
 
     DiffInject takes the audit's top-K, CrossInject needs no audit. The same settings on the same data,
     top-K, marks and model are the same set: its finished images are not made again, and the verdicts on
     them count again. Flags and label fidelity need a judge; a stopped run ends without them.
+    Several `devices` make the images side by side; the set is the same one.
     """
     table = project.table()
     audited = project.has("audit") or config.method == "diffinject"
     top = project.audit().top_k.ids if audited else np.array([], dtype=np.str_)
-    net, diffusion = diffusion_model(project, device)
+    swaps = bool(config.direct)
+    net, diffusion = diffusion_model(project, device, swaps=swaps)
     marks = verdicts.current(project.db, project.name, table.data_id)
     excluded = sorted(i for i, mark in marks.items() if mark in verdicts.NOT_AMPLIFIED)
-    set_id = id_of_set(to_json(config), table.data_id, top, excluded, model_id(project))
+    model = model_id(project, swaps=swaps)
+    set_id = id_of_set(to_json(config), table.data_id, top, excluded, model)
     sink = project.sink(set_id, config.count, table.image_size)
     made = yield from pipeline.synthesise(
         net, diffusion, table, top, config,
-        device=device, excluded=excluded, sink=sink,
+        device=device, devices=devices, excluded=excluded, sink=sink,
     )  # fmt: skip
     if with_flags and len(made.recipes) == config.count:
         try:

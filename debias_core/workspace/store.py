@@ -96,9 +96,12 @@ class Project:
             return False
         return self._marker(stage).is_file()
 
-    def model_folder(self, table: ImageTable) -> Path | None:
-        """Where the diffusion model lies: the project's own, else the one that ships for its images."""
-        return self.folder("diffusion") if self.has("diffusion") else shipped_model(table)
+    def model_folder(self, table: ImageTable, *, swaps: bool = False) -> Path | None:
+        """Where the diffusion model lies: the project's own, else the one that ships for its images
+        (with `swaps` that for direct injection, where it is another)."""
+        if self.has("diffusion"):
+            return self.folder("diffusion")
+        return shipped_model(table, swaps=swaps)
 
     def _marker(self, stage: str) -> Path:
         return self.folder(stage) / MARKERS.get(stage, "manifest.json")

@@ -100,7 +100,7 @@ def run_sweep(
         data = held_out(project, seed)
         rule = data.rule
         steps = steps or max(_steps(data.table, *config.at(cell)) for cell in cells)
-        bench = _Bench(project, data, seed, steps, device)
+        bench = _Bench(project, data, seed, steps, device, swaps=bool(config.inject.direct))
         # Cells of one synthetic set after one another, so that it is made once.
         for i in sorted(range(len(cells)), key=lambda i: repr(config.at(cells[i])[:3])):
             name = ", ".join(f"{k} {v}" for k, v in cells[i].items())
@@ -144,15 +144,17 @@ class _Bench:
     """One seed's data, and what its cells share: audits, the judge, the synthetic set made last."""
 
     def __init__(
-        self, project: Project, data: HeldOut, seed: int, steps: int, device: torch.device
-    ) -> None:
+        self, project: Project, data: HeldOut, seed: int, steps: int, device: torch.device,
+        *, swaps: bool,
+    ) -> None:  # fmt: skip
         self._project, self._data, self._seed = project, data, seed
         self._steps, self._device = steps, device
-        self._net, self._diffusion = stages.diffusion_model(project, device)
+        self._net, self._diffusion = stages.diffusion_model(project, device, swaps=swaps)
         marks = verdicts.current(project.db, project.name, project.data_id())
         barred = {i for i, mark in marks.items() if mark in verdicts.NOT_AMPLIFIED}
         self._excluded = [i for i in data.table.ids.tolist() if i in barred]
-        self._common = (project.data_id(), seed, steps, self._excluded, stages.model_id(project))
+        model = stages.model_id(project, swaps=swaps)
+        self._common = (project.data_id(), seed, steps, self._excluded, model)
         self._audits: dict[str, tuple[Classifier, AuditResult]] = {}
         self._made: tuple[str, SyntheticSet, dict[str, Any]] | None = None
 
