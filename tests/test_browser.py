@@ -559,7 +559,7 @@ def test_a_sweep_draws_a_heat_map_of_its_cells(page, studio, demo):
     press(page, "Sweep")
     until(lambda: studio.job("demo").kind == "sweep", "the job")
     expect(history(page)).to_contain_text("✓ Sweep: finished", timeout=120_000)
-    expect(page.get_by_text("Score: accuracy on held-out training images")).to_be_visible()
+    expect(page.get_by_text("points over vanilla")).to_be_visible()
     plot = page.locator(".js-plotly-plot:visible .heatmaplayer image")
     expect(plot).to_have_count(1)
     assert len(sweep.latest(demo)["cells"]) == 4

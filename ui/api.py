@@ -307,7 +307,8 @@ def stamp(project: Project) -> str:
     stages = ("data", "audit", "diffusion", "synthetic", "debias", "report")
     exports = sorted((p.name, p.stat().st_mtime_ns) for p in (project.root / "exports").glob("*.*"))
     tsne = project.folder("audit") / "tsne.npz"
-    drawn = tsne.stat().st_mtime_ns if tsne.is_file() else 0
+    sweep = project.root / "sweep" / "latest.json"
+    drawn = [p.stat().st_mtime_ns if p.is_file() else 0 for p in (tsne, sweep)]
     edits = sorted((p.name, p.stat().st_mtime_ns) for p in project.folder("diffusion").glob("t_*"))
     text = json.dumps([project.stamp(*stages), exports, drawn, edits])
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
