@@ -555,14 +555,14 @@ def test_a_sweep_draws_a_heat_map_of_its_cells(page, studio, demo):
     page.get_by_label("Values of the columns").fill("0.1, much")
     press(page, "Sweep")
     expect(page.get_by_text("'much' is no value for synthetic_share")).to_be_visible()
-    page.get_by_label("Values of the columns").fill("0.1, 0.5")
+    page.get_by_label("Values of the columns").fill("0.5")
     press(page, "Sweep")
     until(lambda: studio.job("demo").kind == "sweep", "the job")
     expect(history(page)).to_contain_text("✓ Sweep: finished", timeout=120_000)
     expect(page.get_by_text("points over vanilla")).to_be_visible()
     plot = page.locator(".js-plotly-plot:visible .heatmaplayer image")
     expect(plot).to_have_count(1)
-    assert len(sweep.latest(demo)["cells"]) == 4
+    assert len(sweep.latest(demo)["cells"]) == 2
 
 
 def test_the_preview_says_how_sure_a_judge_is_of_each_label(page):
@@ -649,7 +649,10 @@ def importer(page: Page, watch: Watch):
     # An event that is sent while Gradio closes the stream of those before it is answered to nobody.
     page.wait_for_timeout(300)
     page.get_by_text("Bring in your own images").click()
-    return page.get_by_label("Folder, zip or CSV on this machine")
+    field = page.get_by_label("Folder, zip or CSV on this machine")
+    expect(field).to_be_visible()
+    page.wait_for_timeout(300)  # the accordion opens before what is in it listens
+    return field
 
 
 def test_a_look_first_shows_what_was_understood_and_imports_nothing(other, studio, watch, incoming):
