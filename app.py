@@ -751,8 +751,7 @@ SWEEP_COLUMNS = ("score", "vanilla", "label_fidelity", "look_fidelity", "kid", "
 def _axis(text: str) -> cfg.Axis:
     """SETTING=A,B,C → an axis of a sweep."""
     name, _, values = text.partition("=")
-    given = tuple(v.strip() for v in values.split(",") if v.strip())
-    return cfg.Axis(name.strip().replace("-", "_"), given)
+    return cfg.Axis.parse(name.strip().replace("-", "_"), values)
 
 
 def _figure(value: dict[str, Any] | None) -> str:

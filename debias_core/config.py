@@ -17,8 +17,6 @@ C = TypeVar("C")
 NETWORKS = ("mlp", "mlp255", "conv", "resnet18")
 AUGMENT = ("crop", "flip", "colour", "texture")
 METHODS = ("diffinject", "crossinject")
-# Where a model that was trained with swaps starts best: the look is still in x, and h brings the rest.
-SWAP_START, SWAP_EDIT = 300, 100
 DIRECT = (200,)  # when the page and the benchmarks predict, where injection is direct
 MODES = ("slerp", "lerp", "add", "replace")
 RATIOS = (0.5, 1.0, 2.0, 5.0)  # percent of bias-conflicting training images, as in the papers
@@ -308,6 +306,11 @@ class Axis:
             self.name != "mask" or set(self.values) <= set(masks),
             f"A sweep's masks are {' and '.join(masks)}.",
         )
+
+    @classmethod
+    def parse(cls, name: str, values: str) -> Axis:
+        """The axis of values that are separated by commas, as a person writes them."""
+        return cls(name, tuple(v.strip() for v in values.split(",") if v.strip()))
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ from debias_core.records import (
     SyntheticSet,
     T,
     UserError,
+    relayed,
 )
 
 __all__ = [
@@ -297,14 +298,13 @@ def _record(
     parts: int,
 ) -> Stage[Classifier]:
     """Pass a training through, keeping its curve."""
-    while True:
-        try:
-            progress = next(stage)
-        except StopIteration as stop:
-            return stop.value
+
+    def kept(progress: Progress) -> Progress:
         losses.append(progress.values["loss"])
         accuracies.append(progress.values["accuracy"])
-        yield replace(progress, part=part, parts=parts)
+        return replace(progress, part=part, parts=parts)
+
+    return relayed(stage, kept)
 
 
 def inspect(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -49,6 +49,16 @@ class Progress:
 
 # A stage yields its progress and returns its result; `pipeline.drain` runs one to its end.
 Stage = Generator[Progress, None, T]
+
+
+def relayed(stage: Stage[T], change: Callable[[Progress], Progress]) -> Stage[T]:
+    """Pass a stage through as a part of another, its progress changed on the way."""
+    while True:
+        try:
+            p = next(stage)
+        except StopIteration as stop:
+            return stop.value
+        yield change(p)
 
 
 @dataclass(frozen=True)

@@ -129,8 +129,8 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         audit, inject, settings = sweep.base_settings(mine)
         classifier = replace(settings.classifier, network=network, epochs=int(epochs))
         config = SweepConfig(
-            rows=Axis(rows, _values(row_values)),
-            columns=None if columns == words.SWEEP_NONE else Axis(columns, _values(column_values)),
+            rows=Axis.parse(rows, row_values),
+            columns=None if columns == words.SWEEP_NONE else Axis.parse(columns, column_values),
             seeds=int(seeds),
             audit=audit,
             inject=inject,
@@ -145,7 +145,3 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         ),
     ]
     return Part([status, curves, table, bars, runs, swept, heat], refresh, [], events)
-
-
-def _values(text: str) -> tuple[str, ...]:
-    return tuple(v.strip() for v in text.split(",") if v.strip())

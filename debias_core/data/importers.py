@@ -56,8 +56,9 @@ def import_images(
 ) -> Stage[tuple[ImageTable, ImportReport]]:
     """Import a folder with one subfolder a class, a zip of such, or a CSV (path,label[,bias][,split]).
 
-    A folder `train/` (and `test/`) of files `<class>_<anything>`, as BAR's, will do too. Pixels are decoded once, at `size`×`size`, into a file in `folder` that the table maps; beside
-    it `about.csv` says what each image's file was. A folder may hold train, valid and test folders
+    A folder `train/` (and `test/`) of files `<class>_<anything>`, as BAR's, will do too. Pixels are
+    decoded once, at `size`×`size`, into a file in `folder` that the table maps; beside it `about.csv`
+    says what each image's file was. A folder may hold train, valid and test folders
     above the classes. Where no test part is given, a fifth of each class is held out for it (fixed
     by `seed`). `limit` takes that many images at random, in proportion from every split and class.
 

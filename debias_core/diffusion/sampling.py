@@ -53,9 +53,15 @@ def sample(
     net: EpsilonNet, a_bar: Tensor, n_images: int, *, steps: int, seed: int, device: torch.device
 ) -> Tensor:
     """`n_images` unconditional DDIM samples [N, 3, H, W] on a grid of `steps`, η = 0."""
-    s = schedule.timestep_grid(steps, len(a_bar))
     side = net.config.image_size
-    x = torch.stack([image_noise(seed, i, (3, side, side)) for i in range(n_images)]).to(device)
+    x_T = torch.stack([image_noise(seed, i, (3, side, side)) for i in range(n_images)]).to(device)
+    return denoise(net, a_bar, x_T, steps=steps)
+
+
+@torch.no_grad()
+def denoise(net: EpsilonNet, a_bar: Tensor, x_T: Tensor, *, steps: int) -> Tensor:
+    """x_T [B, 3, H, W] → images [B, 3, H, W] by DDIM on a grid of `steps`, η = 0."""
+    s, x = schedule.timestep_grid(steps, len(a_bar)), x_T
     for k in reversed(range(steps)):
         a_next = float(a_bar[s[k - 1]]) if k else 1.0
         x = ddim_step(x, net(x, s[k]), float(a_bar[s[k]]), a_next)

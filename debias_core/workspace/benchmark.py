@@ -21,7 +21,7 @@ from debias_core.classifier.networks import Classifier
 from debias_core.config import BenchmarkConfig, to_json
 from debias_core.data.table import ImageTable
 from debias_core.insight.fidelity import Fidelity, fidelity
-from debias_core.records import ArmResult, AuditResult, Progress, Stage, SyntheticSet
+from debias_core.records import ArmResult, AuditResult, Progress, Stage, SyntheticSet, relayed
 from debias_core.workspace import stages
 from debias_core.workspace.store import Project, demo_project
 
@@ -186,9 +186,4 @@ def _debias(project: Project, config: Any, device: torch.device) -> Stage[tuple[
 
 def _named(stage: Stage[Any], seed: int) -> Stage[Any]:
     """Pass a stage through with its seed in the name."""
-    while True:
-        try:
-            p = next(stage)
-        except StopIteration as stop:
-            return stop.value
-        yield replace(p, stage=f"{p.stage}, seed {seed}")
+    return relayed(stage, lambda p: replace(p, stage=f"{p.stage}, seed {seed}"))

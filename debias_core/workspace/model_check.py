@@ -8,7 +8,6 @@ sweep over `steps` tells.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -22,9 +21,8 @@ from debias_core.data.images import Pixels, enlarge, grid, png, to_uint8
 from debias_core.data.table import evenly
 from debias_core.diffusion import schedule
 from debias_core.diffusion.inversion import invert
-from debias_core.diffusion.sampling import ddim_step, sample
+from debias_core.diffusion.sampling import denoise, sample
 from debias_core.diffusion.synthesis import Frame, Preview
-from debias_core.diffusion.unet import EpsilonNet
 from debias_core.insight.fidelity import fidelity
 from debias_core.insight.quality import distance
 from debias_core.pipeline import DRAW_PAIRS
@@ -63,7 +61,7 @@ def run_model_check(
         yield Progress("round trips", done, len(kinds))
         m = InjectConfig(inversion=inversion).fixed_point_evaluations
         x_T = invert(net, a_bar, x0, steps=n, fixed_point=m)
-        back = _plain(net, a_bar, x_T, n).clamp(-1, 1)
+        back = denoise(net, a_bar, x_T, steps=n)
         trips.append(
             {"steps": n, "inversion": inversion, "psnr": _psnr(to_uint8(back), to_uint8(x0))}
         )
@@ -113,7 +111,7 @@ def run_model_check(
     write_json(folder / "check.json", result)
     (folder / "check.png").write_bytes(_sheet(drawn[0], originals, contents, blends))
     yield Progress("samples", samples, samples)
-    return json.loads((folder / "check.json").read_text())
+    return result
 
 
 def passes(line: dict[str, Any], faithful: dict[str, Any]) -> bool:
@@ -124,15 +122,6 @@ def passes(line: dict[str, Any], faithful: dict[str, Any]) -> bool:
         and line["label_fidelity"] >= faithful["label_fidelity"] - FIDELITY
         and line["round_trip"] >= ROUND_TRIP
     )
-
-
-@torch.no_grad()
-def _plain(net: EpsilonNet, a_bar: torch.Tensor, x_T: torch.Tensor, steps: int) -> torch.Tensor:
-    s, x = schedule.timestep_grid(steps, len(a_bar)), x_T
-    for k in reversed(range(steps)):
-        a_next = float(a_bar[s[k - 1]]) if k else 1.0
-        x = ddim_step(x, net(x, s[k]), float(a_bar[s[k]]), a_next)
-    return x
 
 
 def _quality(

@@ -44,6 +44,7 @@ from debias_core.records import (
     SyntheticSet,
     T,
     UserError,
+    relayed,
 )
 from debias_core.workspace import stages, verdicts
 from debias_core.workspace.benchmark import fidelity_of
@@ -218,7 +219,8 @@ class _Bench:
             top = np.array([], dtype=np.str_)
             if inject.method == "diffinject":
                 top = (yield from self._audit(table, audit))[1].top_k.ids
-            excluded = [i for i in self._excluded if i in set(table.ids.tolist())]
+            present = set(table.ids.tolist())
+            excluded = [i for i in self._excluded if i in present]
             made = yield from pipeline.synthesise(
                 self._net, self._diffusion, table, top, inject,
                 device=self._device, excluded=excluded,
@@ -298,12 +300,9 @@ def _over_seeds(cells: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _within(stage: Stage[T], name: str, part: int, parts: int) -> Stage[T]:
     """Pass a cell's stage through under the cell's name, as one part of the whole."""
-    while True:
-        try:
-            p = next(stage)
-        except StopIteration as stop:
-            return stop.value
+
+    def as_part(p: Progress) -> Progress:
         share = (p.part + p.done / max(1, p.total)) / p.parts
-        yield Progress(
-            name, round(100 * share), 100, f"{p.stage}: {p.note}", part=part, parts=parts
-        )
+        return Progress(name, round(100 * share), 100, f"{p.stage}: {p.note}", {}, part, parts)
+
+    return relayed(stage, as_part)
