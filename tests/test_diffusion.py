@@ -139,7 +139,7 @@ def run(config, device, checkpoint=None):
 
 def test_training_lowers_the_loss(device):
     losses = []
-    config = DiffusionConfig(unet=TINY_UNET, steps=150, batch_size=32, lr=3e-3, warmup=5)
+    config = DiffusionConfig(unet=TINY_UNET, steps=300, batch_size=32, lr=3e-3, warmup=5)
     stage = train_diffusion(batches(), config, device=device)
     drain(stage, lambda p: losses.append(p.values["loss"]))
     assert losses[-1] < 0.6 * losses[0]
@@ -207,7 +207,7 @@ def test_swaps_of_photographs_share_a_look_and_leave_half_of_them_as_they_are():
 def test_training_with_swaps_gives_the_content_s_shape_in_the_original_s_colour(device):
     grey = halves()
     config = DiffusionConfig(
-        unet=TINY_UNET, steps=400, batch_size=32, lr=3e-3, warmup=5, ema=0.99, swap=0.5
+        unet=TINY_UNET, steps=300, batch_size=32, lr=3e-3, warmup=5, ema=0.99, swap=0.5
     )
     red, blue = np.array([[0.9, 0.2, 0.2]]), np.array([[0.2, 0.2, 0.9]])
     content, original = (

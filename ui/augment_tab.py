@@ -168,9 +168,9 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             made = preview.render(gamma=gamma, t_edit=int(t_edit), mask_cells=cells)
             seconds = time.perf_counter() - began
             injection = forward_equivalents(net) / len(made)
-        pictures = map(show.side_by_side, zip(originals, given, made, strict=True))
+        rows = map(show.side_by_side, zip(originals, given, made, strict=True))
         read = judged(chosen, made)
-        cards = list(zip(pictures, read or [""] * len(made), strict=True))
+        cards = list(zip(map(show.picture, rows), read or [""] * len(made), strict=True))
         # Each image also pays its part of the inversion of an original and of all contents.
         k = len(audit_view(place.project(chosen.project)).audit.top_k.ids)
         inverted = min(contents, count) if method == "crossinject" else k
@@ -184,7 +184,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
 
     def judged(chosen: Pairs, made: Pixels) -> list[str]:
         """What the judge of label fidelity reads in each image; nothing while there is no judge."""
-        from debias_core.insight.flags import probabilities
+        from debias_core.classifier.training import probabilities
         from debias_core.pipeline import pick_device
         from debias_core.workspace import stages
 

@@ -1,9 +1,12 @@
-"""Records → rows, galleries and texts: reads the project, changes nothing."""
+"""Records → rows, galleries and texts: reads the project, changes nothing in it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
+import tempfile
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from gradio.utils import get_upload_folder
 
 from debias_core.data import images
 from debias_core.data.images import Pixels
@@ -27,7 +31,7 @@ from ui.view import AuditView, audit_view, table_of
 NO_ID = "-"  # in an address, for data that were imported before they had ids
 MOST_REFUSED = 1000  # rows of the table; the file to download has them all
 
-Gallery = list[tuple[Pixels, str]]
+Gallery = list[tuple[str, str]]  # of a picture's file, and the words below it
 SIDE = 128
 
 
@@ -309,7 +313,7 @@ def survey_rows(seen: Survey) -> list[list[str | int]]:
 
 def survey_cards(seen: Survey) -> Gallery:
     """A few images of each class of a source."""
-    return [(card(p), name) for name, pictures in seen.thumbnails.items() for p in pictures]
+    return [(picture(card(p)), name) for name, some in seen.thumbnails.items() for p in some]
 
 
 def literal_survey(seen: Survey) -> str:
@@ -344,8 +348,27 @@ def samples(table: ImageTable, most: int = 40) -> Gallery:
     cards = []
     for c, name in enumerate(table.class_names):
         rows = np.flatnonzero((table.y == c) & (table.split == "train"))[:per_class]
-        cards += [(card(table.pixels[i]), name) for i in rows]
+        cards += [(picture(card(table.pixels[i])), name) for i in rows]
     return cards
+
+
+def picture(pixels: Pixels) -> str:
+    """The file of an image, for a gallery: whole as soon as it is there, and never written again.
+
+    Given the pixels, Gradio would write the same file in place each time that it is shown, also while
+    somebody else fetches it.
+    """
+    data = images.png(pixels)
+    name = hashlib.blake2b(data, digest_size=16).hexdigest()
+    path = Path(get_upload_folder()) / "pictures" / f"{name}.png"
+    try:
+        os.utime(path)  # Gradio removes what has been of no use for a day
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as fresh:
+            fresh.write(data)
+        Path(fresh.name).replace(path)
+    return str(path)
 
 
 def card(pixels: Pixels) -> Pixels:
@@ -365,8 +388,8 @@ def triptychs(table: ImageTable, synthetic: SyntheticSet, most: int = 24) -> Gal
     sources = table.positions([s for r in recipes for s in (r.original_id, r.content_id)])
     rows = []
     for i, r, (o, c) in zip(shown, recipes, sources.reshape(-1, 2), strict=True):
-        picture = side_by_side([table.pixels[o], table.pixels[c], synthetic.pixels[i]])
-        rows.append((picture, f"label {table.class_names[r.label]}"))
+        row = side_by_side([table.pixels[o], table.pixels[c], synthetic.pixels[i]])
+        rows.append((picture(row), f"label {table.class_names[r.label]}"))
     return rows
 
 
@@ -380,6 +403,6 @@ def heat_cards(explanations: Sequence[Any]) -> Gallery:
     cards = []
     for e in explanations:
         said = ", ".join(f"{n.net} says {n.predicted}{' ✓' if n.right else ''}" for n in e.looks)
-        picture = side_by_side([e.pixels, *(n.overlay for n in e.looks)])
-        cards.append((picture, f"{e.given}: {said}"))
+        row = side_by_side([e.pixels, *(n.overlay for n in e.looks)])
+        cards.append((picture(row), f"{e.given}: {said}"))
     return cards

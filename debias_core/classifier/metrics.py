@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 
 from debias_core.data.table import ImageTable
 from debias_core.records import GroupAccuracy
@@ -57,4 +56,6 @@ def _mean(correct: NDArray[np.bool_], rows: NDArray[np.bool_] | None) -> float |
 
 def average_precision(conflicting: NDArray[np.bool_], loss: NDArray[np.float32]) -> float | None:
     """Average precision of the loss [N] as a detector of conflicting samples; None if there are none."""
+    from sklearn.metrics import average_precision_score
+
     return float(average_precision_score(conflicting, loss)) if conflicting.any() else None

@@ -245,6 +245,17 @@ def score(net: Classifier, table: ImageTable, *, device: torch.device) -> Scores
 
 
 @torch.no_grad()
+def probabilities(net: Classifier, pixels: Pixels, *, device: torch.device) -> NDArray[np.float32]:
+    """Softmax [N, classes] of images [N, H, W, 3]."""
+    net.eval()
+
+    def softmax(rows: slice) -> NDArray[np.float32]:
+        return net(to_float(pixels[rows]).to(device)).float().softmax(1).cpu().numpy()
+
+    return np.concatenate(list(memory.in_batches(softmax, len(pixels), SCORE_BATCH)))
+
+
+@torch.no_grad()
 def penultimate(net: Classifier, pixels: Pixels, *, device: torch.device) -> NDArray[np.float32]:
     """Penultimate features [N, D] of images [N, H, W, 3]."""
     net.eval()

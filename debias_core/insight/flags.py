@@ -12,14 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
 
-from debias_core.classifier.networks import Classifier
-from debias_core.classifier.training import SCORE_BATCH
-from debias_core.data.images import Pixels, to_float
+from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
 from debias_core.insight.properties import measure
 from debias_core.records import UserError
@@ -91,17 +88,6 @@ def judge(
 
 
 # ---- the classifier ----
-
-
-@torch.no_grad()
-def probabilities(net: Classifier, pixels: Pixels, *, device: torch.device) -> Floats:
-    """Softmax [N, classes] of images [N, H, W, 3]."""
-    net.eval()
-    parts = [
-        net(to_float(pixels[i : i + SCORE_BATCH]).to(device)).float().softmax(1).cpu().numpy()
-        for i in range(0, len(pixels), SCORE_BATCH)
-    ]
-    return np.concatenate(parts)
 
 
 # ---- near-duplicates ----

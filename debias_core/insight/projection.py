@@ -1,12 +1,13 @@
-"""Maps of penultimate features: PCA at once, t-SNE beside it."""
+"""Maps of penultimate features: PCA at once, t-SNE beside it.
+
+scikit-learn takes a second to load, so each function that wants it does: most jobs draw no map.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import penultimate
@@ -65,6 +66,8 @@ def project(
 
 def principal_components(features: NDArray[np.float32], *, seed: int = 0) -> NDArray[np.float32]:
     """The first two principal components of features [N, D] → [N, 2]; zeros below two rows."""
+    from sklearn.decomposition import PCA
+
     if len(features) < 2:
         return np.zeros((len(features), 2), dtype=np.float32)
     return PCA(n_components=2, random_state=seed).fit_transform(features).astype(np.float32)
@@ -72,6 +75,9 @@ def principal_components(features: NDArray[np.float32], *, seed: int = 0) -> NDA
 
 def tsne(features: NDArray[np.float32], *, seed: int = 0) -> NDArray[np.float32]:
     """t-SNE of features [N, D], N > 3 → [N, 2]."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     perplexity = min(30.0, (len(features) - 1) / 3)
     # 50 principal components keep what t-SNE looks at and make it faster (van der Maaten 2008).
     width = min(50, *features.shape)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from debias_core import pipeline
 from debias_core.classifier.metrics import group_accuracy
 from debias_core.classifier.networks import Classifier, load_classifier, save_classifier
-from debias_core.classifier.training import penultimate, score
+from debias_core.classifier.training import penultimate, probabilities, score
 from debias_core.config import (
     AuditConfig,
     BenchmarkConfig,
@@ -58,7 +58,6 @@ from debias_core.diffusion.training import (
     train_diffusion,
 )
 from debias_core.diffusion.unet import EpsilonNet, load_model, save_model
-from debias_core.insight import flags
 from debias_core.insight.fidelity import JUDGE, fidelity, train_judge
 from debias_core.insight.projection import map_sample, principal_components, tsne
 from debias_core.insight.report import build_report
@@ -512,8 +511,10 @@ def _flagged(
     judge: Classifier, table: ImageTable, made: SyntheticSet, device: torch.device
 ) -> list[dict[str, Any]]:
     """Label fidelity and flags of every synthetic image."""
+    from debias_core.insight import flags
+
     train = table.where("train").without_bias()
-    p = flags.probabilities(judge, made.pixels, device=device)
+    p = probabilities(judge, made.pixels, device=device)
     original = train.positions([r.original_id for r in made.recipes])
     content = train.positions([r.content_id for r in made.recipes])
     judged = flags.judge(
