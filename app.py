@@ -678,7 +678,12 @@ def describe(
         f"Stop words: {found.stop_words}.",
         markup=False,
     )
-    _write_json(json_file, asdict(found))
+    shared = language.in_words(project)
+    for finding in shared:
+        console.print(f"{finding.text} (p {finding.p:.2g})", markup=False)
+    if not shared:
+        console.print("In words nothing stands out against the rest of the classes.")
+    _write_json(json_file, {**asdict(found), "in_words": [asdict(f) for f in shared]})
 
 
 @command.command()
@@ -1137,10 +1142,18 @@ def _benchmark_table(result: dict[str, Any]) -> None:
         f"label fidelity: content's class {_two(label['content'])}, original's "
         f"{_two(label['original'])}, neither {_two(label['neither'])}\n"
         f"look fidelity: nearer to the original's colour {_two(look['look'])}\n"
-        f"seconds: {seconds}",
+        f"seconds: {seconds}\n{_energy_line(result['energy'])}",
         markup=False,
         highlight=False,
     )
+
+
+def _energy_line(energy: dict[str, Any]) -> str:
+    kwh = energy["kwh"]
+    if kwh["total"] is None:
+        return "energy: not measured"
+    parts = ", ".join(f"{k} {1000 * v:.2f}" for k, v in kwh.items() if v is not None)
+    return f"energy, Wh: {parts}; {energy['grams']:.1f} gCO2eq at {energy['grams_per_kwh']:g} g/kWh"
 
 
 def _two(value: dict[str, Any] | None) -> str:

@@ -237,6 +237,7 @@ class CaptionConfig:
 
     model: str = "Salesforce/blip-image-captioning-base"
     per_image: int = 3  # the paper's
+    rest: int = 100  # other training images to describe as well, to compare the words with
     question: str = "Describe the image in one sentence."  # for captioners that take one (LLaVA)
     temperature: float = 1.0  # 0: the likeliest words, and then one caption an image is enough
     seed: int = 0
@@ -249,6 +250,7 @@ class CaptionConfig:
             0 <= self.temperature <= 5,
             f"temperature must lie in [0, 5], but is {self.temperature}.",
         )
+        _require(0 <= self.rest <= 100_000, f"rest must be 0 to 100,000, but is {self.rest}.")
         _require(len(self.question) <= 500, "The question has at most 500 characters.")
         _require(self.batch_size >= 1, "batch_size must be 1 or more.")
 
@@ -559,7 +561,7 @@ CROSSINJECT: dict[str, InjectConfig] = {
 DIFFUBIAS: dict[str, tuple[CaptionConfig, DrawConfig]] = {
     "digits": (
         CaptionConfig(model="digits-captioner"),
-        DrawConfig(model="digits-text2image", count=1_300, guidance=2.0, steps=20, batch_size=130),
+        DrawConfig(model="digits-text2image", count=1_300, guidance=5.0, steps=20, batch_size=130),
     ),
 }
 

@@ -19,9 +19,10 @@ from debias_core.config import (
     SmallModelConfig,
 )
 from debias_core.data import captions
-from debias_core.data.benchmarks import grey_digits
+from debias_core.data.benchmarks import colored_digits, grey_digits
 from debias_core.data.table import save_table
-from debias_core.language import captioner, pretrain, text2image, textfilter
+from debias_core.insight.keywords import keywords
+from debias_core.language import captioner, hub, pretrain, text2image, textfilter
 from debias_core.methods import diffubias
 from debias_core.methods.diffubias import Prompt
 from debias_core.pipeline import drain
@@ -162,7 +163,7 @@ def told(project, monkeypatch):
         "describe",
         lambda c, pixels, **_: iter([[(text,) for text in SAID[: len(pixels)]]]),
     )
-    drain(language.run_describe(project, CaptionConfig(per_image=1), device=CPU))
+    drain(language.run_describe(project, CaptionConfig(per_image=1, rest=0), device=CPU))
     return project
 
 
@@ -201,7 +202,7 @@ def test_gumbel_noise_draws_from_the_softmax():
     [("/no/such/folder", "no folder"), ("nobody/nothing-of-this-name", "hf download")],
 )
 def test_a_missing_model_is_told_with_its_remedy(source, says, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(hub, "_hub_answers", lambda: False)
     with pytest.raises(UserError, match=says):
         captioner.load_captioner(source, CPU)
     with pytest.raises(UserError, match=says):
@@ -261,7 +262,7 @@ def test_captions_are_asked_once_and_a_person_s_changes_survive_a_restart(told, 
         raise AssertionError("asked again")
 
     monkeypatch.setattr(captioner, "describe", never)
-    again = drain(language.run_describe(told, CaptionConfig(per_image=1), device=CPU))
+    again = drain(language.run_describe(told, CaptionConfig(per_image=1, rest=0), device=CPU))
     assert [c.said for c in again.captions] == list(SAID)
     # 2 · 3 classes: red 3; ant, ants, bee, cat, grass by the alphabet; "round" is the seventh.
     assert [w.word for w in again.words] == ["red", "ant", "ants", "bee", "cat", "grass"]
@@ -352,7 +353,10 @@ def test_what_the_safety_checker_refuses_is_left_out_and_counted(told, models, m
     assert told.manifest("synthetic")["parts"][0]["refused"] == 3
 
 
-def test_the_command_line_describes_filters_and_draws(project, models, capsys, tmp_path):
+def test_the_command_line_describes_filters_and_draws(
+    project, models, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(hub, "_hub_answers", lambda: False)
     where = ["--workspace", str(project.workspace), "--name", "p"]
     out = tmp_path / "out.json"
     asked = [
@@ -387,6 +391,55 @@ def test_describing_and_drawing_are_jobs(project, models):
     finally:
         runner.close()
     assert len(project.synthetic().recipes) == 5
+
+
+# ---- bias in words ----
+
+
+def split(text):
+    return text.split()
+
+
+def test_words_of_the_chosen_images_are_found_within_their_classes_alone():
+    y = np.repeat([0, 1], 30)
+    said = [[f"a {'cat' if c else 'dog'} on grass"] * 3 for c in y]
+    chosen = np.array([0, 1, 2, 30, 31, 32])
+    assert keywords(said, y, ("dog", "cat"), chosen, split, frozenset()) == ()
+    for i in chosen:
+        said[i] = ["a pet on snow", "a pet on snow", "a pet"]  # in two of three captions
+    (one, *more) = keywords(said, y, ("dog", "cat"), chosen, split, frozenset({"a", "on"}))
+    texts = [f.text for f in (one, *more)]
+    assert any("“snow”: 6 of 6" in t for t in texts) and all(f.p < 0.05 for f in (one, *more))
+    assert not any("“dog”" in t or "“cat”" in t for t in texts)
+
+
+def captions_of(table, rows):
+    c = captioner.load_captioner("digits-captioner", CPU)
+    return [t for part in captioner.describe(c, table.pixels[rows], batch_size=96) for t in part]
+
+
+def test_on_colored_digits_words_name_the_colours_and_on_the_control_set_nothing():
+    stop = textfilter.stop_words().words
+    biased = colored_digits(1.0, 0).where("train")
+    odd = np.flatnonzero(biased.bias != biased.y)
+    rng = np.random.default_rng(0)
+    rest = rng.permutation(np.flatnonzero(biased.bias == biased.y))[:120]
+    rows = np.concatenate([odd, rest])
+    said = captions_of(biased, rows)
+    names = biased.class_names
+    found = keywords(said, biased.y[rows], names, np.arange(len(odd)), textfilter.words_of, stop)
+    told = " ".join(f.text for f in found)
+    print(told)
+    assert sum(colour in told for colour in biased.bias_names) >= 3
+    control = colored_digits(100, 0).where("train")
+    rows = rng.permutation(len(control))[:130]
+    said = captions_of(control, rows)
+    false = [
+        keywords(said, control.y[rows], names, rng.permutation(130)[:13], textfilter.words_of, stop)
+        for _ in range(20)
+    ]
+    print(f"false alarms: {sum(map(bool, false))} of 20")
+    assert sum(map(bool, false)) <= 2
 
 
 # ---- the shipped captioner ----

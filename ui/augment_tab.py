@@ -18,6 +18,7 @@ from debias_core.data.table import ImageTable
 from debias_core.insight import figures
 from debias_core.records import UserError
 from debias_core.workspace import jobs, verdicts
+from debias_core.workspace.footprint import usual_watts
 from ui import show, words
 from ui.events import guarded, message
 from ui.part import Part
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 PREVIEW_PAIRS = 4
 GRID_GAMMAS = (0.3, 0.5, 0.7, 0.9, 1.0)
 GRID_EDITS = (100, 200, 300, 500, 700)
-WATTS = 65  # a desktop processor at work; a guess that the page says is one
 
 METHOD_AT = 6  # place of the method among the settings
 
@@ -179,7 +179,8 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         )
         each = injection + inversions
         estimate = seconds / len(made) / injection * each * count
-        text = words.cost(int(count), each, estimate, estimate * WATTS / 3600, WATTS)
+        watts, measured = usual_watts(place.project(chosen.project).db)
+        text = words.cost(int(count), each, estimate, watts, measured)
         return cards, text if read else f"{text}\n\n{words.NO_JUDGE}"
 
     def judged(chosen: Pairs, made: Pixels) -> list[str]:

@@ -83,11 +83,13 @@ def neighbours(project: Project, view: AuditView, row: int) -> list[int]:
 def what_they_share(project: Project, view: AuditView, rows: NDArray[np.int64]) -> dict[str, Any]:
     """Which properties of the images in `rows` are over-represented against the rest."""
     from debias_core.insight import properties
+    from debias_core.workspace import language
 
     if len(rows) and (rows.min() < 0 or rows.max() >= len(view)):
         raise UserError(f"The training images have the numbers 0 to {len(view) - 1}.")
     measured = _measured(project.workspace, project.name, project.stamp("data"))
     found = properties.shared(measured, view.y(), view.table.class_names, np.unique(rows))
+    found += language.in_words(project, [view.sample_id(r) for r in np.unique(rows)])
     return {
         "text": properties.say(found, len(rows)),
         "findings": [

@@ -305,12 +305,17 @@ def detail(given: str, said: str, loss: float, wrong: bool) -> str:
     return f"Its label is {given}, {link} the bias classifier says {said} (loss {loss:.2f})."
 
 
-def cost(count: int, evaluations: float, seconds: float, watt_hours: float, watts: int) -> str:
-    """What the long run will take, before the click."""
+def cost(count: int, evaluations: float, seconds: float, watts: float, measured: bool) -> str:
+    """What the long run will take, judged by the preview."""
+    power = (
+        f"{watts:.0f} W, as this machine drew in earlier runs"
+        if measured
+        else f"a processor at {watts:.0f} W is assumed"
+    )
     return (
         f"{count} images × {evaluations:.0f} network evaluations each: at most about "
-        f"**{seconds:.0f} s** and {watt_hours:.1f} Wh (a processor at {watts} W is assumed), judged by "
-        "the preview, which draws only four at a time."
+        f"**{seconds:.0f} s** and {seconds * watts / 3600:.1f} Wh ({power}), judged by the preview, which "
+        "draws only four at a time."
     )
 
 

@@ -193,7 +193,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class _Scope:
+class Scope:
     """Rows that are compared within their classes, and which of them are chosen; all [N]."""
 
     name: str
@@ -201,7 +201,7 @@ class _Scope:
     stratum: Ints
     chosen: Bools
 
-    def only(self, keep: Bools) -> _Scope | None:
+    def only(self, keep: Bools) -> Scope | None:
         """The scope without some rows, and without classes that lose all chosen or all rest."""
         n = np.bincount(self.stratum[keep & self.chosen], minlength=self.stratum.max() + 1)
         m = np.bincount(self.stratum[keep & ~self.chosen], minlength=len(n))
@@ -209,7 +209,7 @@ class _Scope:
         if (keep & self.chosen).sum() < MIN_CHOSEN:
             return None
         dense = np.unique(self.stratum[keep], return_inverse=True)[1]
-        return _Scope(self.name, self.rows[keep], dense, self.chosen[keep])
+        return Scope(self.name, self.rows[keep], dense, self.chosen[keep])
 
     def count(self, hit: Bools) -> tuple[Ints, Ints, Ints, Ints]:
         """Per class: hits among the chosen, chosen, hits among the rest, rest."""
@@ -254,7 +254,7 @@ def compare(
     }
     found: list[Finding] = []
     tests = 0
-    for scope in _scopes(y, class_names, chosen):
+    for scope in scopes(y, class_names, chosen):
         for key, values in properties.items():
             if key == TONE:
                 continue
@@ -296,7 +296,7 @@ def say(findings: tuple[Finding, ...], chosen: int | None = None) -> str:
     )
 
 
-def _scopes(y: Ints, class_names: tuple[str, ...], chosen: Ints) -> Iterator[_Scope]:
+def scopes(y: Ints, class_names: tuple[str, ...], chosen: Ints) -> Iterator[Scope]:
     """All classes together, then each class that has enough chosen images to be looked at alone."""
     if len(y) == 0:
         return
@@ -305,7 +305,7 @@ def _scopes(y: Ints, class_names: tuple[str, ...], chosen: Ints) -> Iterator[_Sc
         raise UserError(f"Row {at.max()} was chosen, but rows are 0 to {len(y) - 1:,}.")
     is_chosen = np.zeros(len(y), dtype=bool)
     is_chosen[at] = True
-    everything = _Scope(ALL, np.arange(len(y)), np.asarray(y), is_chosen)
+    everything = Scope(ALL, np.arange(len(y)), np.asarray(y), is_chosen)
     whole = everything.only(np.ones(len(y), dtype=bool))
     if whole is None:
         return
@@ -326,7 +326,7 @@ BINS = 256
 EXACT_UP_TO = 20  # chosen images; more of them and the normal distribution is near enough
 
 
-def _numbers(key: str, values: Floats, scope: _Scope) -> Iterator[Finding | None]:
+def _numbers(key: str, values: Floats, scope: Scope) -> Iterator[Finding | None]:
     """Lower or higher than the rest; over all classes also: at either end."""
     narrowed = scope.only(np.isfinite(values[scope.rows]))
     if narrowed is None:
@@ -358,7 +358,7 @@ def ranks_within(values: Floats, stratum: Ints) -> Floats:
     return rank
 
 
-def rank_biserial(rank: Floats, scope: _Scope) -> float:
+def rank_biserial(rank: Floats, scope: Scope) -> float:
     """How surely a chosen image ranks above one of the rest of its class: 1 always, 0 chance, -1 never."""
     n = np.bincount(scope.stratum[scope.chosen], minlength=scope.classes)
     size = np.bincount(scope.stratum, minlength=scope.classes)
@@ -369,7 +369,7 @@ def rank_biserial(rank: Floats, scope: _Scope) -> float:
     return float(2 * wins.sum() / n.sum() - 1)
 
 
-def rank_test(rank: Floats, scope: _Scope) -> float:
+def rank_test(rank: Floats, scope: Scope) -> float:
     """Two-sided p of the chosen images' ranks [N], drawn anew within their classes.
 
     One class: Mann and Whitney's test; several: van Elteren's. Up to 20 chosen images the sum of
@@ -397,7 +397,7 @@ def rank_test(rank: Floats, scope: _Scope) -> float:
     return float(min(1.0, 2 * tail))
 
 
-def _moved(key: str, v: Floats, effect: float, p: float, scope: _Scope) -> Finding:
+def _moved(key: str, v: Floats, effect: float, p: float, scope: Scope) -> Finding:
     label, less, more, form = NUMBERS.get(
         key, (key, f"lower in {key}", f"higher in {key}", "{:.3g}")
     )
@@ -419,7 +419,7 @@ def _moved(key: str, v: Floats, effect: float, p: float, scope: _Scope) -> Findi
     return Finding(text, scope.name, key, hits, of, rest_hits, rest_of, effect, p, kind)
 
 
-def _at_the_ends(key: str, v: Floats, effect: float, p: float, scope: _Scope) -> Finding:
+def _at_the_ends(key: str, v: Floats, effect: float, p: float, scope: Scope) -> Finding:
     label = NUMBERS[key][0] if key in NUMBERS else key
     out = np.zeros(len(v), dtype=bool)
     for c in range(scope.classes):
@@ -460,7 +460,7 @@ def _unusual(key: str, values: Array, properties: dict[str, Array], y: Ints) -> 
     return result
 
 
-def _categories(key: str, values: Array, unusual: Bools, scope: _Scope) -> Iterator[Finding | None]:
+def _categories(key: str, values: Array, unusual: Bools, scope: Scope) -> Iterator[Finding | None]:
     """Every category that could be over-represented, and: not the class's usual one."""
     label = CATEGORIES.get(key, key)
     names, at, count = np.unique(values[scope.rows], return_inverse=True, return_counts=True)
@@ -477,10 +477,10 @@ def _categories(key: str, values: Array, unusual: Bools, scope: _Scope) -> Itera
             yield None
             continue
         name = str(names[code])
-        yield _over(key, f"{label} is {_quoted(key, name)}", f"is {name}", at == code, scope)
+        yield over(key, f"{label} is {_quoted(key, name)}", f"is {name}", at == code, scope)
     odd = unusual[scope.rows]
     if odd.any():
-        yield _over(key, f"{label} is not the class's usual one", "unusual", odd, scope)
+        yield over(key, f"{label} is not the class's usual one", "unusual", odd, scope)
 
 
 def _quoted(key: str, value: str) -> str:
@@ -489,7 +489,8 @@ def _quoted(key: str, value: str) -> str:
     return value
 
 
-def _over(key: str, claim: str, kind: str, hit: Bools, scope: _Scope) -> Finding | None:
+def over(key: str, claim: str, kind: str, hit: Bools, scope: Scope) -> Finding | None:
+    """`claim` as a finding, if the chosen rows of the scope have `hit` clearly more often; p uncorrected."""
     hits, n, rest_hits, m = scope.count(hit)
     effect = float((hits - n * rest_hits / m).sum() / n.sum())
     if effect < MIN_EFFECT:

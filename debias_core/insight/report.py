@@ -44,6 +44,7 @@ def build_report(
     nets: dict[str, Classifier],
     split_rule: str,
     curated: dict[str, int],
+    energy: dict[str, Any],
     device: torch.device,
 ) -> str:
     """The report as one HTML text; plotly's script is inlined, so that it opens without network."""
@@ -69,6 +70,7 @@ def build_report(
         synthetic=synthetic,
         made_by=made_by(synthetic),
         curated=curated,
+        energy=energy,
         explanations=explanations,
         data_url=data_url,
         heat_note=heat_note,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from debias_core.records import UserError
 
 # Models that ship with the app, by the name that stands for their folder.
 SMALL_CAPTIONER, SMALL_PAINTER = "digits-captioner", "digits-text2image"
+REACH_SECONDS = 4.0
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 # Bytes to download in half precision, for those that the page offers.
@@ -24,15 +27,44 @@ SIZES = {
 @contextmanager
 def loading(source: str, what: str) -> Iterator[str]:
     """Around a `from_pretrained`, which is given what this yields: the folder of a shipped model, else
-    `source`. Says in words what is missing and how to get it.
+    `source`. Says in words what is missing and how to get it, at once where the hub can't be reached.
 
     Raises:
         UserError: when `source` can't be loaded.
     """
+    if source in (SMALL_CAPTIONER, SMALL_PAINTER):
+        source = str(ASSETS / source)
     try:
-        yield str(ASSETS / source) if source in (SMALL_CAPTIONER, SMALL_PAINTER) else source
+        if not (Path(source).expanduser().is_dir() or _cached(source) or _hub_answers()):
+            raise OSError("not here, and the hub can't be reached")
+        yield str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(_told(source, what, error)) from error
+
+
+def _cached(source: str) -> bool:
+    """Whether the hub's cache on this machine holds the model's first file."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = (try_to_load_from_cache(source, f) for f in ("config.json", "model_index.json"))
+        return any(isinstance(path, str) for path in found)
+    except HFValidationError:
+        return False
+
+
+def _hub_answers() -> bool:
+    """Whether there is any use in asking: the library itself tries six times, for two minutes."""
+    from huggingface_hub import constants
+
+    address = urlsplit(constants.ENDPOINT)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=REACH_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _told(source: str, what: str, error: Exception) -> str:

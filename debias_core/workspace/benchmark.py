@@ -20,9 +20,12 @@ import torch
 from debias_core.classifier.networks import Classifier
 from debias_core.config import BenchmarkConfig, to_json
 from debias_core.data.table import ImageTable
+from debias_core.insight.energy import intensity
 from debias_core.insight.fidelity import Fidelity, fidelity
 from debias_core.records import ArmResult, AuditResult, Progress, Stage, SyntheticSet, relayed
 from debias_core.workspace import language, stages
+from debias_core.workspace.database import now
+from debias_core.workspace.footprint import footprints
 from debias_core.workspace.store import Project, demo_project
 
 # Accuracy over all test images, as the papers print it: (vanilla, DiffInject) by data set and percent.
@@ -87,6 +90,7 @@ def run_benchmark(
         seconds[stage] += took
         seconds["total"] += took
 
+    started = now()
     audits: list[AuditResult] = []
     sets: list[SyntheticSet] = []
     arms: list[ArmResult] = []
@@ -150,8 +154,24 @@ def run_benchmark(
         "unet_evaluations_per_image": sum(s.evaluations_per_image for s in sets) / len(sets),
         "share_of_generation_in_network": stages.spread([s.network_share for s in sets]),
         "seconds": seconds,
+        "energy": _energy([project_of(seed) for seed in range(config.seeds)], started),
         "settings": to_json(config),
         "arms": tuple(arms),
+    }
+
+
+def _energy(projects: Sequence[Project], since: float) -> dict[str, Any]:
+    """kWh and gCO₂eq of this run's stages over all seeds; None where nothing was measured."""
+    kwh: dict[str, float] = {}
+    for project in projects:
+        for f in footprints(project, since=since):
+            if f.kwh is not None:
+                kwh[f.stage] = kwh.get(f.stage, 0.0) + f.kwh
+    total = sum(kwh.values()) if kwh else None
+    return {
+        "grams_per_kwh": intensity(),
+        "kwh": {**kwh, "total": total},
+        "grams": None if total is None else total * intensity(),
     }
 
 

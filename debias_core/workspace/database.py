@@ -6,6 +6,7 @@
     synthetic   every finished synthetic image: its recipe and its flags (pixels lie in the folder)
     verdicts    a log of judgements on training and synthetic images, and of changes to captions; an
                 undo marks the last as undone
+    energy      what each run of a stage took, also of one that was killed
     captions    what a captioner said of an image, by the image's hash and what was asked
 
 Write-ahead logging lets the server read while a job writes; every commit is on disk when it returns.
@@ -97,6 +98,18 @@ MIGRATIONS = (
         texts TEXT NOT NULL,
         PRIMARY KEY (image, asked)
     ) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE energy (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        project TEXT NOT NULL,
+        data_id TEXT NOT NULL,
+        stage TEXT NOT NULL,
+        kwh REAL,
+        seconds REAL NOT NULL,
+        began REAL NOT NULL
+    );
+    CREATE INDEX energy_by_project ON energy (project, data_id);
     """,
 )
 

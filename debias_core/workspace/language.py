@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from debias_core.config import (
@@ -27,6 +28,8 @@ from debias_core.config import (
 )
 from debias_core.data.benchmarks import is_colored_digits
 from debias_core.data.table import ImageTable
+from debias_core.insight.keywords import keywords
+from debias_core.insight.properties import Finding
 from debias_core.language import captioner as captioners
 from debias_core.language import text2image, textfilter
 from debias_core.language.hub import ASSETS, SMALL_CAPTIONER, SMALL_PAINTER
@@ -34,6 +37,7 @@ from debias_core.methods import diffubias
 from debias_core.methods.diffubias import Prompt
 from debias_core.records import Cost, Progress, Stage, StopAsked, SyntheticSet, UserError
 from debias_core.workspace import verdicts
+from debias_core.workspace.footprint import metered
 from debias_core.workspace.store import Project, fingerprint, write_json
 
 LONGEST = 500  # characters of a caption that a person writes
@@ -115,6 +119,7 @@ def run_pretrain_small(
     return (yield from train(out or ASSETS / what, config, device=device, checkpoint=checkpoint))
 
 
+@metered("describe")
 def run_describe(
     project: Project, config: CaptionConfig, *, device: torch.device
 ) -> Stage[Described]:
@@ -129,7 +134,9 @@ def run_describe(
         raise UserError(
             "There is no image to describe: all of the top-K are marked as wrong label or junk."
         )
-    rows = table.positions(ids)
+    rest = _rest(project, table, ids, config)
+    everyone = [*ids, *rest]
+    rows = table.positions(everyone)
     hashes = [captioners.image_hash(table.pixels[r]) for r in rows]
     asked = fingerprint({k: v for k, v in to_json(config).items() if k != "batch_size"})
     said: dict[str, list[str]] = {}
@@ -138,7 +145,7 @@ def run_describe(
             said[h] = before
     missing = [i for i, h in enumerate(hashes) if h not in said]
     began = time.perf_counter()
-    yield Progress("describe", len(ids) - len(missing), len(ids), "loading the captioner")
+    yield Progress("describe", len(rows) - len(missing), len(rows), "loading the captioner")
     if missing:
         captioner = captioners.load_captioner(config.model, device)
         parts = captioners.describe(
@@ -157,18 +164,21 @@ def run_describe(
                 done += 1
             rate = done / (time.perf_counter() - began)
             yield Progress(
-                "describe", len(ids) - len(missing) + done, len(ids), f"{rate:.1f} images/s"
+                "describe", len(rows) - len(missing) + done, len(rows), f"{rate:.1f} images/s"
             )
     items = [
         {"image": image, "label": int(table.y[row]), "text": text}
-        for image, row, h in zip(ids, rows, hashes, strict=True)
+        for image, row, h in zip(everyone, rows, hashes, strict=True)
         for text in said[h]
     ]
+    of_rest = items[len(ids) * config.per_image :]
+    items = items[: len(ids) * config.per_image]
     seconds = time.perf_counter() - began
     manifest = {
         "id": fingerprint(items, asked),
         "config": to_json(config),
         "items": items,
+        "rest": of_rest,
         "stop_words": textfilter.stop_words().source,
         "seconds": seconds,
     }
@@ -229,6 +239,32 @@ def described(project: Project) -> Described:
     )
 
 
+def in_words(project: Project, chosen: Sequence[str] | None = None) -> tuple[Finding, ...]:
+    """What the captions of the top-K (of the images `chosen` among them) say, and the rest's don't.
+
+    Empty where nothing stands out, or where a chosen image was not described.
+    """
+    if not has_captions(project):
+        return ()
+    m = json.loads(_manifest(project).read_text(encoding="utf-8"))
+    said: dict[str, list[str]] = {}
+    for item in (*m["items"], *m.get("rest", ())):
+        said.setdefault(item["image"], []).append(item["text"])
+    ids = list(said)
+    wanted = set(chosen if chosen is not None else (item["image"] for item in m["items"]))
+    if not wanted <= said.keys():
+        return ()
+    table = project.table()
+    return keywords(
+        list(said.values()),
+        table.y[table.positions(ids)],
+        table.class_names,
+        np.array([i for i, image in enumerate(ids) if image in wanted], dtype=np.int64),
+        textfilter.words_of,
+        textfilter.stop_words().words,
+    )
+
+
 def edit_caption(project: Project, number: int, text: str, key: str) -> None:
     """Put a caption in another's place; an empty one is drawn from no more.
 
@@ -280,6 +316,7 @@ def undo(project: Project) -> None:
     verdicts.undo(project.db, project.name, _log_id(described(project).id))
 
 
+@metered("draw")
 def run_draw(
     project: Project,
     config: DrawConfig,
@@ -338,6 +375,19 @@ def run_draw(
             with_flags=with_flags and done == config.count,
         )
     )  # fmt: skip
+
+
+def _rest(
+    project: Project, table: ImageTable, top: Sequence[str], config: CaptionConfig
+) -> list[str]:
+    """Training images beside the top-K, evenly over the classes, the same for the same seed."""
+    train = table.where("train")
+    rows = np.setdiff1d(np.arange(len(train)), train.positions(project.audit().top_k.ids))
+    rng, classes = np.random.default_rng([config.seed, 6]), np.unique(train.y[rows])
+    each = -(-config.rest // max(1, len(classes)))
+    drawn = [rng.permutation(rows[train.y[rows] == c])[:each] for c in classes]
+    chosen = np.concatenate(drawn)[: config.rest] if drawn else rows[:0]
+    return [str(i) for i in train.ids[chosen]]
 
 
 def _said(project: Project, image: str, asked: str) -> list[str] | None:

@@ -73,7 +73,8 @@ from debias_core.records import (
     SyntheticSet,
     UserError,
 )
-from debias_core.workspace import verdicts
+from debias_core.workspace import footprint, verdicts
+from debias_core.workspace.footprint import metered
 from debias_core.workspace.store import Project, fingerprint, write_json
 
 RECOLOURED = "each in a random colour anew at every step"
@@ -162,6 +163,7 @@ def import_named(
     return report
 
 
+@metered("audit")
 def run_audit(
     project: Project, config: AuditConfig, *, device: torch.device, piece: int | None = None
 ) -> Stage[AuditResult]:
@@ -217,6 +219,7 @@ def run_projection(project: Project, *, seed: int = 0) -> Stage[None]:
     yield Progress("t-SNE", 1, 1)
 
 
+@metered("pretrain")
 def run_pretrain(
     project: Project,
     config: DiffusionConfig,
@@ -384,6 +387,7 @@ def run_edit_time(
     return result
 
 
+@metered("generate")
 def run_generate(
     project: Project,
     config: InjectConfig,
@@ -607,6 +611,7 @@ def debias_settings(table: ImageTable) -> DebiasConfig:
     return BenchmarkConfig().debias if is_colored_digits(table) else DebiasConfig()
 
 
+@metered("debias")
 def run_debias(
     project: Project, config: DebiasConfig, *, device: torch.device, piece: int | None = None
 ) -> Stage[tuple[ArmResult, ...]]:
@@ -676,6 +681,7 @@ def run_export(project: Project, what: str) -> Stage[list[Path]]:
     return (yield from exports.export(project, what))
 
 
+@metered("report")
 def run_report(
     project: Project, *, device: torch.device, arms: tuple[ArmResult, ...] | None = None
 ) -> Stage[Path]:
@@ -698,6 +704,7 @@ def run_report(
         maps=maps,
         nets={"f_B": f_b, "f_D": f_d},
         split_rule=project.import_report().get("split_rule", ""),
+        energy=footprint.to_json(project),
         device=device,
     )
     path = project.begin("report") / "report.html"
