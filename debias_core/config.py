@@ -87,6 +87,7 @@ class UNetConfig:
     head_dim: int = 32
     groups: int = 32
     out_channels: int = 3  # 6 for networks that also learn the variance, as ADM's and P2's
+    classes: int = 0  # of a class-conditional network (`diffusion/guidance.py`); 0: unconditional
 
     def __post_init__(self) -> None:
         shrink = 2 ** (len(self.channels) - 1)
@@ -129,6 +130,7 @@ class DiffusionConfig:
     # Share of each batch whose h comes from another image (ours; see `diffusion/training.py`).
     swap: float = 0.0
     swap_after: int = 0  # plain steps before the swaps begin
+    drop_label: float = 0.1  # share of the labels left out (DDB, known); conditional networks alone
     seed: int = 0
     checkpoint_every: int = 500
 
@@ -137,6 +139,13 @@ class DiffusionConfig:
         _require(self.batch_size >= 1, f"batch_size must be 1 or more, but is {self.batch_size}.")
         _require(self.checkpoint_every >= 1, "checkpoint_every must be 1 or more.")
         _require(0 <= self.swap <= 0.9, f"swap must lie in [0, 0.9], but is {self.swap}.")
+        _require(
+            0 <= self.drop_label < 1, f"drop_label must lie in [0, 1), but is {self.drop_label}."
+        )
+        _require(
+            not (self.swap and self.unet.classes),
+            "A class-conditional model is trained without swaps: set swap to 0.",
+        )
 
 
 @dataclass(frozen=True)
