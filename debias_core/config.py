@@ -18,6 +18,9 @@ NETWORKS = ("mlp", "mlp255", "conv", "resnet18")
 AUGMENT = ("crop", "flip", "colour", "texture")
 METHODS = ("diffinject", "crossinject")
 DIRECT = (200,)  # when the page and the benchmarks predict, where injection is direct
+RECIPES = ("ddb-1", "ddb-2")  # of Diffusing DeBias
+FLAGS = ("filtered", "error set")  # which images its first recipe takes for conflicting
+TRAINED_ON = ("synthetic", "real")  # what its amplifier can be trained on
 MODES = ("slerp", "lerp", "add", "replace")
 RATIOS = (0.5, 1.0, 2.0, 5.0)  # percent of bias-conflicting training images, as in the papers
 
@@ -373,6 +376,85 @@ class SweepConfig:
             dataclasses.replace(self.inject, **changed["inject"]),
             dataclasses.replace(self.debias, **changed["debias"]),
         )
+
+
+def _conditional() -> DiffusionConfig:
+    # known: batch 32, 100,000 iterations (Waterbirds, 64 px), p = 0.1; recalled: T = 1000, linear β, plain
+    # ε-MSE, AdamW 1e-4; ours: EMA, and far fewer steps where training begins with a model that can draw.
+    unet = UNetConfig(classes=2)
+    return DiffusionConfig(unet=unet, p2_gamma=0.0, batch_size=32, lr=1e-4)
+
+
+@dataclass(frozen=True)
+class AmplifyConfig:
+    """Diffusing the bias, and the amplifier trained on it (DDB; known, recalled, ours: `docs/methods.md`)."""
+
+    diffusion: DiffusionConfig = field(default_factory=_conditional)
+    begin: bool = True  # ours: with the weights of the data's unconditional model, where it has one
+    per_class: int = 1000  # known: 1,000-2,000 images of each class suffice
+    w: float = 1.0  # ours: ε = (1+w)·ε_c - w·ε_u; known, in conflict: a folder `w_1`, a page's 7-15
+    steps: int = 100  # ours: DDIM, η = 0
+    batch_size: int = 128  # images sampled at a time
+    trained_on: str = "synthetic"  # known; "real": the paper's ablation
+    # recalled: ImageNet's DenseNet-121, CE, AdamW, some 50 epochs; ours: the run's own network.
+    classifier: ClassifierConfig = field(default_factory=lambda: ClassifierConfig(epochs=50))
+    held_out: float = 0.2  # ours: share of the images it is trained on that decide when to stop
+    patience: int = 5  # ours; recalled: early stopping
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.diffusion.unet.classes >= 2, "An amplifier needs at least two classes.")
+        _require(
+            1 <= self.per_class <= 100_000,
+            f"per_class must be 1 to 100,000, but is {self.per_class}.",
+        )
+        _require(0 <= self.w <= 20, f"w must lie in [0, 20], but is {self.w}.")
+        _require(2 <= self.steps <= 1000, f"steps must be 2 to 1000, but is {self.steps}.")
+        _require(self.batch_size >= 1, "batch_size must be 1 or more.")
+        _require(
+            self.trained_on in TRAINED_ON,
+            f"An amplifier is trained on {' or '.join(TRAINED_ON)} images, not '{self.trained_on}'.",
+        )
+        _require(
+            0 < self.held_out <= 0.5, f"held_out must lie in (0, 0.5], but is {self.held_out}."
+        )
+        _require(self.patience >= 1, f"patience must be 1 or more, but is {self.patience}.")
+
+
+@dataclass(frozen=True)
+class DDBConfig:
+    """A recipe of DDB: retraining on the real images alone, led by a frozen biased classifier's losses."""
+
+    recipe: str = "ddb-1"  # pseudo-groups and GroupDRO; or "ddb-2": weights
+    losses: str = "amplifier"  # whose; or "audit": the GCE audit's f_B (ours)
+    flags: str = (
+        "filtered"  # ddb-1: misclassified and far out; or "error set": misclassified (known)
+    )
+    gamma: float = 3.0  # recalled: far out is a loss > μ + γσ
+    eta: float = 0.01  # known: step size of the groups' weights
+    weight_decay: float = 0.0  # ours, of GroupDRO: the public recipes want it strong
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        _require(
+            self.recipe in RECIPES,
+            f"Unknown recipe '{self.recipe}'. Choose one of: {', '.join(RECIPES)}.",
+        )
+        _require(
+            self.losses in ("amplifier", "audit"),
+            f"The losses are those of the amplifier or the audit, not of '{self.losses}'.",
+        )
+        _require(
+            self.flags in FLAGS, f"Unknown flags '{self.flags}'. Choose one of: {', '.join(FLAGS)}."
+        )
+        _require(self.gamma >= 0, f"gamma must be 0 or more, but is {self.gamma}.")
+        _require(0 < self.eta <= 10, f"eta must lie in (0, 10], but is {self.eta}.")
+        _require(
+            0 <= self.weight_decay < 1,
+            f"weight_decay must lie in [0, 1), but is {self.weight_decay}.",
+        )
+        _require(len(self.seeds) >= 1, "Give at least one seed.")
 
 
 def to_json(config: Any) -> dict[str, Any]:

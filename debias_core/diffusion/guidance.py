@@ -7,6 +7,9 @@ Notation (Ho and Salimans, 2022; DDB):
 
 w = 0 is the conditional network itself, in one evaluation a step; any other w takes two. Papers that
 write ε = ε_u + s·(ε_c - ε_u) mean s = 1 + w.
+
+P_t is clipped to [-1, 1] and ε made to fit, as DDPM's own sampler does: at ᾱ ≈ 0 a small error of ε is a
+large one of P_t, and guidance multiplies it. (Inversion and injection never clip: they must go back.)
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import torch
 from torch import Tensor
 
 from debias_core.diffusion import schedule
-from debias_core.diffusion.sampling import ddim_step, image_noise
+from debias_core.diffusion.sampling import ddim_step, image_noise, predicted_x0
 from debias_core.diffusion.unet import EpsilonNet
 from debias_core.records import UserError
 
@@ -54,5 +57,7 @@ def sample_classes(
     s = schedule.timestep_grid(steps, len(a_bar))
     for k in reversed(range(steps)):
         a_next = float(a_bar[s[k - 1]]) if k else 1.0
-        x = ddim_step(x, guided_epsilon(net, x, s[k], y, w), float(a_bar[s[k]]), a_next)
+        a_t = float(a_bar[s[k]])
+        p = predicted_x0(x, guided_epsilon(net, x, s[k], y, w), a_t).clamp(-1, 1)
+        x = ddim_step(x, (x - a_t**0.5 * p) / (1 - a_t) ** 0.5, a_t, a_next)
     return x
