@@ -166,6 +166,7 @@ class Recipe:
     precision: str = "float32"
     scale_to_50_steps: bool = True
     t_start: int = 999
+    guidance: float = 0.0  # w, of images that are drawn by class alone
 
 
 @dataclass(frozen=True)

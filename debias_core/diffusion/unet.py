@@ -86,10 +86,10 @@ class EpsilonNet(nn.Module):
             attention_head_dim=config.head_dim,
         )
         if config.classes:
-            # Added to the time's embedding. Zero at first: a network that begins with an unconditional
-            # one's weights is that network.
+            # Added to the time's embedding. "No class" is zero at first: a network that begins with an
+            # unconditional one's weights is, told nothing, that network.
             self.label = nn.Embedding(config.classes + 1, 4 * config.channels[0])
-            nn.init.zeros_(self.label.weight)
+            nn.init.zeros_(self.label.weight[-1])
         self.count = EvaluationCount()
 
     def encode(self, x: Tensor, t: Tensor | int, y: Tensor | None = None) -> Bottleneck:
