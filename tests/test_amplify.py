@@ -1,11 +1,21 @@
 """DDB in a project: drawn, trained and kept; killed and taken up again; and what it may not touch."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from debias_core.config import AmplifyConfig, ClassifierConfig, DDBConfig, DiffusionConfig
+import app
+from debias_core import config as cfg
+from debias_core.config import (
+    AmplifyConfig,
+    AuditConfig,
+    ClassifierConfig,
+    DDBBenchmarkConfig,
+    DDBConfig,
+    DiffusionConfig,
+)
 from debias_core.data.planted import PALETTE, tint
 from debias_core.data.table import save_table
 from debias_core.pipeline import drain
@@ -138,3 +148,83 @@ def test_the_colour_reader_knows_the_palette_dim_or_bright():
     index = np.arange(40) % 10
     bright = np.linspace(0.3, 1, 40)[:, None]
     assert np.array_equal(amplify.read_colour(tint(grey, PALETTE[index] * bright)), index)
+
+
+def test_both_are_jobs(project):
+    from debias_core.config import to_json
+    from debias_core.workspace import jobs, worker
+    from ui import words
+
+    assert set(jobs.KINDS) == set(words.JOB_TITLES)
+    real = replace(CONFIG, trained_on="real")
+    for kind, config in (("amplify", real), ("ddb", DDB)):
+        number = jobs.submit(project.db, "p", kind, {"config": to_json(config), "pieces": 2})
+        drain(worker.stage_of(jobs.get(project.db, number), project, CPU))
+        assert project.has(kind)
+
+
+SMALL = DDBBenchmarkConfig(
+    audit=AuditConfig(classifier=replace(MLP, loss="gce")),
+    amplify=replace(
+        CONFIG,
+        diffusion=replace(
+            CONFIG.diffusion, unet=replace(TINY_UNET, image_size=16, classes=10), steps=2
+        ),
+        per_class=4,
+        steps=2,
+        batch_size=40,
+    ),
+    ddb=DDB,
+)
+
+
+def test_the_demo_of_a_recipe_writes_every_number_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setitem(cfg.DDB, "digits", SMALL)
+    found = {}
+    for recipe in cfg.RECIPES:
+        out = tmp_path / f"{recipe}.json"
+        arguments = ["--method", recipe, "--seeds", "2", "--epochs", "1", "--audit-epochs", "2"]
+        arguments += ["--workspace", str(tmp_path / "ws"), "--json", str(out)]
+        assert app.main(["demo", *arguments]) == 0
+        found[recipe] = json.loads(out.read_text())
+    for recipe, r in found.items():
+        assert r["method"] == recipe
+        for arm in ("vanilla", "debiased", "real_amplifier", "groupdro"):
+            value = r[arm]["worst_group_accuracy"]
+            assert len(value["per_seed"]) == 2 and 0 <= value["mean"] <= 1
+        for name in ("gce", "real", "synthetic"):
+            curve = r["amplifiers"][name]
+            assert len(curve["by_epoch"][1]) == 2
+            assert len(curve["average_precision"]["per_seed"]) == 2
+        assert r["aligned_share"]["training"]["mean"] == pytest.approx(1287 / 1300)
+        assert r["aligned_share"]["reader_accuracy"]["mean"] > 0.999
+        assert set(r["aligned_share"]["by_w"]) == {"0", "1", "3"}
+        assert r["synthetic_count"] == 40
+    first, second = found["ddb-1"], found["ddb-2"]
+    assert len(first["pseudo_groups"]["flagged"]) == 2 and second["pseudo_groups"] is None
+    # The second recipe finds the amplifier, and with it the vanilla arm's very numbers.
+    assert second["seconds"]["amplify"] < first["seconds"]["amplify"] / 3
+    assert second["vanilla"] == first["vanilla"]
+
+
+def test_options_that_a_recipe_has_no_use_for_are_refused(tmp_path, capsys):
+    assert (
+        app.main(["demo", "--method", "ddb-1", "--gamma", "0.5", "--workspace", str(tmp_path)]) == 2
+    )
+    assert "does not know --gamma" in capsys.readouterr().err
+    assert (
+        app.main(["benchmark", "ccifar10", "--method", "ddb-2", "--workspace", str(tmp_path)]) == 2
+    )
+    assert "has no settings for 'ccifar10'" in capsys.readouterr().err
+
+
+def test_the_commands_amplify_and_debias_a_project(project, tmp_path, capsys):
+    at = ["--workspace", str(tmp_path), "--name", "p"]
+    assert (
+        app.main(["amplify", *at, "--trained-on", "real", "--epochs", "2", "--network", "mlp"]) == 0
+    )
+    assert "average precision" in capsys.readouterr().out
+    out = tmp_path / "ddb.json"
+    assert app.main(["ddb", *at, "--epochs", "2", "--network", "mlp", "--json", str(out)]) == 0
+    assert set(json.loads(out.read_text())) == {"vanilla", "debiased", "groups", "settings"}
+    assert app.main(["ddb", *at, "--recipe", "ddb-3"]) == 2

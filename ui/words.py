@@ -32,6 +32,8 @@ JOB_TITLES = {
     "sweep": "Sweep",
     "report": "Report",
     "export": "Export",
+    "amplify": "Amplification",
+    "ddb": "Training with the amplifier",
 }
 JOB_ACTIONS = {
     "keep": "Stop and keep",

@@ -630,7 +630,7 @@ def run_report(
     return path
 
 
-def summary(arms: tuple[ArmResult, ...]) -> dict[str, Any]:
+def summary(arms: tuple[ArmResult, ...], names: Sequence[str] = pipeline.ARMS) -> dict[str, Any]:
     """{arm: {metric: {"mean", "sd", "per_seed"}}} over the seeds, None where the metric is unknown."""
     metrics = {
         "unbiased_accuracy": "average",
@@ -643,7 +643,7 @@ def summary(arms: tuple[ArmResult, ...]) -> dict[str, Any]:
             key: spread([getattr(a.accuracy, name) for a in arms if a.arm == arm])
             for key, name in metrics.items()
         }
-        for arm in pipeline.ARMS
+        for arm in names
     }
 
 
