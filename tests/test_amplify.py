@@ -163,8 +163,9 @@ def test_both_are_jobs(project):
         assert project.has(kind)
 
 
+QUICK = replace(MLP, batch_size=256)
 SMALL = DDBBenchmarkConfig(
-    audit=AuditConfig(classifier=replace(MLP, loss="gce")),
+    audit=AuditConfig(classifier=replace(QUICK, loss="gce")),
     amplify=replace(
         CONFIG,
         diffusion=replace(
@@ -173,17 +174,27 @@ SMALL = DDBBenchmarkConfig(
         per_class=4,
         steps=2,
         batch_size=40,
+        classifier=QUICK,
     ),
-    ddb=DDB,
+    ddb=replace(DDB, classifier=QUICK),
 )
 
 
 def test_the_demo_of_a_recipe_writes_every_number_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setitem(cfg.DDB, "digits", SMALL)
     found = {}
-    for recipe in cfg.RECIPES:
+    for recipe, seeds in (("ddb-1", 2), ("ddb-2", 1)):
         out = tmp_path / f"{recipe}.json"
-        arguments = ["--method", recipe, "--seeds", "2", "--epochs", "1", "--audit-epochs", "2"]
+        arguments = [
+            "--method",
+            recipe,
+            "--seeds",
+            str(seeds),
+            "--epochs",
+            "1",
+            "--audit-epochs",
+            "2",
+        ]
         arguments += ["--workspace", str(tmp_path / "ws"), "--json", str(out)]
         assert app.main(["demo", *arguments]) == 0
         found[recipe] = json.loads(out.read_text())
@@ -191,11 +202,11 @@ def test_the_demo_of_a_recipe_writes_every_number_and_goes_on(tmp_path, monkeypa
         assert r["method"] == recipe
         for arm in ("vanilla", "debiased", "real_amplifier", "groupdro"):
             value = r[arm]["worst_group_accuracy"]
-            assert len(value["per_seed"]) == 2 and 0 <= value["mean"] <= 1
+            assert len(value["per_seed"]) == len(r["seeds"]) and 0 <= value["mean"] <= 1
         for name in ("gce", "real", "synthetic"):
             curve = r["amplifiers"][name]
-            assert len(curve["by_epoch"][1]) == 2
-            assert len(curve["average_precision"]["per_seed"]) == 2
+            assert [len(c) for c in curve["by_epoch"]] == [2] * len(r["seeds"])
+            assert len(curve["average_precision"]["per_seed"]) == len(r["seeds"])
         assert r["aligned_share"]["training"]["mean"] == pytest.approx(1287 / 1300)
         assert r["aligned_share"]["reader_accuracy"]["mean"] > 0.999
         assert set(r["aligned_share"]["by_w"]) == {"0", "1", "3"}
@@ -204,7 +215,8 @@ def test_the_demo_of_a_recipe_writes_every_number_and_goes_on(tmp_path, monkeypa
     assert len(first["pseudo_groups"]["flagged"]) == 2 and second["pseudo_groups"] is None
     # The second recipe finds the amplifier, and with it the vanilla arm's very numbers.
     assert second["seconds"]["amplify"] < first["seconds"]["amplify"] / 3
-    assert second["vanilla"] == first["vanilla"]
+    for metric, value in second["vanilla"].items():
+        assert value["per_seed"] == first["vanilla"][metric]["per_seed"][:1]
 
 
 def test_options_that_a_recipe_has_no_use_for_are_refused(tmp_path, capsys):
