@@ -477,6 +477,9 @@ def audit(
             help="End once f_B's view of the images has split into two groups; --epochs at most.",
         ),
     ] = False,
+    by: Annotated[
+        str, typer.Option(help="gce: train f_B; amplifier: rank by the losses of `amplify`'s.")
+    ] = "gce",
     q: Annotated[float, typer.Option(help="GCE's q.")] = 0.7,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
@@ -493,6 +496,7 @@ def audit(
         top_k=top_k,
         per_class=per_class,
         until_split=until_split,
+        by=by,
         seed=seed,
     )
     project = _project(workspace, name)
@@ -916,6 +920,9 @@ def amplify(
         )
     if result["average_precision"] is not None:
         console.print(f"average precision {result['average_precision']:.3f}")
+    if "set" in result:
+        sheet = project.folder("amplify") / "sheet.png"
+        console.print(f"A row of images for each class is in {sheet}", markup=False)
     console.print("Next: `ddb --recipe ddb-1` or `ddb --recipe ddb-2`.")
     _write_json(json_file, result)
 

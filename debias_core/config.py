@@ -73,9 +73,16 @@ class AuditConfig:
     top_k: int = 10  # 0: as many as f_B can't explain (`Scores.unexplained`)
     per_class: bool = False  # K in each class instead of K in all
     until_split: bool = False  # end once f_B's view has split into two groups (`methods/audit.py`)
+    by: str = (
+        "gce"  # f_B; or "amplifier": that of DDB, trained before (`classifier` is then its own)
+    )
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _require(
+            self.by in ("gce", "amplifier"),
+            f"An audit is by gce or by the amplifier, not by '{self.by}'.",
+        )
         _require(self.top_k >= 0, f"top_k must be 1 or more (or 0: chosen), but is {self.top_k}.")
 
 

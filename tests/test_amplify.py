@@ -16,11 +16,12 @@ from debias_core.config import (
     DDBConfig,
     DiffusionConfig,
 )
+from debias_core.data.images import decode
 from debias_core.data.planted import PALETTE, tint
 from debias_core.data.table import save_table
 from debias_core.pipeline import drain
 from debias_core.records import UserError
-from debias_core.workspace import amplify
+from debias_core.workspace import amplify, stages
 from debias_core.workspace.store import Project
 from tests.conftest import CPU, TINY_UNET
 
@@ -116,6 +117,21 @@ def test_a_recipe_is_kept_with_its_groups_and_dropped_with_its_amplifier(project
     assert weighed["groups"] is None
     drain(amplify.run_amplify(project, replace(CONFIG, trained_on="real", seed=1), device=CPU))
     assert not project.has("ddb")
+
+
+def test_the_amplifier_can_take_the_audit_s_place(project):
+    by = AuditConfig(by="amplifier", top_k=5)
+    with pytest.raises(UserError, match="run `amplify` first"):
+        drain(stages.run_audit(project, by, device=CPU))
+    drain(amplify.run_amplify(project, CONFIG, device=CPU))
+    assert decode((project.folder("amplify") / "sheet.png").read_bytes(), 64).shape == (64, 64, 3)
+    result = drain(stages.run_audit(project, by, device=CPU))
+    scores = amplify.amplifier_scores(project, "amplifier", device=CPU)
+    assert np.array_equal(result.scores.loss, scores.loss)
+    assert result.average_precision == project.manifest("amplify")["average_precision"]
+    assert set(result.top_k.ids) == set(scores.ids[np.argsort(-scores.loss)[:5]])
+    known = project.manifest("audit")["config"]
+    assert known["by"] == "amplifier" and known["classifier"]["loss"] == "ce"
 
 
 def test_a_recipe_without_an_amplifier_says_what_to_run(project):

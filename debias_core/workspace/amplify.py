@@ -1,7 +1,7 @@
 """Diffusing DeBias in a project: draw more of its bias, train the amplifier, debias with its losses.
 
     NAME/amplify/  diffusion/ (the class-conditional model), model.safetensors model.json (the amplifier),
-                   manifest.json
+                   sheet.png manifest.json
     NAME/ddb/      vanilla/ debiased/ … (nets of the first seed), manifest.json
 
 The images are a set of the project's like any other (`store.SyntheticSink`), but never its current one:
@@ -29,13 +29,16 @@ from debias_core.classifier.networks import Classifier, save_classifier
 from debias_core.classifier.training import probabilities, score, train_classifier
 from debias_core.config import (
     AmplifyConfig,
+    AuditConfig,
     ClassifierConfig,
     DDBConfig,
+    DiffusionConfig,
     diffusion_for,
+    from_json,
     to_json,
 )
 from debias_core.data.benchmarks import TINTED
-from debias_core.data.images import Pixels
+from debias_core.data.images import Pixels, enlarge, grid, png, to_uint8
 from debias_core.data.planted import PALETTE
 from debias_core.data.table import ImageTable
 from debias_core.diffusion.guidance import sample_classes
@@ -54,8 +57,10 @@ from debias_core.diffusion.unet import (
 from debias_core.insight.fidelity import mean_colour
 from debias_core.memory import in_batches
 from debias_core.methods import ddb
+from debias_core.methods.audit import judge, top_k
 from debias_core.records import (
     ArmResult,
+    AuditResult,
     Cost,
     Progress,
     Recipe,
@@ -74,8 +79,6 @@ def amplify_settings(project: Project) -> AmplifyConfig:
     table, base = project.table(), AmplifyConfig()
     folder = project.model_folder(table)
     if folder is not None:
-        from debias_core.config import DiffusionConfig, from_json
-
         about = json.loads((folder / "config.json").read_text())["diffusion"]
         unet = from_json(DiffusionConfig, about).unet
     else:
@@ -120,6 +123,8 @@ def run_amplify(
         }
         share = yield from aligned_shares(project, made.pixels, made.labels, device=device)
         about |= {"aligned_share": share}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "sheet.png").write_bytes(_sheet(pixels, classes))
     else:
         pixels, y = train.pixels, train.y
     work = project.work("amplify", key)
@@ -176,8 +181,6 @@ def conditional_model(
 
 def _framed(pixels: Pixels, frame: Frame) -> Pixels:
     """The images as large as the model makes them, border pixels repeated, uint8."""
-    from debias_core.data.images import to_uint8
-
     return to_uint8(frame.put(pixels))
 
 
@@ -284,6 +287,27 @@ def amplifier_scores(project: Project, losses: str, *, device: torch.device) -> 
     if losses == "audit":
         return project.audit().scores
     return score(project.net("amplifier", device), train, device=device)
+
+
+def audit_by_amplifier(
+    project: Project, config: AuditConfig, *, device: torch.device
+) -> tuple[Classifier, AuditConfig, AuditResult]:
+    """The amplifier in f_B's place: itself, the settings with its own training, and its ranking."""
+    net = project.net("amplifier", device)
+    own = from_json(AmplifyConfig, project.manifest("amplify")["config"])
+    config = replace(config, classifier=own.classifier, seed=own.seed)
+    train = project.table().where("train")
+    scores = amplifier_scores(project, "amplifier", device=device)
+    top = top_k(scores, train.y, config.top_k, per_class=config.per_class)
+    return net, config, judge(train, scores, top)
+
+
+def _sheet(pixels: Pixels, classes: int) -> bytes:
+    """The first images of every class, a row each, as PNG."""
+    columns = min(10, len(pixels) // classes)
+    first = pixels[: columns * classes].reshape(columns, classes, *pixels.shape[1:])
+    rows = first.swapaxes(0, 1).reshape(-1, *pixels.shape[1:])
+    return png(enlarge(grid(rows, columns), 64 * columns))
 
 
 # ---- how much bias the images show: for scoring only ------------------------------------------

@@ -74,6 +74,7 @@ from debias_core.records import (
     UserError,
 )
 from debias_core.workspace import verdicts
+from debias_core.workspace.amplify import audit_by_amplifier
 from debias_core.workspace.store import Project, fingerprint, write_json
 
 RECOLOURED = "each in a random colour anew at every step"
@@ -165,13 +166,19 @@ def import_named(
 def run_audit(
     project: Project, config: AuditConfig, *, device: torch.device, piece: int | None = None
 ) -> Stage[AuditResult]:
-    """Train f_B, rank the train part, keep both; also f_B's accuracy on the test part, and its map."""
+    """Train f_B, rank the train part, keep both; also f_B's accuracy on the test part, and its map.
+
+    By the amplifier, nothing is trained: DDB's takes f_B's place.
+    """
     table = project.table()
     began = time.perf_counter()
     work = project.work("audit", fingerprint(to_json(config), table.data_id))
-    net, result = yield from pipeline.audit(
-        table, config, device=device, checkpoint=work, piece=piece
-    )
+    if config.by == "amplifier":
+        net, config, result = audit_by_amplifier(project, config, device=device)
+    else:
+        net, result = yield from pipeline.audit(
+            table, config, device=device, checkpoint=work, piece=piece
+        )
     test, train = table.where("test"), table.where("train")
     usual = table.aligned_bias()
     on_test = None
