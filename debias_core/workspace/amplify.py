@@ -28,6 +28,7 @@ from debias_core.classifier.metrics import average_precision, group_accuracy
 from debias_core.classifier.networks import Classifier, save_classifier
 from debias_core.classifier.training import probabilities, score, train_classifier
 from debias_core.config import (
+    DDB,
     AmplifyConfig,
     AuditConfig,
     ClassifierConfig,
@@ -37,7 +38,7 @@ from debias_core.config import (
     from_json,
     to_json,
 )
-from debias_core.data.benchmarks import TINTED
+from debias_core.data.benchmarks import TINTED, is_colored_digits
 from debias_core.data.images import Pixels, enlarge, grid, png, to_uint8
 from debias_core.data.planted import PALETTE
 from debias_core.data.table import ImageTable
@@ -75,8 +76,11 @@ METHOD = "ddb"
 
 
 def amplify_settings(project: Project) -> AmplifyConfig:
-    """The settings to begin with: the shape of the data's own diffusion model where it has one."""
+    """The settings to begin with: the demo's for Colored Digits; else in the shape of the data's own
+    diffusion model, where it has one."""
     table, base = project.table(), AmplifyConfig()
+    if is_colored_digits(table):
+        return DDB["digits"].amplify
     folder = project.model_folder(table)
     if folder is not None:
         about = json.loads((folder / "config.json").read_text())["diffusion"]
