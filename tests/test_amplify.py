@@ -113,6 +113,9 @@ def test_a_recipe_is_kept_with_its_groups_and_dropped_with_its_amplifier(project
     assert len(groups["size"]) + len(groups["empty"]) == 6
     assert 0 <= groups["recall"] <= 1
     assert (project.folder("ddb") / "debiased" / "model.json").is_file() and project.has("ddb")
+    seen = []
+    again, _ = drain(amplify.run_ddb(project, DDB, device=CPU, oracle=True), seen.append)
+    assert again == arms and not [p for p in seen if p.stage.startswith("train")]
     _, weighed = drain(amplify.run_ddb(project, replace(DDB, recipe="ddb-2"), device=CPU))
     assert weighed["groups"] is None
     drain(amplify.run_amplify(project, replace(CONFIG, trained_on="real", seed=1), device=CPU))
