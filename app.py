@@ -951,17 +951,19 @@ def ddb(
 ) -> None:
     """Diffusing DeBias: train with a frozen biased classifier's losses, beside vanilla."""
     from debias_core.workspace import stages
-    from debias_core.workspace.amplify import run_ddb
+    from debias_core.workspace.amplify import ddb_settings, run_ddb
 
     _check_json(json_file)
     if not 1 <= seeds <= 100:
         raise UserError(f"seeds must be 1 to 100, but is {seeds}.")
     project = _project(workspace, name)
-    classifier = stages.debias_settings(project.table()).classifier
+    base = ddb_settings(project.table())
     settings = _set(
-        cfg.DDBConfig(), recipe=recipe, losses=losses, flags=flags, gamma=gamma,
+        base, recipe=recipe, losses=losses, flags=flags, gamma=gamma,
         seeds=tuple(range(seeds)),
-        classifier=_set(classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size),
+        classifier=_set(
+            base.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
+        ),
     )  # fmt: skip
     arms, about = _run(run_ddb(project, settings, device=_device(), oracle=oracle), project)
     names = tuple(dict.fromkeys(a.arm for a in arms))

@@ -91,17 +91,16 @@ def recipes(place: Place, project: gr.Dropdown) -> Part:
         return words.by_recipe(about), gr.update(visible=True, value=rows)
 
     def run(project_name: str, recipe: str, losses: str, flags: str, seeds: float) -> None:
-        from debias_core.workspace import stages
+        from debias_core.workspace.amplify import ddb_settings
 
         mine = place.project(project_name)
         # What is missing is said now, not by a job.
         mine.manifest("amplify" if losses == "amplifier" else "audit")
         config = replace(
-            base,
+            ddb_settings(mine.table()),
             recipe=recipe,
             losses=losses,
             flags=flags,
-            classifier=stages.debias_settings(mine.table()).classifier,
             seeds=tuple(range(int(seeds))),
         )
         jobs.submit(mine.db, mine.name, "ddb", {"config": to_json(config)})

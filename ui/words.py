@@ -413,7 +413,7 @@ def by_recipe(about: dict[str, Any]) -> str:
             f"{groups['precision']:.0%} of them do, and {groups['recall']:.0%} of all that do are among them."
         )
     if groups["empty"]:
-        parts.append(f"{len(groups['empty'])} groups are empty and left out.")
+        parts.append(f"Empty groups, which are left out: {len(groups['empty'])}.")
     return " ".join(parts)
 
 

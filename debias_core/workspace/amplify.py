@@ -92,6 +92,11 @@ def amplify_settings(project: Project) -> AmplifyConfig:
     return replace(base, diffusion=diffusion)
 
 
+def ddb_settings(table: ImageTable) -> DDBConfig:
+    """A recipe's settings to begin with: the demo's for Colored Digits, else the general ones."""
+    return DDB["digits"].ddb if is_colored_digits(table) else DDBConfig()
+
+
 def run_amplify(
     project: Project, config: AmplifyConfig, *, device: torch.device, piece: int | None = None
 ) -> Stage[dict[str, Any]]:
