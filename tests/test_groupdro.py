@@ -21,7 +21,7 @@ def test_group_weights_are_those_worked_by_hand():
     q = np.array([np.e, np.e**2, 1.0])
     q /= q.sum()
     assert objective.state["q"].numpy() == pytest.approx(q, rel=1e-5)
-    assert float(total) == pytest.approx(2 * q[0] + 4 * q[1], rel=1e-5)
+    assert total.item() == pytest.approx(2 * q[0] + 4 * q[1], rel=1e-5)
     total.backward()
     # q is a constant to the gradient; each image of a group has its share of the mean.
     assert loss.grad.numpy() == pytest.approx([q[0] / 2, q[0] / 2, q[1]], rel=1e-5)
