@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -50,8 +51,9 @@ AllowHost = Annotated[
 Method = Annotated[
     str,
     typer.Option(
-        help="diffinject (contents: the audit's top-K), crossinject (any image, originals of "
-        "other classes); demo and benchmark also ddb-1 and ddb-2 (Diffusing DeBias)."
+        help="diffinject (contents: the audit's top-K), crossinject (any image, originals of other "
+        "classes) or, for demo and benchmark, diffubias (captions of the top-K, images drawn from them), "
+        "ddb-1 or ddb-2 (Diffusing DeBias)."
     ),
 ]
 Ratio = Annotated[float, typer.Option(help="Percent of bias-conflicting images: 0.5, 1, 2 or 5.")]
@@ -105,6 +107,17 @@ SyntheticShare = Annotated[
 MinFidelity = Annotated[
     float | None,
     typer.Option(help="Leave out synthetic images of a lower label fidelity (0 to 1)."),
+]
+TextFilter = Annotated[
+    bool,
+    typer.Option(
+        "--text-filter/--no-text-filter",
+        help="diffubias: draw from the captions that the text filter keeps, or from all.",
+    ),
+]
+Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance of the drawings.")]
+Beside = Annotated[
+    bool, typer.Option("--beside", help="Keep the images of the current set with the new ones.")
 ]
 Validation = Annotated[
     bool, typer.Option(help="Score on held-out training images; the test part stays unseen.")
@@ -166,6 +179,8 @@ def demo(
     epochs: Epochs = None,
     lr: Lr = None,
     batch_size: BatchSize = None,
+    text_filter: TextFilter = True,
+    guidance: Guidance = None,
     validation: Validation = False,
     classroom: Annotated[
         bool, typer.Option(help="Serve the demo instead, with a sandbox for every visitor.")
@@ -192,6 +207,7 @@ def demo(
             "top-k": top_k, "per-class": per_class, "gamma": gamma, "t-edit": t_edit,
             "t-start": t_start, "steps": steps, "count": count, "contents": contents,
             "contents-per-original": contents_per_original, "devices": devices,
+            "guidance": guidance,
         }  # fmt: skip
         _ddb_benchmark(
             "digits", workspace, method, given, json_file, ratio=ratio, seeds=seeds,
@@ -206,7 +222,7 @@ def demo(
     settings = _benchmark(
         "digits", ratio=ratio, seeds=seeds, validation=validation, network=network,
         audit_epochs=audit_epochs, epochs=epochs, lr=lr, batch_size=batch_size,
-        top_k=top_k, per_class=per_class,
+        top_k=top_k, per_class=per_class, text_filter=text_filter, guidance=guidance,
         method=method, gamma=gamma, t_edit=t_edit, t_start=t_start, steps=steps, count=count, contents=contents,
         contents_per_original=contents_per_original,
     )  # fmt: skip
@@ -252,6 +268,8 @@ def benchmark(
     batch_size: BatchSize = None,
     synthetic_share: SyntheticShare = None,
     retrain_loss: Annotated[str | None, typer.Option(help="ce or gce.")] = None,
+    text_filter: TextFilter = True,
+    guidance: Guidance = None,
     validation: Validation = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -263,7 +281,7 @@ def benchmark(
             "direct": direct, "precision": precision, "mask": mask, "count": count,
             "contents": contents, "contents-per-original": contents_per_original,
             "devices": devices, "label-from": label_from, "synthetic-share": synthetic_share,
-            "retrain-loss": retrain_loss,
+            "retrain-loss": retrain_loss, "guidance": guidance,
         }  # fmt: skip
         _ddb_benchmark(
             dataset, workspace, method, given, json_file, ratio=ratio, seeds=seeds,
@@ -280,7 +298,7 @@ def benchmark(
         dataset, ratio=ratio, seeds=seeds, validation=validation, network=network,
         audit_network=audit_network, audit_epochs=audit_epochs, epochs=epochs, lr=lr,
         batch_size=batch_size, loss=retrain_loss, synthetic_share=synthetic_share,
-        top_k=top_k, per_class=per_class,
+        top_k=top_k, per_class=per_class, text_filter=text_filter, guidance=guidance,
         method=method, gamma=gamma, t_edit=t_edit, t_start=t_start, steps=steps, inversion=inversion,
         mode=mode, direct=_times(direct), precision=precision, mask=_box(mask), count=count, contents=contents, label_from=label_from,
         contents_per_original=contents_per_original,
@@ -398,10 +416,16 @@ def _benchmark(
     audit_network: str | None = None,
     loss: str | None = None,
     synthetic_share: float | None = None,
+    text_filter: bool = True,
+    guidance: float | None = None,
     **inject: Any,
 ) -> cfg.BenchmarkConfig:
     """The data set's preset with the options that were given."""
     base = _benchmark_of(dataset, inject["method"], ratio)
+    if base.draw is not None:
+        drawn = {name: inject.get(name) for name in ("count", "steps")}
+        draw_ = _set(base.draw, text_filter=text_filter, guidance=guidance, **drawn)
+        base, inject = replace(base, draw=draw_), {}
     bias_net = _set(base.audit.classifier, network=audit_network or network, epochs=audit_epochs)
     final_net = _set(
         base.debias.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size,
@@ -425,6 +449,9 @@ def _benchmark_of(dataset: str, method: str, percent: float) -> cfg.BenchmarkCon
             f"There is no benchmark '{dataset}'. Choose one of: {', '.join(cfg.BENCHMARKS)}."
         )
     base = replace(cfg.BENCHMARKS[dataset], percent=percent)
+    if method == "diffubias":
+        describe_, draw_ = cfg.DIFFUBIAS.get(dataset, (cfg.CaptionConfig(), cfg.DrawConfig()))
+        return replace(base, describe=describe_, draw=draw_)
     if method == "crossinject":
         return replace(base, inject=cfg.CROSSINJECT.get(dataset, base.inject))
     return base
@@ -593,7 +620,8 @@ def pretrain(
     what: Annotated[
         str,
         typer.Argument(
-            help="'project' (its own images), 'digits' (the demo's model), 'mnist' or 'cifar10'."
+            help="'project' (its own images), 'digits' (the demo's model), 'mnist', 'cifar10', "
+            "'digits-captioner' or 'digits-text2image' (the demo's small language models)."
         ),
     ] = "project",
     workspace: Workspace = DEFAULT_WORKSPACE,
@@ -625,10 +653,11 @@ def pretrain(
 ) -> None:
     """Train a diffusion model; interrupted, the same command goes on from the last checkpoint."""
     from debias_core.checkpoint import drop_checkpoint
-    from debias_core.workspace import stages
+    from debias_core.workspace import language, stages
 
     _check_json(json_file)
     project = None
+    settings: Any
     if what in stages.PRETRAIN:
         preset, shipped, *_ = stages.PRETRAIN[what]
         settings = _set(cfg.PRESETS[preset], steps=steps, batch_size=batch_size, lr=lr, swap=swap)
@@ -638,6 +667,12 @@ def pretrain(
         stage = stages.run_pretrain_named(
             what, out or shipped, settings, device=_device(), checkpoint=checkpoint, start=start
         )
+    elif what in cfg.SMALL_MODELS:
+        settings = _set(cfg.SMALL_MODELS[what], steps=steps, batch_size=batch_size, lr=lr)
+        stage = language.run_pretrain_small(
+            what, settings, device=_device(), out=out, restart=restart,
+            checkpoint=workspace / f"pretrain-{what}",
+        )  # fmt: skip
     elif what == "project":
         project = _project(workspace, name)
         settings = _set(
@@ -646,7 +681,7 @@ def pretrain(
         )  # fmt: skip
         stage = stages.run_pretrain(project, settings, device=_device(), restart=restart)
     else:
-        known = ", ".join(("project", *stages.PRETRAIN))
+        known = ", ".join(("project", *stages.PRETRAIN, *cfg.SMALL_MODELS))
         raise UserError(f"There is no '{what}' to pretrain on. Choose one of: {known}.")
     folder = _run(stage, project)
     console.print(f"The model is in {folder}", markup=False)
@@ -674,6 +709,7 @@ def generate(
     batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
     devices: Devices = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    beside: Beside = False,
     json_file: JsonFile = None,
 ) -> None:
     """Make images with the content of some images and the look of others."""
@@ -687,7 +723,10 @@ def generate(
         mode=mode, direct=_times(direct), precision=precision, mask=_box(mask), batch_size=batch_size,
     )  # fmt: skip
     project = _project(workspace, name)
-    made = _run(stages.run_generate(project, settings, device=where[0], devices=where), project)
+    made = _run(
+        stages.run_generate(project, settings, device=where[0], devices=where, beside=beside),
+        project,
+    )
     console.print(
         f"{len(made.recipes)} images in {made.seconds:.1f} s, {made.evaluations_per_image:.1f} U-Net "
         f"forward-equivalents an image, {made.network_share:.0%} of the time inside the network."
@@ -702,6 +741,118 @@ def generate(
             "settings": cfg.to_json(settings),
         },
     )
+
+
+@command.command()
+def describe(
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    captioner: Annotated[
+        str | None,
+        typer.Option(
+            help="Hub name or folder of an image-to-text model (default: BLIP base, for Colored Digits "
+            "the small one that ships with the app)."
+        ),
+    ] = None,
+    per_image: Annotated[int | None, typer.Option(help="Captions of each image.")] = None,
+    question: Annotated[
+        str | None, typer.Option(help="What a chat model (LLaVA) is asked.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0: the likeliest words; 1: as the model draws them.")
+    ] = None,
+    strike: Annotated[
+        str | None, typer.Option(help="Words to strike from the text filter.")
+    ] = None,
+    add: Annotated[str | None, typer.Option(help="Words to add to the text filter.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Caption the top-K of the audit, and filter the captions by their most frequent words (DiffuBias)."""
+    from debias_core.workspace import language
+
+    _check_json(json_file)
+    project = _project(workspace, name)
+    settings = _set(
+        cfg.CaptionConfig(model=language.default_models(project.table())[0], seed=seed),
+        model=captioner, per_image=per_image, question=question, temperature=temperature,
+    )  # fmt: skip
+    found = _run(language.run_describe(project, settings, device=_device()), project)
+    changes = {w: on for text, on in ((strike, False), (add, True)) for w in _words(text)}
+    if changes:
+        language.switch_words(project, changes, f"cli-{time.time_ns()}")
+        found = language.described(project)
+    table = Table("image", "label", "caption", "kept")
+    names = project.table().class_names
+    for c in found.captions:
+        table.add_row(
+            _plain(c.image_id), _plain(names[c.label]), _plain(c.text), "✓" if c.kept else ""
+        )
+    console.print(table)
+    words = ", ".join(f"{w.word} ({w.count})" + ("" if w.on else " struck") for w in found.words)
+    kept = sum(c.kept for c in found.captions)
+    console.print(
+        f"Words: {words}\n{kept} of {len(found.captions)} captions hold one of them. "
+        f"Stop words: {found.stop_words}.",
+        markup=False,
+    )
+    _write_json(json_file, asdict(found))
+
+
+@command.command()
+def draw(
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    text2image: Annotated[
+        str | None,
+        typer.Option(
+            help="Hub name or folder of a text-to-image pipeline (default: Stable Diffusion 1.5, for "
+            "Colored Digits the small one that ships with the app)."
+        ),
+    ] = None,
+    count: Count = None,
+    text_filter: TextFilter = True,
+    guidance: Guidance = None,
+    steps: Steps = None,
+    size: Annotated[
+        int | None, typer.Option(help="Pixels of a side while drawing (0: the model's own).")
+    ] = None,
+    negative: Annotated[str | None, typer.Option(help="Negative prompt.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    beside: Beside = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Draw images from the captions of the top-K with a text-to-image model (DiffuBias)."""
+    from debias_core.workspace import language
+
+    _check_json(json_file)
+    project = _project(workspace, name)
+    settings = _set(
+        language.draw_settings(project.table(), seed), model=text2image, count=count, guidance=guidance,
+        steps=steps, size=size, negative=negative, batch_size=batch_size, text_filter=text_filter,
+    )  # fmt: skip
+    made = _run(language.run_draw(project, settings, device=_device(), beside=beside), project)
+    parts = project.manifest("synthetic").get("parts", [])
+    refused = sum(part["refused"] for part in parts)
+    console.print(
+        f"The set has {len(made.recipes)} images now; {made.seconds:.1f} s in all"
+        + (f"; the safety checker refused {refused}" if refused else "")
+    )
+    _write_json(
+        json_file,
+        {
+            "synthetic_count": len(made.recipes),
+            "refused": refused,
+            "unet_evaluations_per_image": made.evaluations_per_image,
+            "seconds": made.seconds,
+            "settings": cfg.to_json(settings),
+        },
+    )
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
 @command.command("t-edit")

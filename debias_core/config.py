@@ -251,6 +251,57 @@ class InjectConfig:
 
 
 @dataclass(frozen=True)
+class CaptionConfig:
+    """Captions of the top-K (DiffuBias 3.1): the captioner by id or folder, and how it is asked."""
+
+    model: str = "Salesforce/blip-image-captioning-base"
+    per_image: int = 3  # the paper's
+    question: str = "Describe the image in one sentence."  # for captioners that take one (LLaVA)
+    temperature: float = 1.0  # 0: the likeliest words, and then one caption an image is enough
+    seed: int = 0
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        _require(bool(self.model.strip()), "Give a captioner: an id of the hub, or a folder.")
+        _require(1 <= self.per_image <= 20, f"per_image must be 1 to 20, but is {self.per_image}.")
+        _require(
+            0 <= self.temperature <= 5,
+            f"temperature must lie in [0, 5], but is {self.temperature}.",
+        )
+        _require(len(self.question) <= 500, "The question has at most 500 characters.")
+        _require(self.batch_size >= 1, "batch_size must be 1 or more.")
+
+
+@dataclass(frozen=True)
+class DrawConfig:
+    """Images from the captions that the text filter kept (DiffuBias 3.3)."""
+
+    model: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    count: int = 260
+    text_filter: bool = True  # off: every caption is a prompt (the paper's ablation)
+    guidance: float = 7.5
+    steps: int = 50
+    size: int = 0  # pixels of a side while drawing; 0: the model's own
+    negative: str = ""
+    seed: int = 0
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        _require(bool(self.model.strip()), "Give a text-to-image model: an id, or a folder.")
+        _require(
+            1 <= self.count <= 1_000_000, f"count must be 1 to 1,000,000, but is {self.count}."
+        )
+        _require(0 <= self.guidance <= 50, f"guidance must lie in [0, 50], but is {self.guidance}.")
+        _require(1 <= self.steps <= 1000, f"steps must be 1 to 1000, but is {self.steps}.")
+        _require(
+            self.size == 0 or (8 <= self.size <= 2048 and self.size % 8 == 0),
+            f"size must be 8 to 2048 pixels, a multiple of 8 (or 0), but is {self.size}.",
+        )
+        _require(len(self.negative) <= 500, "The negative prompt has at most 500 characters.")
+        _require(self.batch_size >= 1, "batch_size must be 1 or more.")
+
+
+@dataclass(frozen=True)
 class DebiasConfig:
     """Retraining on original ∪ synthetic beside the vanilla arm, same budget and seeds (2.4, B.3)."""
 
@@ -272,6 +323,22 @@ class DebiasConfig:
             f"synthetic_share must lie between 0 and 1, but is {self.synthetic_share}.",
         )
         _require(len(self.seeds) >= 1, "Give at least one seed.")
+
+
+@dataclass(frozen=True)
+class SmallModelConfig:
+    """Training of one of the demo's small language models (`language/pretrain.py`)."""
+
+    image_size: int = 16
+    steps: int = 3_000
+    batch_size: int = 64
+    lr: float = 1e-3
+    seed: int = 0
+    checkpoint_every: int = 250
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, f"steps must be 1 or more, but is {self.steps}.")
+        _require(self.batch_size >= 1, f"batch_size must be 1 or more, but is {self.batch_size}.")
 
 
 # The centre of an image, as a mask box: the middle 6 × 6 of an 8 × 8 bottleneck.
@@ -519,6 +586,9 @@ class BenchmarkConfig:
     validation: bool = False  # score on 300 held-out training images instead of the test part
     audit: AuditConfig = field(default_factory=AuditConfig)
     inject: InjectConfig = field(default_factory=InjectConfig)
+    # DiffuBias instead of injection, where both are given: captions of the top-K, images drawn from them.
+    describe: CaptionConfig | None = None
+    draw: DrawConfig | None = None
     # lr 3e-3 instead of the paper's 1e-3: 0.68 against 0.62 on validation data, for both arms.
     debias: DebiasConfig = field(
         default_factory=lambda: DebiasConfig(classifier=ClassifierConfig(lr=3e-3))
@@ -526,6 +596,16 @@ class BenchmarkConfig:
 
     def __post_init__(self) -> None:
         _require(1 <= self.seeds <= 100, f"seeds must be 1 to 100, but is {self.seeds}.")
+
+    @property
+    def method(self) -> str:
+        """What makes the synthetic images."""
+        return self.inject.method if self.draw is None else "diffubias"
+
+    @property
+    def count(self) -> int:
+        """How many it makes at each seed."""
+        return self.inject.count if self.draw is None else self.draw.count
 
 
 @dataclass(frozen=True)
@@ -587,6 +667,21 @@ CROSSINJECT: dict[str, InjectConfig] = {
         batch_size=256,
     ),
 }  # fmt: skip
+
+# DiffuBias on a named data set: the small models that ship with the app for Colored Digits, else the
+# paper's. Validation data, seeds 0 and 1: see docs/benchmarks.md.
+DIFFUBIAS: dict[str, tuple[CaptionConfig, DrawConfig]] = {
+    "digits": (
+        CaptionConfig(model="digits-captioner"),
+        DrawConfig(model="digits-text2image", count=1_300, guidance=2.0, steps=20, batch_size=130),
+    ),
+}
+
+# The small models that ship, by name (`language/pretrain.py`).
+SMALL_MODELS = {
+    "digits-captioner": SmallModelConfig(),
+    "digits-text2image": SmallModelConfig(steps=4_000),
+}
 
 # Diffusion models by name; behind each, what it reached (docs/benchmarks.md has the commands).
 PRESETS: dict[str, DiffusionConfig] = {

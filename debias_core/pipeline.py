@@ -206,6 +206,7 @@ def debias(
     *,
     device: torch.device,
     work: Path | None = None,
+    baseline: Path | None = None,
     piece: int | None = None,
     arms: Sequence[str] = ARMS,
     steps: int | None = None,
@@ -216,7 +217,9 @@ def debias(
     debiased arm needs for its epochs): the vanilla arm, whose set is smaller, runs more epochs.
     What is reported is the last epoch. Returns the results and the nets of the first seed. With a
     folder `work` every finished epoch and arm is kept there, and a second call goes on after them;
-    stopped, it returns the seeds at which all arms are finished. `piece` is the number of images to
+    stopped, it returns the seeds at which all arms are finished. The vanilla arm, which the synthetic
+    images don't concern, is kept in the folder `baseline` instead, where that is given: it belongs to
+    these very training images, and the next call with as many epochs finds it trained. `piece` is the number of images to
     compute at a time where a batch is known not to fit.
     """
     train, test = table.where("train").without_bias(), table.where("test")
@@ -241,6 +244,8 @@ def debias(
             pixels, y, times = union[arm]
             epochs = max(1, round(steps / -(-int(times.sum()) // size)))
             folder = None if work is None else work / f"{arm}-{seed}"
+            if arm == "vanilla" and baseline is not None:
+                folder = baseline / f"seed-{seed}"
             losses: list[float] = []
             accuracies: list[float] = []
             stage = train_classifier(

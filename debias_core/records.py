@@ -146,19 +146,19 @@ class AuditResult:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Enough to make one synthetic image again: which pair, which settings, which seed."""
+    """Enough to make one synthetic image again: which pair or prompt, which settings, which seed."""
 
     method: str
     label: int
-    content_id: str
-    original_id: str
-    gamma: float
-    t_edit: int
-    t_boost: int
+    content_id: str  # the image that gave h, or the one that the prompt describes
     steps: int
-    inversion: str
     seed: int
-    pair: int
+    pair: int  # its number in its set when it was made
+    original_id: str = ""  # of an injection
+    gamma: float = 0.0
+    t_edit: int = 0
+    t_boost: int = 0
+    inversion: str = "reference"
     mask: tuple[float, float, float, float] | None = None
     mask_cells: tuple[int, ...] | None = None
     mode: str = "slerp"
@@ -166,7 +166,12 @@ class Recipe:
     precision: str = "float32"
     scale_to_50_steps: bool = True
     t_start: int = 999
-    guidance: float = 0.0  # w, of images that are drawn by class alone
+    prompt: str = ""  # of a drawing
+    negative: str = ""
+    guidance: float = 0.0  # of a drawing; w, of images that are drawn by class alone
+    size: int = 0
+    text2image: str = ""
+    refused: bool = False  # by the model's safety checker: there is no image
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,8 @@ def make(workspace: Path, rows: int, synthetic: int) -> None:
     sink = project.sink("bench", synthetic, SIDE)
     recipes = [
         Recipe("diffinject", int(table.y[order[i % TOP]]), str(table.ids[order[i % TOP]]),
-               str(table.ids[rng.integers(n)]), 0.9, 200, 200, 25, "reference", 0, i)
+               steps=25, seed=0, pair=i, original_id=str(table.ids[rng.integers(n)]), gamma=0.9,
+               t_edit=200, t_boost=200)
         for i in range(synthetic)
     ]  # fmt: skip
     pixels = rng.integers(0, 256, (synthetic, SIDE, SIDE, 3), dtype=np.uint8)

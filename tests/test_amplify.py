@@ -174,7 +174,7 @@ def test_both_are_jobs(project):
     from debias_core.workspace import jobs, worker
     from ui import words
 
-    assert set(jobs.KINDS) == set(words.JOB_TITLES)
+    assert {"amplify", "ddb"} <= set(words.JOB_TITLES)
     real = replace(CONFIG, trained_on="real")
     for kind, config in (("amplify", real), ("ddb", DDB)):
         number = jobs.submit(project.db, "p", kind, {"config": to_json(config), "pieces": 2})

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 import app
+from debias_core import memory
 from debias_core.config import AuditConfig, ClassifierConfig, DebiasConfig, InjectConfig
 from debias_core.data.table import save_table
 from debias_core.insight.figures import feature_map
@@ -27,20 +29,11 @@ MLP = ClassifierConfig(network="mlp", epochs=4, batch_size=16)
 def synthetic_of(table, n=6):
     recipes = tuple(
         Recipe(
-            "diffinject",
-            i % 3,
-            str(table.ids[i]),
-            str(table.ids[i + 10]),
-            0.9,
-            200,
-            200,
-            25,
-            "reference",
-            0,
-            i,
+            "diffinject", i % 3, str(table.ids[i]), steps=25, seed=0, pair=i,
+            original_id=str(table.ids[i + 10]), gamma=0.9, t_edit=200, t_boost=200,
         )
         for i in range(n)
-    )
+    )  # fmt: skip
     return SyntheticSet(np.asarray(table.pixels[:n]), recipes, 64.0, 0.9, 1.5)
 
 
@@ -101,6 +94,30 @@ def test_what_was_made_from_a_replaced_stage_no_longer_counts(project):
     project.sink("another", len(made.recipes), 8).add(0, made.pixels, made.recipes, Cost())
     project.finish_synthetic("another", made, {"config": {}})
     assert not project.has("debias") and project.has("audit")
+
+
+def test_the_vanilla_arm_is_trained_once_for_all_synthetic_sets(project, table, monkeypatch):
+    """Same data, settings and number of epochs: the images that it never sees change nothing."""
+    steps = []
+
+    def counted(*args, **kwargs):
+        steps.append(1)
+        return backward(*args, **kwargs)
+
+    backward = memory.backward
+    monkeypatch.setattr(memory, "backward", counted)
+    config = DebiasConfig(classifier=MLP)
+    first = drain(stages.run_debias(project, config, device=CPU))
+    both, steps[:] = len(steps), []
+    fresh = synthetic_of(table)
+    project.sink("another", 6, 8).add(0, 255 - fresh.pixels, fresh.recipes, Cost())
+    project.finish_synthetic("another", fresh, {"config": {}})
+    second = drain(stages.run_debias(project, config, device=CPU))
+    assert 0 < len(steps) < both and len(steps) == first[1].epochs * 4
+    assert second[0] == first[0] and second[1] != first[1]
+    # With other settings it is trained anew.
+    other = replace(config, classifier=replace(MLP, lr=2e-3))
+    assert drain(stages.run_debias(project, other, device=CPU))[0] != first[0]
 
 
 def test_a_second_import_never_drops_a_project_unasked(project, photo_folder):

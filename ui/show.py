@@ -138,7 +138,7 @@ def curation(project: Project, table: ImageTable | None) -> dict[str, Any]:
             "verdict": said.get(str(i)),
             "fidelity": round(float(s.get("fidelity", 0.0)), 4),
             "flags": s.get("flags", []),
-            "original": url(r.original_id),
+            "original": url(r.original_id) if r.original_id else None,
             "content": url(r.content_id),
             "result": image_url("image", project.name, set_id, i, "synthetic"),
             "text": words.recipe(r),
@@ -385,11 +385,12 @@ def triptychs(table: ImageTable, synthetic: SyntheticSet, most: int = 24) -> Gal
     """Original | content | result of evenly spaced synthetic images."""
     shown = evenly(len(synthetic.recipes), most)
     recipes = [synthetic.recipes[i] for i in shown]
-    sources = table.positions([s for r in recipes for s in (r.original_id, r.content_id)])
     rows = []
-    for i, r, (o, c) in zip(shown, recipes, sources.reshape(-1, 2), strict=True):
-        row = side_by_side([table.pixels[o], table.pixels[c], synthetic.pixels[i]])
-        rows.append((picture(row), f"label {table.class_names[r.label]}"))
+    for i, r, c, o in zip(shown, recipes, *table.sources(recipes), strict=True):
+        sources = [table.pixels[s] for s in (o, c) if s >= 0]
+        row = side_by_side([*sources, synthetic.pixels[i]])
+        said = f": {r.prompt}" if r.prompt else ""
+        rows.append((picture(row), f"label {table.class_names[r.label]}{said}"))
     return rows
 
 

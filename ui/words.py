@@ -324,6 +324,8 @@ def reads(wanted: str, said: str, probability: float) -> str:
 
 def recipe(r: Recipe) -> str:
     """How a synthetic image was made, in a line."""
+    if r.prompt:
+        return f"“{r.prompt}”, guidance {r.guidance:g}, {r.steps} steps, seed {r.seed}"
     mask = ", masked" if r.mask is not None or r.mask_cells is not None else ""
     return f"γ {r.gamma:g}, t_edit {r.t_edit}, t_boost {r.t_boost}{mask}, seed {r.seed}"
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from debias_core.data.about import ABOUT
 from debias_core.data.images import Pixels
-from debias_core.records import UserError
+from debias_core.records import Recipe, UserError
 
 SPLITS = ("train", "valid", "test")
 CHUNK_BYTES = 16 << 20
@@ -84,6 +84,14 @@ class ImageTable:
         if len(missing):
             raise UserError(f"No image with the id '{missing[0]}' in this data set.")
         return at
+
+    def sources(self, recipes: Sequence[Recipe]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positions of the content and of the original of each recipe [M]; -1 for a drawing's original."""
+        content = self.positions([r.content_id for r in recipes])
+        original = np.full(len(recipes), -1, dtype=np.int64)
+        rows = [i for i, r in enumerate(recipes) if r.original_id]
+        original[rows] = self.positions([recipes[i].original_id for i in rows])
+        return content, original
 
     def without_bias(self) -> ImageTable:
         """The same table with the bias attribute unknown."""

@@ -43,16 +43,17 @@ class Fidelity:
     original's, as neither (they add up to one; pairs of one class count as the content's).
     `score` [M]: the judge's probability of the content's class.
     `to_original`, `to_content`: mean distance of the images' colour to that of their original and
-    of their content, RGB in [0, 1]; `look` the share that are nearer to the original's.
+    of their content, RGB in [0, 1]; `look` the share that are nearer to the original's. Drawn images
+    have no original: both are None where there is none at all.
     """
 
     content: float
     original: float
     neither: float
     score: Floats
-    to_original: float
+    to_original: float | None
     to_content: float
-    look: float
+    look: float | None
 
 
 def train_judge(
@@ -88,23 +89,25 @@ def fidelity(
     *,
     device: torch.device,
 ) -> Fidelity:
-    """The fidelity of images [M, H, W, 3]; `content`, `original` [M]: positions in `sources`."""
-    y_content, y_original = sources.y[content], sources.y[original]
+    """The fidelity of images [M, H, W, 3]; `content`, `original` [M]: positions in `sources`, -1 for none."""
+    injected = original >= 0
+    y_content, y_original = sources.y[content], np.where(injected, sources.y[original], -1)
     p = probabilities(judge, pixels, device=device)
     said = p.argmax(1)
     as_content = said == y_content
     as_original = (said == y_original) & ~as_content
     colour = mean_colour(pixels)
-    to_original = np.linalg.norm(colour - mean_colour(sources.pixels[original]), axis=1)
     to_content = np.linalg.norm(colour - mean_colour(sources.pixels[content]), axis=1)
+    looks = mean_colour(sources.pixels[original[injected]])
+    to_original = np.linalg.norm(colour[injected] - looks, axis=1)
     return Fidelity(
         content=float(as_content.mean()),
         original=float(as_original.mean()),
         neither=float(1 - as_content.mean() - as_original.mean()),
         score=p[np.arange(len(p)), y_content].astype(np.float32),
-        to_original=float(to_original.mean()),
+        to_original=float(to_original.mean()) if injected.any() else None,
         to_content=float(to_content.mean()),
-        look=float((to_original < to_content).mean()),
+        look=float((to_original < to_content[injected]).mean()) if injected.any() else None,
     )
 
 

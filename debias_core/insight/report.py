@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,7 @@ def build_report(
         top=_top_cards(train, audit),
         triptychs=_triptychs(train, synthetic),
         synthetic=synthetic,
+        made_by=made_by(synthetic),
         curated=curated,
         explanations=explanations,
         data_url=data_url,
@@ -87,6 +89,17 @@ def build_report(
             "debias": json.dumps(debias_config, indent=1),
         },
     )
+
+
+METHOD_NAMES = {
+    "diffinject": "DiffInject", "crossinject": "CrossInject", "diffubias": "DiffuBias",
+}  # fmt: skip
+
+
+def made_by(synthetic: SyntheticSet) -> str:
+    """How many images which method made, in words."""
+    counts = Counter(METHOD_NAMES.get(r.method, r.method) for r in synthetic.recipes)
+    return ", ".join(f"{n:,} by {name}" for name, n in counts.most_common())
 
 
 def headline(arms: Sequence[ArmResult]) -> str:
@@ -165,9 +178,14 @@ def _triptychs(train: ImageTable, synthetic: SyntheticSet) -> list[dict[str, Any
     rows = []
     for i in evenly(len(synthetic.recipes), TRIPTYCHS):
         r = synthetic.recipes[i]
-        o, c = train.positions([r.original_id, r.content_id])
-        pictures = (train.pixels[o], train.pixels[c], synthetic.pixels[i])
+        (c,), (o,) = train.sources([r])
+        sources = [train.pixels[s] for s in (o, c) if s >= 0]
+        pictures = (*sources, synthetic.pixels[i])
         rows.append(
-            {"src": [data_url(p, 64) for p in pictures], "label": train.class_names[r.label]}
+            {
+                "src": [data_url(p, 64) for p in pictures],
+                "label": train.class_names[r.label],
+                "prompt": r.prompt,
+            }
         )
     return rows

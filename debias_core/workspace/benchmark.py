@@ -22,7 +22,7 @@ from debias_core.config import BenchmarkConfig, DDBBenchmarkConfig, to_json
 from debias_core.data.table import ImageTable
 from debias_core.insight.fidelity import Fidelity, fidelity
 from debias_core.records import ArmResult, AuditResult, Progress, Stage, SyntheticSet, relayed
-from debias_core.workspace import stages
+from debias_core.workspace import language, stages
 from debias_core.workspace.store import Project, demo_project
 
 # Accuracy over all test images, as the papers print it: (vanilla, DiffInject) by data set and percent.
@@ -98,8 +98,8 @@ def run_benchmark(
         with clock("import"):
             ensure_data(project, config, seed, anew=anew)
             yield Progress(f"import, seed {seed}", 1, 1)
-        # Said now when there is no model, not after the audit.
-        stages.diffusion_folder(project, swaps=bool(config.inject.direct))
+        if config.draw is None:  # said now when there is no model, not after the audit
+            stages.diffusion_folder(project, swaps=bool(config.inject.direct))
         with clock("audit"):
             settings = replace(config.audit, seed=seed)
             if _finished(project, "audit", settings):
@@ -108,11 +108,19 @@ def run_benchmark(
                 stage = stages.run_audit(project, settings, device=device)
                 audits.append((yield from _named(stage, seed)))
         with clock("generate"):
-            inject = replace(config.inject, seed=seed)
             # Flags serve a person who curates, and only the demo's first project is opened.
-            made = stages.run_generate(
-                project, inject, device=device, devices=devices, with_flags=anew and seed == 0
-            )
+            flagged = anew and seed == 0
+            if config.draw is not None and config.describe is not None:
+                asked = replace(config.describe, seed=seed)
+                describe = language.run_describe(project, asked, device=device)
+                yield from _named(describe, seed)
+                draw = replace(config.draw, seed=seed)
+                made = language.run_draw(project, draw, device=device, with_flags=flagged)
+            else:
+                made = stages.run_generate(
+                    project, replace(config.inject, seed=seed), device=device, devices=devices,
+                    with_flags=flagged,
+                )  # fmt: skip
             sets.append((yield from _named(made, seed)))
         with clock("judge"):
             judge = yield from _named(stages.judge_for(project, device=device), seed)
@@ -122,7 +130,7 @@ def run_benchmark(
             arms += yield from _debias(project, debias, device)
     return {
         "dataset": config.dataset,
-        "method": config.inject.method,
+        "method": config.method,
         "ratio_percent": config.percent,
         "seeds": list(range(config.seeds)),
         "scored_on": "validation" if config.validation else "test",
@@ -140,7 +148,7 @@ def run_benchmark(
             name: stages.spread([getattr(f, name) for f in judged])
             for name in ("look", "to_original", "to_content")
         },
-        "synthetic_count": config.inject.count,
+        "synthetic_count": config.count,
         "unet_evaluations_per_image": sum(s.evaluations_per_image for s in sets) / len(sets),
         "share_of_generation_in_network": stages.spread([s.network_share for s in sets]),
         "seconds": seconds,
@@ -153,8 +161,7 @@ def fidelity_of(
     judge: Classifier, table: ImageTable, made: SyntheticSet, *, device: torch.device
 ) -> Fidelity:
     """The fidelity of a synthetic set whose sources are in the table."""
-    content = table.positions([r.content_id for r in made.recipes])
-    original = table.positions([r.original_id for r in made.recipes])
+    content, original = table.sources(made.recipes)
     return fidelity(judge, made.pixels, table, content, original, device=device)
 
 

@@ -4,7 +4,9 @@
     runs        every finished stage with its settings and result, so that runs can be compared
     jobs        long work: who does it, how far it is, how it ended
     synthetic   every finished synthetic image: its recipe and its flags (pixels lie in the folder)
-    verdicts    a log of judgements on training and synthetic images; an undo marks the last as undone
+    verdicts    a log of judgements on training and synthetic images, and of changes to captions; an
+                undo marks the last as undone
+    captions    what a captioner said of an image, by the image's hash and what was asked
 
 Write-ahead logging lets the server read while a job writes; every commit is on disk when it returns.
 """
@@ -87,6 +89,14 @@ MIGRATIONS = (
         UNIQUE (project, key)
     );
     CREATE INDEX verdicts_by_item ON verdicts (project, set_id, item, seq);
+    """,
+    """
+    CREATE TABLE captions (
+        image TEXT NOT NULL,
+        asked TEXT NOT NULL,
+        texts TEXT NOT NULL,
+        PRIMARY KEY (image, asked)
+    ) WITHOUT ROWID;
     """,
 )
 

@@ -335,6 +335,11 @@ def recipe(project: Project) -> dict[str, Any]:
     """
     made, trained = project.manifest("synthetic"), project.manifest("debias")
     project.manifest("audit")
+    if project.injected() is None:
+        raise UserError(
+            "config.json can repeat a set that one run of blending made. This one holds drawn images, or "
+            "several runs' images: take the images and weights instead."
+        )
     used = origin(project)
     if used is None:
         raise UserError(
@@ -388,9 +393,12 @@ def results(
 def origin(project: Project) -> tuple[AuditConfig, AuditResult] | None:
     """The audit that the current synthetic set was made from, at the K of then.
 
-    None when the project has another audit or another diffusion model by now.
+    None when the project has another audit or another diffusion model by now, and for a set that one
+    run of injection did not make.
     """
     about = project.manifest("synthetic")
+    if project.injected() is None:
+        return None
     now = from_json(AuditConfig, project.manifest("audit")["config"])
     config = from_json(AuditConfig, about["audit"]) if "audit" in about else now
     result = project.audit()

@@ -38,6 +38,8 @@ KINDS = (
     "audit",
     "pretrain",
     "generate",
+    "describe",
+    "draw",
     "debias",
     "project",
     "edit_time",

@@ -398,8 +398,9 @@ def run_generate(
     device: torch.device,
     devices: Sequence[torch.device] = (),
     with_flags: bool = True,
+    beside: bool = False,
 ) -> Stage[SyntheticSet]:
-    """Make the synthetic set of `config.method`; images marked as wrong label or junk are left out.
+    """Make the synthetic set of `config.method`, with `beside` next to the current one; images marked as wrong label or junk are left out.
 
     DiffInject takes the audit's top-K, CrossInject needs no audit. The same settings on the same data,
     top-K, marks and model are the same set: its finished images are not made again, and the verdicts on
@@ -414,27 +415,103 @@ def run_generate(
     marks = verdicts.current(project.db, project.name, table.data_id)
     excluded = sorted(i for i, mark in marks.items() if mark in verdicts.NOT_AMPLIFIED)
     model = model_id(project, swaps=swaps)
+    kept = project.set_id() if beside else None
     set_id = id_of_set(to_json(config), table.data_id, top, excluded, model)
     sink = project.sink(set_id, config.count, table.image_size)
     made = yield from pipeline.synthesise(
         net, diffusion, table, top, config,
         device=device, devices=devices, excluded=excluded, sink=sink,
     )  # fmt: skip
-    if with_flags and len(made.recipes) == config.count:
-        try:
-            judge = yield from run_judge(project, device=device)
-            project.save_scores(set_id, _flagged(judge, table, made, device))
-        except StopAsked as stop:
-            if not stop.keep:
-                raise
     about = {"config": to_json(config), "excluded": excluded}
     if audited:
         about["audit"] = project.manifest("audit")["config"]
+    return (
+        yield from finish_set(
+            project, set_id, made, about, beside=kept, device=device,
+            with_flags=with_flags and len(made.recipes) == config.count,
+        )
+    )  # fmt: skip
+
+
+def finish_set(
+    project: Project,
+    set_id: str,
+    made: SyntheticSet,
+    about: dict[str, Any],
+    *,
+    beside: str | None,
+    device: torch.device,
+    with_flags: bool = True,
+) -> Stage[SyntheticSet]:
+    """Flag a set's images and make it the current one; `beside` is an earlier set to keep with it."""
+    if with_flags:
+        try:
+            judge = yield from run_judge(project, device=device)
+            project.save_scores(set_id, _flagged(judge, project.table(), made, device))
+        except StopAsked as stop:
+            if not stop.keep:
+                raise
+    if beside is not None or any(r.refused for r in made.recipes):
+        set_id, made, parts = together(project, beside, set_id, made)
+        about = {**about, "parts": parts}
     project.finish_synthetic(set_id, made, about)
     project.record_run(
-        "synthetic", to_json(config), {"set": set_id, "count": len(made.recipes)}, made.seconds
+        "synthetic", about["config"], {"set": set_id, "count": len(made.recipes)}, made.seconds
     )
     return made
+
+
+def together(
+    project: Project, beside: str | None, set_id: str, made: SyntheticSet
+) -> tuple[str, SyntheticSet, list[dict[str, Any]]]:
+    """The images of two sets as a set of its own, with their recipes, flags and verdicts.
+
+    The images of `beside` (where one is given) come first; one that both hold is there once, and
+    refused ones are left out. Returns its id, the set, and what its parts are.
+    """
+    parts = [(beside, project.recipes(beside))] if beside else []
+    new_id = fingerprint("together", beside, set_id, len(made.recipes))
+    known = {r for _, recipes in parts for r in recipes}
+    keep = [
+        (part, i)
+        for part, recipes in [*parts, (set_id, made.recipes)]
+        for i, r in enumerate(recipes)
+        if not r.refused and (part != set_id or r not in known)
+    ]
+    recipes_of = {**dict(parts), set_id: made.recipes}
+    recipes = [recipes_of[part][i] for part, i in keep]
+    if not keep:
+        raise UserError("The model's safety checker refused every image: change the prompts.")
+    pixels = np.stack([project.pixels_of(part)[i] for part, i in keep])
+    sink = project.sink(new_id, len(keep), made.pixels.shape[1])
+    costs = [project.cost_of(part) for part in recipes_of]
+    total = sum(costs[1:], costs[0])
+    if sink.finished() < len(keep):
+        sink.add(0, pixels, recipes, total)
+    scores = {part: project.scores_of(part) for part in recipes_of}
+    project.save_scores(new_id, [scores[part][i] for part, i in keep])
+    said = {part: verdicts.current(project.db, project.name, part) for part in recipes_of}
+    decisions = [
+        verdicts.Decision(f"{new_id}-{number}", str(number), said[part][str(i)])
+        for number, (part, i) in enumerate(keep)
+        if str(i) in said[part]
+    ]
+    verdicts.record(project.db, project.name, new_id, decisions, verdicts.VERDICTS)
+    about = [
+        {"set": part, "count": sum(p == part for p, _ in keep),
+         "refused": sum(r.refused for r in recipes_of[part])}
+        for part in recipes_of
+    ]  # fmt: skip
+    before = project.set_manifest(beside)["unet_evaluations_per_image"] if beside else 0.0
+    spent = {beside: before, set_id: made.evaluations_per_image}
+    whole = SyntheticSet(
+        pixels=pixels,
+        recipes=tuple(recipes),
+        evaluations_per_image=sum(spent[part] for part, _ in keep) / len(keep),
+        network_share=total.network_seconds / max(total.seconds, 1e-9),
+        seconds=total.seconds,
+    )
+    return new_id, whole, about
 
 
 def id_of_set(
@@ -522,8 +599,7 @@ def _flagged(
 
     train = table.where("train").without_bias()
     p = probabilities(judge, made.pixels, device=device)
-    original = train.positions([r.original_id for r in made.recipes])
-    content = train.positions([r.content_id for r in made.recipes])
+    content, original = train.sources(made.recipes)
     judged = flags.judge(
         made.pixels, made.labels, original, content, train, p,
         by="a judge by shape",
@@ -547,8 +623,9 @@ def run_debias(
     key = fingerprint(to_json(config), table.data_id, project.set_id(), curated["used"])
     work = project.work("debias", key)
     arms, nets = yield from pipeline.debias(
-        table, synthetic, config, device=device, work=work, piece=piece
-    )
+        table, synthetic, config, device=device, work=work, baseline=project.root / "baseline",
+        piece=piece,
+    )  # fmt: skip
     project.begin("debias")
     about: dict[str, Any] = {
         "config": to_json(config),

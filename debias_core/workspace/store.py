@@ -4,6 +4,7 @@
     WORKSPACE/NAME/data/        pixels.npy rows.csv about.csv manifest.json import.json
                    audit/       model.safetensors model.json scores.csv features.npy pca.npy
                                 [tsne.npz] manifest.json
+                   captions/    manifest.json
                    diffusion/   model.safetensors config.json checkpoint/
                    synthetic/   SET/pixels.npy SET/cost.json SET/manifest.json current.json
                    debias/      vanilla/ debiased/ manifest.json
@@ -11,6 +12,7 @@
                    ddb/         vanilla/ debiased/ manifest.json
                    report/      report.html maps.json manifest.json
                    exports/     *.zip
+                   baseline/    the vanilla arm as trained last, for each seed
                    work/        checkpoints of what is not finished
 
 A manifest means done. Whatever a stage makes is dropped by nobody but the stage itself, or by a
@@ -329,24 +331,52 @@ class Project:
     def synthetic(self) -> SyntheticSet:
         """The current set's images, in the order of their numbers."""
         m, pixels = self.manifest("synthetic"), self.synthetic_pixels()
-        rows = self.db.rows(
-            "SELECT recipe FROM synthetic WHERE project = ? AND set_id = ? ORDER BY item LIMIT ?",
-            (self.name, m["set"], m["count"]),
-        )
         return SyntheticSet(
             pixels=pixels,
-            recipes=tuple(from_json(Recipe, json.loads(r["recipe"])) for r in rows),
+            recipes=self.recipes(m["set"])[: m["count"]],
             evaluations_per_image=m["unet_evaluations_per_image"],
             network_share=m["network_share"],
             seconds=m["seconds"],
         )
 
+    def injected(self) -> dict[str, Any] | None:
+        """The settings of the current set where injection made all of it in one run; None for drawings
+        and for several runs' images together."""
+        m = self.manifest("synthetic")
+        alone = m.get("method") != "diffubias" and "parts" not in m
+        return m["config"] if alone else None
+
+    def set_manifest(self, set_id: str) -> dict[str, Any]:
+        """What was written of a finished set."""
+        return json.loads((self.folder("synthetic") / set_id / "manifest.json").read_text())
+
+    def pixels_of(self, set_id: str) -> Pixels:
+        """A set's images, memory-mapped; those that are not finished are black."""
+        return mapped(self.folder("synthetic") / set_id / "pixels.npy")
+
+    def cost_of(self, set_id: str) -> Cost:
+        """What a set's finished images cost."""
+        path = self.folder("synthetic") / set_id / "cost.json"
+        return from_json(Cost, json.loads(path.read_text())) if path.is_file() else Cost()
+
+    def recipes(self, set_id: str) -> tuple[Recipe, ...]:
+        """The recipes of a set's finished images, first to last."""
+        rows = self.db.rows(
+            "SELECT recipe FROM synthetic WHERE project = ? AND set_id = ? ORDER BY item",
+            (self.name, set_id),
+        )
+        return tuple(from_json(Recipe, json.loads(r["recipe"])) for r in rows)
+
     def scores(self) -> list[dict[str, Any]]:
         """Scores and flags of the current set's images, first to last."""
         m = self.manifest("synthetic")
+        return self.scores_of(m["set"])[: m["count"]]
+
+    def scores_of(self, set_id: str) -> list[dict[str, Any]]:
+        """Scores and flags of a set's finished images, first to last."""
         rows = self.db.rows(
-            "SELECT scores FROM synthetic WHERE project = ? AND set_id = ? ORDER BY item LIMIT ?",
-            (self.name, m["set"], m["count"]),
+            "SELECT scores FROM synthetic WHERE project = ? AND set_id = ? ORDER BY item",
+            (self.name, set_id),
         )
         return [json.loads(r["scores"]) for r in rows]
 
@@ -470,8 +500,7 @@ class SyntheticSink:
 
     def cost(self) -> Cost:
         """What the finished images cost, over all the processes that made them."""
-        path = self._folder / "cost.json"
-        return from_json(Cost, json.loads(path.read_text())) if path.is_file() else Cost()
+        return self._project.cost_of(self.set_id)
 
     def pixels(self) -> Pixels:
         """The images, memory-mapped [count, H, W, 3]; those that are not finished are black."""

@@ -130,8 +130,8 @@ def base_settings(project: Project) -> tuple[AuditConfig, InjectConfig, DebiasCo
     audit, inject = AuditConfig(), InjectConfig()
     if project.has("audit"):
         audit = from_json(AuditConfig, project.manifest("audit")["config"])
-    if project.has("synthetic"):
-        inject = from_json(InjectConfig, project.manifest("synthetic")["config"])
+    if project.has("synthetic") and (used := project.injected()) is not None:
+        inject = from_json(InjectConfig, used)
     return audit, inject, stages.debias_settings(project.table())
 
 

@@ -29,17 +29,21 @@ class Decision:
 
 
 def record(
-    db: Database, project: str, set_id: str, decisions: Sequence[Decision], allowed: Sequence[str]
+    db: Database,
+    project: str,
+    set_id: str,
+    decisions: Sequence[Decision],
+    allowed: Sequence[str] | None,
 ) -> int:
     """Add decisions to the log, all or none; they are on disk when this returns.
 
-    Returns how many were new.
+    Returns how many were new. `allowed` None: the verdicts are a person's texts, checked by the caller.
 
     Raises:
         UserError: when a verdict is not one of `allowed`.
     """
     for d in decisions:
-        if d.verdict is not None and d.verdict not in allowed:
+        if allowed is not None and d.verdict is not None and d.verdict not in allowed:
             raise UserError(f"'{d.verdict[:40]}' is none of {', '.join(allowed)}.")
         if not 1 <= len(d.key) <= 100:
             raise UserError("A decision needs a key of 1 to 100 characters.")
@@ -63,6 +67,16 @@ def current(db: Database, project: str, set_id: str) -> dict[str, str]:
         (project, set_id),
     )
     return {r["item"]: r["verdict"] for r in rows if r["verdict"] is not None}
+
+
+def log(db: Database, project: str, set_id: str) -> list[tuple[str, str]]:
+    """Every entry that is not undone, first to last: (item, verdict)."""
+    rows = db.rows(
+        "SELECT item, verdict FROM verdicts"
+        " WHERE project = ? AND set_id = ? AND NOT undone ORDER BY seq",
+        (project, set_id),
+    )
+    return [(r["item"], r["verdict"]) for r in rows]
 
 
 def undo(db: Database, project: str, set_id: str) -> tuple[str, str | None] | None:

@@ -17,16 +17,18 @@ import torch
 from debias_core.config import (
     AmplifyConfig,
     AuditConfig,
+    CaptionConfig,
     DDBConfig,
     DebiasConfig,
     DiffusionConfig,
+    DrawConfig,
     InjectConfig,
     SweepConfig,
     from_json,
 )
 from debias_core.memory import is_out_of_memory
 from debias_core.records import Progress, Stage, StopAsked, UserError
-from debias_core.workspace import jobs, stages
+from debias_core.workspace import jobs, language, stages
 from debias_core.workspace.amplify import run_amplify, run_ddb
 from debias_core.workspace.database import Database, now
 from debias_core.workspace.store import Project, working
@@ -55,7 +57,16 @@ def stage_of(job: jobs.Job, project: Project, device: torch.device) -> Stage[Any
     if job.kind == "generate":
         inject = from_json(InjectConfig, a["config"])
         smaller = max(1, inject.batch_size // pieces)
-        return stages.run_generate(project, replace(inject, batch_size=smaller), device=device)
+        return stages.run_generate(
+            project, replace(inject, batch_size=smaller), device=device,
+            beside=a.get("beside", False),
+        )  # fmt: skip
+    if job.kind == "describe":
+        return language.run_describe(project, from_json(CaptionConfig, a["config"]), device=device)
+    if job.kind == "draw":
+        return language.run_draw(
+            project, from_json(DrawConfig, a["config"]), device=device, beside=a["beside"]
+        )
     if job.kind == "debias":
         debias = from_json(DebiasConfig, a["config"])
         piece = _piece(debias.classifier.batch_size, pieces)

@@ -1,0 +1,121 @@
+"""Images from prompts, by any text-to-image pipeline that diffusers' auto class can load (DiffuBias 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from debias_core.config import DrawConfig
+from debias_core.data.images import Pixels
+from debias_core.language import hub
+from debias_core.memory import in_batches
+
+# What the page offers; any other id or folder of a diffusers pipeline will do.
+PIPELINES = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "Stable Diffusion 1.5, the paper's: 2.7 GB",
+    "stabilityai/stable-diffusion-xl-base-1.0": "Stable Diffusion XL: 6.9 GB",
+}
+ROOMY = 12 << 30  # bytes of a GPU's memory below which the pipeline's parts take turns on it
+
+
+class Painter:
+    """A loaded text-to-image pipeline; `name` is the id or folder that it came from."""
+
+    def __init__(self, name: str, pipeline: Any, device: torch.device) -> None:
+        self.name, self.pipeline, self.device = name, pipeline, device
+        self._evaluated = 0
+        net = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+        if net is not None:
+            net.register_forward_hook(self._count)
+
+    def evaluated(self) -> int:
+        """Images that went through the denoising network since this was last asked."""
+        n, self._evaluated = self._evaluated, 0
+        return n
+
+    def _count(self, _: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        first = output[0] if isinstance(output, tuple) else output.sample
+        self._evaluated += len(first)
+
+
+def load_painter(source: str, device: torch.device) -> Painter:
+    """The pipeline of a hub id or a folder; on a GPU in half precision, with its parts in turn on a small one.
+
+    Raises:
+        UserError: when it is neither here nor to be had.
+    """
+    with hub.loading(source, "text-to-image model") as place:
+        from diffusers import AutoPipelineForText2Image
+
+        dtype = torch.float16 if device.type == "cuda" else torch.float32
+        pipeline = AutoPipelineForText2Image.from_pretrained(
+            place, torch_dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    if device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory < ROOMY:
+        pipeline.enable_attention_slicing()
+        pipeline.enable_model_cpu_offload(device=device)
+    else:
+        pipeline.to(device)
+    return Painter(source, pipeline, device)
+
+
+def draw(
+    painter: Painter,
+    prompts: Sequence[str],
+    config: DrawConfig,
+    size: int,
+    *,
+    first: int = 0,
+) -> Iterator[tuple[int, Pixels, NDArray[np.bool_]]]:
+    """Yield (number, images uint8 [B, size, size, 3], refused [B]) from prompt `first` on.
+
+    Image i depends on its prompt, the settings and (seed, i), on its batch only by rounding. A refused
+    one (the pipeline's safety checker's doing) is black. Where memory runs out a batch is made in parts.
+
+    Raises:
+        UserError: when there is not even memory for one image.
+    """
+
+    def part(rows: slice) -> tuple[int, Pixels, NDArray[np.bool_]]:
+        start, stop = rows.start + first, rows.stop + first
+        images, refused = _call(painter, prompts[start:stop], config, range(start, stop))
+        resized = [
+            image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
+            if image.size != (size, size)
+            else image.convert("RGB")
+            for image in images
+        ]
+        pixels = np.stack([np.asarray(image) for image in resized])
+        pixels[refused] = 0
+        return start, pixels, refused
+
+    yield from in_batches(part, len(prompts) - first, config.batch_size)
+
+
+def _call(
+    painter: Painter, prompts: Sequence[str], config: DrawConfig, numbers: range
+) -> tuple[list[Image.Image], NDArray[np.bool_]]:
+    # On the CPU whatever the device is, as diffusers advises: the same noise everywhere.
+    generators = [torch.Generator().manual_seed(_seed(config.seed, i)) for i in numbers]
+    sides = {} if config.size == 0 else {"height": config.size, "width": config.size}
+    out = painter.pipeline(
+        prompt=list(prompts),
+        negative_prompt=[config.negative] * len(prompts) if config.negative else None,
+        num_inference_steps=config.steps,
+        guidance_scale=config.guidance,
+        generator=generators,
+        **sides,
+    )
+    flagged = getattr(out, "nsfw_content_detected", None)
+    refused = np.zeros(len(prompts), dtype=np.bool_) if flagged is None else np.array(flagged)
+    return out.images, refused.astype(np.bool_)
+
+
+def _seed(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1)

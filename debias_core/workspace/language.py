@@ -1,0 +1,373 @@
+"""DiffuBias in a project: captions of the top-K, a person's changes to them, and images drawn from them.
+
+What a captioner said is in the database, by image and question, so that nothing is asked twice; which
+captions the project works with is in captions/manifest.json. A person's changes are entries of the
+log of judgements, folded over the captions in their order: they outlive everything, and each can be
+undone.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from debias_core.config import (
+    DIFFUBIAS,
+    CaptionConfig,
+    DrawConfig,
+    SmallModelConfig,
+    to_json,
+)
+from debias_core.data.benchmarks import is_colored_digits
+from debias_core.data.table import ImageTable
+from debias_core.language import captioner as captioners
+from debias_core.language import text2image, textfilter
+from debias_core.language.hub import ASSETS, SMALL_CAPTIONER, SMALL_PAINTER
+from debias_core.methods import diffubias
+from debias_core.methods.diffubias import Prompt
+from debias_core.records import Cost, Progress, Stage, StopAsked, SyntheticSet, UserError
+from debias_core.workspace import verdicts
+from debias_core.workspace.store import Project, fingerprint, write_json
+
+LONGEST = 500  # characters of a caption that a person writes
+MOST_WORDS = 200  # in the text filter
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One caption as it stands: `said` by the captioner, `text` after a person's changes."""
+
+    number: int
+    image_id: str
+    label: int
+    said: str
+    text: str
+    kept: bool
+
+
+@dataclass(frozen=True)
+class FilterWord:
+    """One word of the text filter: how many captions hold it, and whether it keeps them."""
+
+    word: str
+    count: int
+    on: bool
+    added: bool = False
+
+
+@dataclass(frozen=True)
+class Described:
+    """A project's captions as they stand."""
+
+    id: str
+    captions: tuple[Caption, ...]
+    words: tuple[FilterWord, ...]
+    config: dict[str, Any]
+    stop_words: str
+    can_undo: bool
+
+    def prompts(self, *, text_filter: bool) -> tuple[Prompt, ...]:
+        """What is drawn from: the kept captions, or all of them."""
+        return tuple(
+            Prompt(c.text, c.image_id, c.label)
+            for c in self.captions
+            if c.text and (c.kept or not text_filter)
+        )
+
+
+def default_models(table: ImageTable) -> tuple[str, str]:
+    """The captioner and the text-to-image model to begin with: the shipped small ones for Colored Digits."""
+    if is_colored_digits(table):
+        return SMALL_CAPTIONER, SMALL_PAINTER
+    return CaptionConfig().model, DrawConfig().model
+
+
+def draw_settings(table: ImageTable, seed: int = 0) -> DrawConfig:
+    """The settings of a drawing to begin with: the demo's for Colored Digits, else the paper's."""
+    config = DIFFUBIAS["digits"][1] if is_colored_digits(table) else DrawConfig()
+    return replace(config, seed=seed)
+
+
+def run_pretrain_small(
+    what: str,
+    config: SmallModelConfig,
+    *,
+    device: torch.device,
+    checkpoint: Path,
+    out: Path | None = None,
+    restart: bool = False,
+) -> Stage[Path]:
+    """Train one of the small models that ship with the app, `what` of `config.SMALL_MODELS`."""
+    from debias_core.language import pretrain
+
+    if restart:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    train = {
+        SMALL_CAPTIONER: pretrain.pretrain_captioner, SMALL_PAINTER: pretrain.pretrain_text2image,
+    }[what]  # fmt: skip
+    return (yield from train(out or ASSETS / what, config, device=device, checkpoint=checkpoint))
+
+
+def run_describe(
+    project: Project, config: CaptionConfig, *, device: torch.device
+) -> Stage[Described]:
+    """Caption the audit's top-K; images marked as wrong label or junk are left out.
+
+    What was said of an image before, to the same question by the same model, is not asked again.
+    """
+    table, top = project.table(), project.audit().top_k.ids
+    marks = verdicts.current(project.db, project.name, table.data_id)
+    ids = [str(i) for i in top if marks.get(str(i)) not in verdicts.NOT_AMPLIFIED]
+    if not ids:
+        raise UserError(
+            "There is no image to describe: all of the top-K are marked as wrong label or junk."
+        )
+    rows = table.positions(ids)
+    hashes = [captioners.image_hash(table.pixels[r]) for r in rows]
+    asked = fingerprint({k: v for k, v in to_json(config).items() if k != "batch_size"})
+    said: dict[str, list[str]] = {}
+    for h in hashes:
+        if (before := _said(project, h, asked)) is not None:
+            said[h] = before
+    missing = [i for i, h in enumerate(hashes) if h not in said]
+    began = time.perf_counter()
+    yield Progress("describe", len(ids) - len(missing), len(ids), "loading the captioner")
+    if missing:
+        captioner = captioners.load_captioner(config.model, device)
+        parts = captioners.describe(
+            captioner, table.pixels[rows[missing]], per_image=config.per_image, seed=config.seed,
+            question=config.question, temperature=config.temperature, batch_size=config.batch_size,
+        )  # fmt: skip
+        done = 0
+        for part in parts:
+            for texts in part:
+                h = hashes[missing[done]]
+                said[h] = [_plain(text) for text in texts]
+                project.db.write(
+                    "INSERT OR REPLACE INTO captions (image, asked, texts) VALUES (?, ?, ?)",
+                    (h, asked, json.dumps(said[h], ensure_ascii=False)),
+                )
+                done += 1
+            rate = done / (time.perf_counter() - began)
+            yield Progress(
+                "describe", len(ids) - len(missing) + done, len(ids), f"{rate:.1f} images/s"
+            )
+    items = [
+        {"image": image, "label": int(table.y[row]), "text": text}
+        for image, row, h in zip(ids, rows, hashes, strict=True)
+        for text in said[h]
+    ]
+    seconds = time.perf_counter() - began
+    manifest = {
+        "id": fingerprint(items, asked),
+        "config": to_json(config),
+        "items": items,
+        "stop_words": textfilter.stop_words().source,
+        "seconds": seconds,
+    }
+    write_json(_manifest(project), manifest)
+    project.record_run("describe", to_json(config), {"captions": len(items)}, seconds)
+    return described(project)
+
+
+def has_captions(project: Project) -> bool:
+    """Whether the top-K have been described."""
+    return _manifest(project).is_file()
+
+
+def described(project: Project) -> Described:
+    """The project's captions with a person's changes.
+
+    Raises:
+        UserError: when there are none yet.
+    """
+    if not has_captions(project):
+        raise UserError(
+            f"Project '{project.name}' has no captions yet: run `describe` first (it describes the "
+            "audit's top-K)."
+        )
+    m = json.loads(_manifest(project).read_text(encoding="utf-8"))
+    said = [item["text"] for item in m["items"]]
+    texts, switched = list(said), dict[str, bool]()
+    log = verdicts.log(project.db, project.name, _log_id(m["id"]))
+    for item, value in log:
+        kind, _, name = item.partition(":")
+        if kind == "caption":
+            texts[int(name)] = value
+        elif kind == "word":
+            switched[name] = value == "on"
+        else:
+            change = json.loads(value)
+            texts = [_plain(t.replace(change["find"], change["with"])) for t in texts]
+    classes = len(project.table().class_names)
+    found = dict(textfilter.frequent_words(texts, classes))
+    words = [FilterWord(w, n, switched.get(w, True)) for w, n in found.items()]
+    split = [set(textfilter.words_of(t)) for t in texts]
+    words += [
+        FilterWord(w, sum(w in s for s in split), True, added=True)
+        for w, on in switched.items()
+        if on and w not in found
+    ]
+    kept = textfilter.passes(texts, [w.word for w in words if w.on])
+    return Described(
+        id=m["id"],
+        captions=tuple(
+            Caption(i, item["image"], item["label"], item["text"], text, bool(text) and k)
+            for i, (item, text, k) in enumerate(zip(m["items"], texts, kept, strict=True))
+        ),
+        words=tuple(words),
+        config=m["config"],
+        stop_words=m["stop_words"],
+        can_undo=bool(log),
+    )
+
+
+def edit_caption(project: Project, number: int, text: str, key: str) -> None:
+    """Put a caption in another's place; an empty one is drawn from no more.
+
+    Raises:
+        UserError: when there is no such caption, or the text is too long.
+    """
+    now = described(project)
+    if not 0 <= number < len(now.captions):
+        raise UserError(f"There is no caption {number}.")
+    _change(project, now, [(f"caption:{number}", _checked(text))], key)
+
+
+def replace_in_captions(project: Project, find: str, with_: str, key: str) -> int:
+    """Replace a text in all captions at once; returns in how many it stood.
+
+    Raises:
+        UserError: when it stands in none, or a text is empty or too long.
+    """
+    if not find.strip():
+        raise UserError("Give the words to look for.")
+    now, find, with_ = described(project), _checked(find), _checked(with_)
+    count = sum(find in c.text for c in now.captions)
+    if count == 0:
+        raise UserError(f"“{find[:80]}” stands in no caption.")
+    text = json.dumps({"find": find, "with": with_}, ensure_ascii=False)
+    _change(project, now, [("replace:", text)], key)
+    return count
+
+
+def switch_words(project: Project, words: dict[str, bool], key: str) -> None:
+    """Strike words of the text filter (False) or add some (True).
+
+    Raises:
+        UserError: when something is no word, or there are too many.
+    """
+    now, changes = described(project), []
+    for word, on in words.items():
+        parts = textfilter.words_of(word[:LONGEST])
+        if len(parts) != 1:
+            raise UserError(f"“{word[:40]}” is not one word.")
+        changes.append((f"word:{parts[0]}", "on" if on else "off"))
+    if len(now.words) + len(changes) > MOST_WORDS:
+        raise UserError(f"The text filter has at most {MOST_WORDS} words.")
+    _change(project, now, changes, key)
+
+
+def undo(project: Project) -> None:
+    """Take the last change back."""
+    verdicts.undo(project.db, project.name, _log_id(described(project).id))
+
+
+def run_draw(
+    project: Project,
+    config: DrawConfig,
+    *,
+    device: torch.device,
+    beside: bool = False,
+    with_flags: bool = True,
+) -> Stage[SyntheticSet]:
+    """Draw `config.count` images from the captions as they stand; with `beside` next to the current set's.
+
+    The same captions and settings are the same set: its finished images are not drawn again. What the
+    pipeline's safety checker refuses is left out, and counted.
+    """
+    from debias_core.workspace import stages
+
+    table, now = project.table(), described(project)
+    recipes = diffubias.recipes(now.prompts(text_filter=config.text_filter), config)
+    settings = {k: v for k, v in to_json(config).items() if k != "batch_size"}
+    set_id = fingerprint("draw", settings, table.data_id, [asdict(r) for r in recipes])
+    kept = project.set_id() if beside else None
+    sink = project.sink(set_id, config.count, table.image_size)
+    first = done = sink.finished()
+    began = last = time.perf_counter()
+    yield Progress("draw", done, config.count, "loading the text-to-image model")
+    try:
+        if done < config.count:
+            painter = text2image.load_painter(config.model, device)
+            prompts = [r.prompt for r in recipes]
+            for start, pixels, refused in text2image.draw(
+                painter, prompts, config, table.image_size, first=first
+            ):
+                now_ = time.perf_counter()
+                some = [
+                    replace(r, refused=bool(no))
+                    for r, no in zip(recipes[start : start + len(pixels)], refused, strict=True)
+                ]
+                n, seconds = painter.evaluated(), now_ - last
+                sink.add(start, pixels, some, Cost(n, n, seconds, seconds))
+                last, done = now_, start + len(pixels)
+                note = f"{(done - first) / (last - began):.1f} images/s"
+                yield Progress("draw", done, config.count, note)
+    except StopAsked as stop:
+        if not stop.keep or done == 0:
+            raise
+    made = SyntheticSet(
+        pixels=sink.pixels()[:done],
+        recipes=project.recipes(set_id)[:done],
+        evaluations_per_image=sink.cost().encoded / done,
+        network_share=1.0,
+        seconds=sink.cost().seconds,
+    )
+    about = {"config": to_json(config), "method": "diffubias", "captions": now.id}
+    return (
+        yield from stages.finish_set(
+            project, set_id, made, about, beside=kept, device=device,
+            with_flags=with_flags and done == config.count,
+        )
+    )  # fmt: skip
+
+
+def _said(project: Project, image: str, asked: str) -> list[str] | None:
+    rows = project.db.rows(
+        "SELECT texts FROM captions WHERE image = ? AND asked = ?", (image, asked)
+    )
+    return json.loads(rows[0]["texts"]) if rows else None
+
+
+def _manifest(project: Project) -> Path:
+    return project.root / "captions" / "manifest.json"
+
+
+def _log_id(captions: str) -> str:
+    return f"captions-{captions}"
+
+
+def _change(project: Project, now: Described, changes: Sequence[tuple[str, str]], key: str) -> None:
+    decisions = [
+        verdicts.Decision(f"{key}-{i}", item, text) for i, (item, text) in enumerate(changes)
+    ]
+    verdicts.record(project.db, project.name, _log_id(now.id), decisions, None)
+
+
+def _checked(text: str) -> str:
+    if len(text) > LONGEST:
+        raise UserError(f"A caption has at most {LONGEST} characters, not {len(text):,}.")
+    return _plain(text)
+
+
+def _plain(text: str) -> str:
+    """One line without control characters, at most LONGEST characters long."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:LONGEST]

@@ -1,0 +1,408 @@
+"""Captions, the text filter and drawings: real classes of the large models, at a tiny size."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import app
+from debias_core.config import (
+    AuditConfig,
+    CaptionConfig,
+    ClassifierConfig,
+    DebiasConfig,
+    DrawConfig,
+    InjectConfig,
+    SmallModelConfig,
+)
+from debias_core.data import captions
+from debias_core.data.benchmarks import grey_digits
+from debias_core.data.table import save_table
+from debias_core.language import captioner, pretrain, text2image, textfilter
+from debias_core.methods import diffubias
+from debias_core.methods.diffubias import Prompt
+from debias_core.pipeline import drain
+from debias_core.records import StopAsked, UserError
+from debias_core.workspace import language, stages, verdicts
+from debias_core.workspace.jobs import Runner
+from debias_core.workspace.store import Project
+from tests.conftest import CPU
+from tests.test_jobs import model, submit, wait
+from tests.test_project import MLP
+
+TINY = SmallModelConfig(image_size=8, steps=2, batch_size=4)
+SAID = ("a red ant on grass", "two ants", "the red bee", "nothing here", "a cat, red and round", "")
+
+
+def seen_8px():
+    grey, y, _ = grey_digits()
+    return grey[:, 4:12, 4:12], y
+
+
+# ---- small models, of the classes of the large ones ----
+
+
+def llava(folder):
+    """A LLaVA of CLIP and Llama, tiny, as `from_pretrained` finds it."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    words = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "USER", "ASSISTANT", ":", *"abcdefgh"]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>",
+        unk_token="<unk>", additional_special_tokens=["<image>"], padding_side="left",
+    )  # fmt: skip
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+             "num_attention_heads": 2}  # fmt: skip
+    torch.manual_seed(0)
+    net = LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=CLIPVisionConfig(image_size=8, patch_size=4, **shape),
+            text_config=LlamaConfig(
+                vocab_size=len(words), num_key_value_heads=2, max_position_embeddings=64,
+                pad_token_id=0, bos_token_id=1, eos_token_id=2, **shape,
+            ),
+            image_token_index=4, vision_feature_layer=-1,
+        )
+    )  # fmt: skip
+    pictures = CLIPImageProcessor(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8})
+    processor = LlavaProcessor(
+        pictures, fast, patch_size=4, vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )  # fmt: skip
+    net.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return str(folder)
+
+
+def xl(folder, small):
+    """A Stable Diffusion XL, tiny, with the tokenizer and autoencoder of the small pipeline."""
+    from diffusers import (
+        EulerDiscreteScheduler,
+        StableDiffusionPipeline,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    one = StableDiffusionPipeline.from_pretrained(small, safety_checker=None)
+    text = CLIPTextConfig(
+        vocab_size=len(one.tokenizer), hidden_size=16, intermediate_size=32, projection_dim=16,
+        num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=pretrain.LONGEST,
+        eos_token_id=one.tokenizer.eos_token_id, bos_token_id=one.tokenizer.bos_token_id,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=4, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=32,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), norm_num_groups=8,
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), attention_head_dim=2,
+        addition_embed_type="text_time", addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=16 + 6 * 4,
+    )  # fmt: skip
+    StableDiffusionXLPipeline(
+        vae=one.vae.float(), text_encoder=CLIPTextModel(text), tokenizer=one.tokenizer,
+        text_encoder_2=CLIPTextModelWithProjection(text), tokenizer_2=one.tokenizer, unet=unet,
+        scheduler=EulerDiscreteScheduler(), add_watermarker=False,
+    ).save_pretrained(folder)  # fmt: skip
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Folders of both captioner families and both pipeline families; the first two trained two steps."""
+    home = tmp_path_factory.mktemp("models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "debias_core.data.benchmarks.grey_digits", lambda: (*seen_8px(), np.full(1797, "train"))
+        )
+        blip = drain(
+            pretrain.pretrain_captioner(home / "blip", TINY, device=CPU, checkpoint=home / "a")
+        )
+        sd = drain(
+            pretrain.pretrain_text2image(home / "sd", TINY, device=CPU, checkpoint=home / "b")
+        )
+    return {
+        "blip": str(blip),
+        "sd": str(sd),
+        "llava": llava(home / "llava"),
+        "xl": xl(home / "xl", sd),
+    }
+
+
+@pytest.fixture
+def project(table, tmp_path):
+    """A project with an audit."""
+    p = Project(tmp_path / "ws", "p")
+    save_table(table, p.folder("data"))
+    p.register({"kind": "files", "path": "/nowhere"})
+    audit = AuditConfig(classifier=ClassifierConfig(network="mlp", epochs=2, loss="gce"), top_k=6)
+    drain(stages.run_audit(p, audit, device=CPU))
+    return p
+
+
+@pytest.fixture
+def told(project, monkeypatch):
+    """A project whose six top images have one caption each: SAID."""
+    monkeypatch.setattr(captioner, "load_captioner", lambda source, device: None)
+    monkeypatch.setattr(
+        captioner,
+        "describe",
+        lambda c, pixels, **_: iter([[(text,) for text in SAID[: len(pixels)]]]),
+    )
+    drain(language.run_describe(project, CaptionConfig(per_image=1), device=CPU))
+    return project
+
+
+# ---- captioner ----
+
+
+@pytest.mark.parametrize("family", ["blip", "llava"])
+def test_a_caption_depends_on_its_image_and_seed_and_on_no_other_image(models, table, family):
+    c = captioner.load_captioner(models[family], CPU)
+    pixels = table.pixels[:5]
+    ask = {"per_image": 2, "seed": 3, "temperature": 2.0}
+    together = [t for part in captioner.describe(c, pixels, **ask) for t in part]
+    alone = [
+        t
+        for i in range(5)
+        for part in captioner.describe(c, pixels[i : i + 1], batch_size=1, **ask)
+        for t in part
+    ]
+    assert together == alone and all(len(t) == 2 for t in together)
+    other = [t for part in captioner.describe(c, pixels, **{**ask, "seed": 4}) for t in part]
+    assert other != together
+    assert len({text for t in together for text in t}) > 1
+    if family == "llava":  # what it was asked is not given back
+        assert not any(text.startswith("USER :") for t in together for text in t)
+
+
+def test_gumbel_noise_draws_from_the_softmax():
+    scores = torch.log(torch.tensor([0.6, 0.3, 0.1])).repeat(4000, 1)
+    draws = captioner.GumbelDraws([[i] for i in range(4000)], 1.0)(torch.zeros(0), scores)
+    share = np.bincount(draws.argmax(1).numpy(), minlength=3) / 4000
+    assert np.abs(share - [0.6, 0.3, 0.1]).max() < 0.03
+
+
+@pytest.mark.parametrize(
+    "source, says",
+    [("/no/such/folder", "no folder"), ("nobody/nothing-of-this-name", "hf download")],
+)
+def test_a_missing_model_is_told_with_its_remedy(source, says, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match=says):
+        captioner.load_captioner(source, CPU)
+    with pytest.raises(UserError, match=says):
+        text2image.load_painter(source, CPU)
+
+
+def test_a_folder_that_is_no_model_is_told(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds no captioner"):
+        captioner.load_captioner(str(tmp_path), CPU)
+
+
+# ---- text filter ----
+
+
+def test_the_filter_keeps_the_most_frequent_words_that_mean_something():
+    assert textfilter.words_of("A Red, red rose; it's (very) RED!") == (
+        "a", "red", "red", "rose", "it", "s", "very", "red",
+    )  # fmt: skip
+    said = ["the red ant and the bee", "red bees", "a bee", "of the and"]
+    assert textfilter.frequent_words(said, 1) == (("bee", 2), ("red", 2))
+    assert textfilter.passes(said, ["bee", "red"]) == (True, True, True, False)
+    assert textfilter.stop_words().source
+
+
+def test_prompts_are_used_equally_often_and_keep_their_label():
+    prompts = [Prompt(f"p{i}", f"id{i}", i % 3) for i in range(4)]
+    made = diffubias.recipes(prompts, DrawConfig(count=10))
+    used = [sum(r.prompt == p.text for r in made) for p in prompts]
+    assert sorted(used) == [2, 2, 3, 3]
+    assert all(r.label == prompts[int(r.content_id[2:])].label for r in made)
+    with pytest.raises(UserError, match="No caption is left"):
+        diffubias.recipes([], DrawConfig())
+
+
+# ---- drawing ----
+
+
+@pytest.mark.parametrize("family", ["sd", "xl"])
+def test_a_drawing_depends_on_its_prompt_and_number_and_on_no_other(models, family):
+    painter = text2image.load_painter(models[family], CPU)
+    config = DrawConfig(model=models[family], steps=2, guidance=3.0, batch_size=3, seed=1)
+    prompts = ["a red seven on black", "a blue two on black"] * 2
+    whole = np.concatenate([p for _, p, _ in text2image.draw(painter, prompts, config, 8)])
+    assert whole.shape == (4, 8, 8, 3) and painter.evaluated() == 4 * 2 * 2
+    later = list(text2image.draw(painter, prompts, config, 8, first=3))
+    assert later[0][0] == 3
+    assert np.abs(later[0][1][0].astype(int) - whole[3]).max() <= 1
+    assert (whole[0] != whole[1]).any() and (whole[0] != whole[2]).any()
+
+
+# ---- in a project ----
+
+
+def test_captions_are_asked_once_and_a_person_s_changes_survive_a_restart(told, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(captioner, "describe", never)
+    again = drain(language.run_describe(told, CaptionConfig(per_image=1), device=CPU))
+    assert [c.said for c in again.captions] == list(SAID)
+    # 2 · 3 classes: red 3; ant, ants, bee, cat, grass by the alphabet; "round" is the seventh.
+    assert [w.word for w in again.words] == ["red", "ant", "ants", "bee", "cat", "grass"]
+    assert [c.kept for c in again.captions] == [True, True, True, False, True, False]
+    language.switch_words(told, {"red": False, "nothing": True}, "k1")
+    language.edit_caption(told, 1, "two  green\nants", "k2")
+    assert language.replace_in_captions(told, "red", "blue", "k3") == 3
+    fresh = Project(told.workspace, "p")
+    now = language.described(fresh)
+    assert now.captions[0].text == "a blue ant on grass" and now.captions[0].said == SAID[0]
+    assert now.captions[1].text == "two green ants"
+    assert now.captions[3].kept and [w.word for w in now.words if w.added] == ["nothing"]
+    for _ in range(3):
+        language.undo(fresh)
+    language.undo(fresh)
+    assert [c.text for c in language.described(fresh).captions] == list(SAID)
+
+
+def test_what_is_no_word_no_caption_or_too_long_is_refused(told):
+    for wrong in (
+        lambda: language.switch_words(told, {"two words": True}, "a"),
+        lambda: language.edit_caption(told, 6, "x", "b"),
+        lambda: language.edit_caption(told, 0, "x" * 501, "c"),
+        lambda: language.replace_in_captions(told, "zebra", "x", "d"),
+        lambda: language.replace_in_captions(told, " ", "x", "e"),
+    ):
+        with pytest.raises(UserError):
+            wrong()
+    assert not language.described(told).can_undo
+
+
+def draw_config(models, **more):
+    return DrawConfig(**{"model": models["sd"], "count": 5, "steps": 2, "batch_size": 2, **more})
+
+
+def test_drawings_and_blends_are_one_set_with_recipes_and_verdicts(told, models):
+    model(told.folder("diffusion"))
+    inject = InjectConfig(count=4, steps=4, batch_size=4)
+    drain(stages.run_generate(told, inject, device=CPU, with_flags=False))
+    blended = told.set_id()
+    verdicts.record(
+        told.db, "p", blended, [verdicts.Decision("k", "2", "reject")], verdicts.VERDICTS
+    )
+    made = drain(language.run_draw(told, draw_config(models), device=CPU, beside=True))
+    assert [r.method for r in made.recipes] == ["diffinject"] * 4 + ["diffubias"] * 5
+    assert told.set_id() != blended and (told.synthetic().pixels == made.pixels).all()
+    assert verdicts.current(told.db, "p", told.set_id()) == {"2": "reject"}
+    assert all("fidelity" in s for s in told.scores()[4:])
+    parts = told.manifest("synthetic")["parts"]
+    assert [(p["count"], p["refused"]) for p in parts] == [(4, 0), (5, 0)]
+    # Adding the same drawings again adds nothing.
+    once_more = drain(language.run_draw(told, draw_config(models), device=CPU, beside=True))
+    assert once_more.recipes == made.recipes
+    drain(stages.run_debias(told, DebiasConfig(classifier=MLP), device=CPU))
+    drain(stages.run_report(told, device=CPU))
+    html = (told.folder("report") / "report.html").read_text()
+    assert "5 by DiffuBias, 4 by DiffInject" in html
+    drain(stages.run_export(told, "synthetic"))
+    with pytest.raises(UserError, match="drawn images"):
+        drain(stages.run_export(told, "config"))
+
+
+def test_a_stopped_drawing_goes_on_to_the_same_images(told, models):
+    config = draw_config(models)
+    whole = drain(language.run_draw(told, config, device=CPU, with_flags=False)).pixels.copy()
+    told.db.write("DELETE FROM synthetic")
+    stage = language.run_draw(told, config, device=CPU, with_flags=False)
+    while next(stage).done < 2:
+        pass
+    with pytest.raises(StopAsked):
+        stage.throw(StopAsked(keep=False))
+    assert told.sink(told.set_id(), 5, 8).finished() == 2
+    again = drain(language.run_draw(told, config, device=CPU, with_flags=False)).pixels
+    assert np.abs(whole.astype(int) - again).max() <= 1
+
+
+def test_what_the_safety_checker_refuses_is_left_out_and_counted(told, models, monkeypatch):
+    painter = text2image.load_painter(models["sd"], CPU)
+    call = type(painter.pipeline).__call__
+
+    def checked(self, **kwargs):
+        out = call(self, **kwargs)
+        return type(out)(out.images, [True] + [False] * (len(out.images) - 1))
+
+    monkeypatch.setattr(type(painter.pipeline), "__call__", checked)
+    made = drain(language.run_draw(told, draw_config(models), device=CPU, with_flags=False))
+    assert len(made.recipes) == 2  # of 5 in batches of 2, the first of each batch is refused
+    assert told.manifest("synthetic")["parts"][0]["refused"] == 3
+
+
+def test_the_command_line_describes_filters_and_draws(project, models, capsys, tmp_path):
+    where = ["--workspace", str(project.workspace), "--name", "p"]
+    out = tmp_path / "out.json"
+    asked = [
+        "describe",
+        *where,
+        "--captioner",
+        models["blip"],
+        "--add",
+        "zebra",
+        "--json",
+        str(out),
+    ]
+    assert app.main(asked) == 0
+    found = json.loads(out.read_text())
+    assert len(found["captions"]) == 18 and any(w["word"] == "zebra" for w in found["words"])
+    drawn = ["draw", *where, "--text2image", models["sd"], "--count", "3", "--steps", "2",
+             "--no-text-filter", "--json", str(out)]  # fmt: skip
+    assert app.main(drawn) == 0
+    assert json.loads(out.read_text())["synthetic_count"] == 3
+    assert app.main(["draw", *where, "--text2image", "no/such", "--count", "3"]) == 2
+    assert "can't be downloaded" in capsys.readouterr().err
+
+
+def test_describing_and_drawing_are_jobs(project, models):
+    runner = Runner(project.db, ("cpu",))
+    runner.start()
+    try:
+        asked = CaptionConfig(model=models["blip"])
+        assert wait(project, submit(project, "describe", asked), "done").state == "done"
+        drawn = submit(project, "draw", draw_config(models, text_filter=False), beside=False)
+        assert wait(project, drawn, "done").state == "done"
+    finally:
+        runner.close()
+    assert len(project.synthetic().recipes) == 5
+
+
+# ---- the shipped captioner ----
+
+
+def test_the_shipped_captioner_names_colour_and_digit_of_unseen_digits():
+    c = captioner.load_captioner("digits-captioner", CPU)
+    grey, y, split = grey_digits()
+    drawn = captions.draw(grey[split == "test"], y[split == "test"], 200, np.random.default_rng(1))
+    said = [
+        t[0]
+        for part in captioner.describe(c, drawn.pixels, per_image=1, temperature=0, batch_size=100)
+        for t in part
+    ]
+    named = [captions.named(text) for text in said]
+    colour = np.mean([n[0] == k for n, k in zip(named, drawn.colour, strict=True)])
+    digit = np.mean([n[1] == k for n, k in zip(named, drawn.digit, strict=True)])
+    print(f"colour {colour:.3f}, digit {digit:.3f}")
+    assert colour >= 0.9 and digit >= 0.9
