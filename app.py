@@ -52,7 +52,8 @@ Method = Annotated[
     str,
     typer.Option(
         help="diffinject (contents: the audit's top-K), crossinject (any image, originals of other "
-        "classes) or, for demo and benchmark, diffubias (captions of the top-K, images drawn from them)."
+        "classes) or, for demo and benchmark, diffubias (captions of the top-K, images drawn from them), "
+        "ddb-1 or ddb-2 (Diffusing DeBias)."
     ),
 ]
 Ratio = Annotated[float, typer.Option(help="Percent of bias-conflicting images: 0.5, 1, 2 or 5.")]
@@ -201,6 +202,19 @@ def demo(
             extra_hosts=allow_host or (), in_classroom=True,
         )  # fmt: skip
         return
+    if method in cfg.RECIPES:
+        given = {
+            "top-k": top_k, "per-class": per_class, "gamma": gamma, "t-edit": t_edit,
+            "t-start": t_start, "steps": steps, "count": count, "contents": contents,
+            "contents-per-original": contents_per_original, "devices": devices,
+            "guidance": guidance,
+        }  # fmt: skip
+        _ddb_benchmark(
+            "digits", workspace, method, given, json_file, ratio=ratio, seeds=seeds,
+            validation=validation, network=network, audit_epochs=audit_epochs, epochs=epochs, lr=lr,
+            batch_size=batch_size,
+        )  # fmt: skip
+        return
     from debias_core.workspace.benchmark import run_demo
 
     _check_json(json_file)
@@ -260,6 +274,21 @@ def benchmark(
     json_file: JsonFile = None,
 ) -> None:
     """The loop on a named data set, over seeds, beside the published figures; resumable."""
+    if method in cfg.RECIPES:
+        given = {
+            "audit-network": audit_network, "top-k": top_k, "per-class": per_class, "gamma": gamma,
+            "t-edit": t_edit, "t-start": t_start, "steps": steps, "inversion": inversion, "mode": mode,
+            "direct": direct, "precision": precision, "mask": mask, "count": count,
+            "contents": contents, "contents-per-original": contents_per_original,
+            "devices": devices, "label-from": label_from, "synthetic-share": synthetic_share,
+            "retrain-loss": retrain_loss, "guidance": guidance,
+        }  # fmt: skip
+        _ddb_benchmark(
+            dataset, workspace, method, given, json_file, ratio=ratio, seeds=seeds,
+            validation=validation, network=network, audit_epochs=audit_epochs, epochs=epochs, lr=lr,
+            batch_size=batch_size,
+        )  # fmt: skip
+        return
     from debias_core.workspace.benchmark import benchmark_project, run_benchmark
     from ui import words
 
@@ -284,6 +313,91 @@ def benchmark(
     del result["arms"]
     _benchmark_table(result)
     _write_json(json_file, result)
+
+
+def _ddb_benchmark(
+    dataset: str,
+    workspace: Path,
+    recipe: str,
+    given: dict[str, Any],
+    json_file: Path | None,
+    *,
+    ratio: float,
+    seeds: int,
+    validation: bool,
+    network: str | None,
+    audit_epochs: int | None,
+    epochs: int | None,
+    lr: float | None,
+    batch_size: int | None,
+) -> None:
+    """A recipe of DDB over seeds; `given` are options that it has no use for."""
+    from debias_core.workspace.benchmark import benchmark_project
+    from debias_core.workspace.ddb_benchmark import run_ddb_benchmark
+
+    _check_json(json_file)
+    if extra := [f"--{name}" for name, value in given.items() if value is not None]:
+        raise UserError(f"{recipe} does not know {', '.join(extra)}: leave it out.")
+    if dataset not in cfg.DDB:
+        raise UserError(f"{recipe} has no settings for '{dataset}'. Choose: {', '.join(cfg.DDB)}.")
+    base = cfg.DDB[dataset]
+    final_net = _set(
+        base.ddb.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
+    )
+    bias_net = _set(base.audit.classifier, network=network, epochs=audit_epochs)
+    settings = replace(
+        base,
+        percent=ratio,
+        seeds=seeds,
+        validation=validation,
+        audit=replace(base.audit, classifier=bias_net),
+        amplify=replace(base.amplify, classifier=_set(base.amplify.classifier, network=network)),
+        ddb=replace(base.ddb, recipe=recipe, classifier=final_net),
+    )
+    stage = run_ddb_benchmark(
+        settings, lambda seed: benchmark_project(workspace, settings, seed), device=_device()
+    )
+    result = _run(stage, benchmark_project(workspace, settings, 0))
+    _ddb_table(result)
+    _write_json(json_file, result)
+
+
+def _ddb_table(result: dict[str, Any]) -> None:
+    columns = {
+        "vanilla": "vanilla", "debiased": result["method"],
+        "real_amplifier": "the same, amplifier trained on real images",
+        "groupdro": "GroupDRO, true groups (oracle)",
+    }  # fmt: skip
+    _accuracy_table(result, columns=columns)
+    lines = [
+        f"{result['dataset']}, {len(result['seeds'])} seeds at {result['ratio_percent']:g} % "
+        f"conflicting, scored on the {result['scored_on']} part."
+    ]
+    if share := result["aligned_share"]:
+        over = ", ".join(f"w {w}: {v:.2f}" for w, v in (share["by_w"] or {}).items())
+        lines.append(
+            f"bias-aligned share: training images {_two(share['training'])}, synthetic images "
+            f"{_two(share['synthetic'])} at w {share['w']:g} (seed 0: {over}), read by {share['by']}"
+        )
+    ap = {n: _two(a["average_precision"]) for n, a in result["amplifiers"].items()}
+    lines.append(
+        f"average precision: GCE audit {ap['gce']}, amplifier on real images {ap['real']}, on "
+        f"synthetic images {ap['synthetic']}"
+    )
+    if found := result["pseudo_groups"]:
+        lines.append(
+            f"pseudo-groups: {found['flagged']} images flagged, precision "
+            f"{_two(found['precision'])}, recall {_two(found['recall'])}"
+        )
+        if any(found["empty"]):
+            most = max(map(len, found["empty"]))
+            lines.append(f"up to {most} groups a seed are empty and left out")
+    seconds = ", ".join(f"{k} {v:.1f}" for k, v in result["seconds"].items())
+    lines.append(
+        f"{result['synthetic_count']} synthetic images a seed, U-Net forward-equivalents each: "
+        f"{_two(result['unet_evaluations_per_image'])}\nseconds: {seconds}"
+    )
+    console.print("\n".join(lines), markup=False, highlight=False)
 
 
 def _benchmark(
@@ -390,6 +504,9 @@ def audit(
             help="End once f_B's view of the images has split into two groups; --epochs at most.",
         ),
     ] = False,
+    by: Annotated[
+        str, typer.Option(help="gce: train f_B; amplifier: rank by the losses of `amplify`'s.")
+    ] = "gce",
     q: Annotated[float, typer.Option(help="GCE's q.")] = 0.7,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
@@ -406,6 +523,7 @@ def audit(
         top_k=top_k,
         per_class=per_class,
         until_split=until_split,
+        by=by,
         seed=seed,
     )
     project = _project(workspace, name)
@@ -917,6 +1035,104 @@ def _figure(value: dict[str, Any] | None) -> str:
 
 
 @command.command()
+def amplify(
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    w: Annotated[
+        float | None, typer.Option(help="Guidance: ε = (1+w)·ε_c - w·ε_u; 0: the model itself.")
+    ] = None,
+    per_class: Annotated[int | None, typer.Option(help="Images of each class to draw.")] = None,
+    steps: Steps = None,
+    train_steps: Annotated[
+        int | None, typer.Option(help="Training steps of the class-conditional model.")
+    ] = None,
+    p2: Annotated[
+        float | None, typer.Option(help="γ of the P2 weight; 0: plain ε-MSE, as published.")
+    ] = None,
+    network: Network = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs of the amplifier.")] = None,
+    trained_on: Annotated[
+        str | None, typer.Option(help="synthetic, or real: the paper's ablation.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Diffusing DeBias: draw more of the bias, and train the amplifier on those images; resumable."""
+    from debias_core.workspace.amplify import amplify_settings, run_amplify
+
+    _check_json(json_file)
+    project = _project(workspace, name)
+    base = amplify_settings(project)
+    settings = _set(
+        base, w=w, per_class=per_class, steps=steps, trained_on=trained_on, seed=seed,
+        diffusion=_set(base.diffusion, steps=train_steps, p2_gamma=p2),
+        classifier=_set(base.classifier, network=network, epochs=epochs),
+    )  # fmt: skip
+    result = _run(run_amplify(project, settings, device=_device()), project)
+    if share := result.get("aligned_share"):
+        console.print(
+            f"bias-aligned share: training images {share['training']:.2f}, synthetic images "
+            f"{share['synthetic']:.2f} (read by {share['by']}, right on {share['reader_accuracy']:.2f})"
+        )
+    if result["average_precision"] is not None:
+        console.print(f"average precision {result['average_precision']:.3f}")
+    if "set" in result:
+        sheet = project.folder("amplify") / "sheet.png"
+        console.print(f"A row of images for each class is in {sheet}", markup=False)
+    console.print("Next: `ddb --recipe ddb-1` or `ddb --recipe ddb-2`.")
+    _write_json(json_file, result)
+
+
+@command.command()
+def ddb(
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    recipe: Annotated[
+        str, typer.Option(help="ddb-1 (pseudo-groups and GroupDRO) or ddb-2 (loss weights).")
+    ] = "ddb-1",
+    losses: Annotated[str, typer.Option(help="Whose: amplifier, or audit.")] = "amplifier",
+    flags: Annotated[
+        str, typer.Option(help="ddb-1: filtered (wrong and far out) or 'error set' (wrong).")
+    ] = "filtered",
+    gamma: Annotated[float | None, typer.Option(help="ddb-1: far out is a loss > μ + γσ.")] = None,
+    network: Network = "conv",
+    epochs: Epochs = None,
+    lr: Lr = None,
+    batch_size: BatchSize = None,
+    seeds: Seeds = 1,
+    oracle: Annotated[
+        bool, typer.Option("--oracle", help="Also GroupDRO with the true groups, where known.")
+    ] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Diffusing DeBias: train with a frozen biased classifier's losses, beside vanilla."""
+    from debias_core.workspace import stages
+    from debias_core.workspace.amplify import ddb_settings, run_ddb
+
+    _check_json(json_file)
+    if not 1 <= seeds <= 100:
+        raise UserError(f"seeds must be 1 to 100, but is {seeds}.")
+    project = _project(workspace, name)
+    base = ddb_settings(project.table())
+    settings = _set(
+        base, recipe=recipe, losses=losses, flags=flags, gamma=gamma,
+        seeds=tuple(range(seeds)),
+        classifier=_set(
+            base.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
+        ),
+    )  # fmt: skip
+    arms, about = _run(run_ddb(project, settings, device=_device(), oracle=oracle), project)
+    names = tuple(dict.fromkeys(a.arm for a in arms))
+    result = stages.summary(arms, names)
+    _accuracy_table(result, columns={n: recipe if n == "debiased" else n for n in names})
+    if groups := about["groups"]:
+        console.print(f"{groups['flagged']:,} images are flagged as conflicting.")
+        if groups["warning"]:
+            console.print(groups["warning"], markup=False)
+    _write_json(json_file, {**result, "groups": about["groups"], "settings": about["config"]})
+
+
+@command.command()
 def debias(
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
@@ -1113,16 +1329,21 @@ def _percent(value: dict[str, Any] | None) -> str:
     return f"{100 * value['mean']:.1f}{spread} %"
 
 
-def _accuracy_table(result: dict[str, Any], published: tuple[float, float] | None = None) -> None:
-    columns = ["test accuracy, last epoch", "vanilla", "debiased"]
-    table = Table(*columns, *(["paper: vanilla", "paper: DiffInject"] if published else []))
+def _accuracy_table(
+    result: dict[str, Any],
+    published: tuple[float, float] | None = None,
+    columns: dict[str, str] | None = None,
+) -> None:
+    columns = columns or {"vanilla": "vanilla", "debiased": "debiased"}
+    heads = ["test accuracy, last epoch", *columns.values()]
+    table = Table(*heads, *(["paper: vanilla", "paper: DiffInject"] if published else []))
     names = (
         ("all", "unbiased_accuracy"), ("bias-aligned", "aligned_accuracy"),
         ("bias-conflicting", "conflicting_accuracy"), ("worst group", "worst_group_accuracy"),
     )  # fmt: skip
     for label, key in names:
         printed = [f"{100 * p:.2f} %" for p in published or () if key == "unbiased_accuracy"]
-        figures = [_percent(result["vanilla"][key]), _percent(result["debiased"][key])]
+        figures = [_percent(result[arm][key]) for arm in columns]
         table.add_row(label, *figures, *printed)
     console.print(table)
 

@@ -18,6 +18,9 @@ NETWORKS = ("mlp", "mlp255", "conv", "resnet18")
 AUGMENT = ("crop", "flip", "colour", "texture")
 METHODS = ("diffinject", "crossinject")
 DIRECT = (200,)  # when the page and the benchmarks predict, where injection is direct
+RECIPES = ("ddb-1", "ddb-2")  # of Diffusing DeBias
+FLAGS = ("filtered", "error set")  # which images its first recipe takes for conflicting
+TRAINED_ON = ("synthetic", "real")  # what its amplifier can be trained on
 MODES = ("slerp", "lerp", "add", "replace")
 RATIOS = (0.5, 1.0, 2.0, 5.0)  # percent of bias-conflicting training images, as in the papers
 
@@ -70,9 +73,16 @@ class AuditConfig:
     top_k: int = 10  # 0: as many as f_B can't explain (`Scores.unexplained`)
     per_class: bool = False  # K in each class instead of K in all
     until_split: bool = False  # end once f_B's view has split into two groups (`methods/audit.py`)
+    by: str = (
+        "gce"  # f_B; or "amplifier": that of DDB, trained before (`classifier` is then its own)
+    )
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _require(
+            self.by in ("gce", "amplifier"),
+            f"An audit is by gce or by the amplifier, not by '{self.by}'.",
+        )
         _require(self.top_k >= 0, f"top_k must be 1 or more (or 0: chosen), but is {self.top_k}.")
 
 
@@ -87,6 +97,7 @@ class UNetConfig:
     head_dim: int = 32
     groups: int = 32
     out_channels: int = 3  # 6 for networks that also learn the variance, as ADM's and P2's
+    classes: int = 0  # of a class-conditional network (`diffusion/guidance.py`); 0: unconditional
 
     def __post_init__(self) -> None:
         shrink = 2 ** (len(self.channels) - 1)
@@ -129,6 +140,7 @@ class DiffusionConfig:
     # Share of each batch whose h comes from another image (ours; see `diffusion/training.py`).
     swap: float = 0.0
     swap_after: int = 0  # plain steps before the swaps begin
+    drop_label: float = 0.1  # share of the labels left out (DDB, known); conditional networks alone
     seed: int = 0
     checkpoint_every: int = 500
 
@@ -137,6 +149,13 @@ class DiffusionConfig:
         _require(self.batch_size >= 1, f"batch_size must be 1 or more, but is {self.batch_size}.")
         _require(self.checkpoint_every >= 1, "checkpoint_every must be 1 or more.")
         _require(0 <= self.swap <= 0.9, f"swap must lie in [0, 0.9], but is {self.swap}.")
+        _require(
+            0 <= self.drop_label < 1, f"drop_label must lie in [0, 1), but is {self.drop_label}."
+        )
+        _require(
+            not (self.swap and self.unet.classes),
+            "A class-conditional model is trained without swaps: set swap to 0.",
+        )
 
 
 @dataclass(frozen=True)
@@ -435,6 +454,85 @@ class SweepConfig:
         )
 
 
+def _conditional() -> DiffusionConfig:
+    # known: batch 32, 100,000 iterations (Waterbirds, 64 px), p = 0.1; recalled: T = 1000, linear β, plain
+    # ε-MSE, AdamW 1e-4; ours: EMA, and far fewer steps where training begins with a model that can draw.
+    unet = UNetConfig(classes=2)
+    return DiffusionConfig(unet=unet, p2_gamma=0.0, batch_size=32, lr=1e-4)
+
+
+@dataclass(frozen=True)
+class AmplifyConfig:
+    """Diffusing the bias, and the amplifier trained on it (DDB; known, recalled, ours: `docs/methods.md`)."""
+
+    diffusion: DiffusionConfig = field(default_factory=_conditional)
+    begin: bool = True  # ours: with the weights of the data's unconditional model, where it has one
+    per_class: int = 1000  # known: 1,000-2,000 images of each class suffice
+    w: float = 1.0  # ours: ε = (1+w)·ε_c - w·ε_u; known, in conflict: a folder `w_1`, a page's 7-15
+    steps: int = 100  # ours: DDIM, η = 0
+    batch_size: int = 128  # images sampled at a time
+    trained_on: str = "synthetic"  # known; "real": the paper's ablation
+    # recalled: ImageNet's DenseNet-121, CE, AdamW, some 50 epochs; ours: the run's own network.
+    classifier: ClassifierConfig = field(default_factory=lambda: ClassifierConfig(epochs=50))
+    held_out: float = 0.2  # ours: share of the images it is trained on that decide when to stop
+    patience: int = 5  # ours; recalled: early stopping
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.diffusion.unet.classes >= 2, "An amplifier needs at least two classes.")
+        _require(
+            1 <= self.per_class <= 100_000,
+            f"per_class must be 1 to 100,000, but is {self.per_class}.",
+        )
+        _require(0 <= self.w <= 20, f"w must lie in [0, 20], but is {self.w}.")
+        _require(2 <= self.steps <= 1000, f"steps must be 2 to 1000, but is {self.steps}.")
+        _require(self.batch_size >= 1, "batch_size must be 1 or more.")
+        _require(
+            self.trained_on in TRAINED_ON,
+            f"An amplifier is trained on {' or '.join(TRAINED_ON)} images, not '{self.trained_on}'.",
+        )
+        _require(
+            0 < self.held_out <= 0.5, f"held_out must lie in (0, 0.5], but is {self.held_out}."
+        )
+        _require(self.patience >= 1, f"patience must be 1 or more, but is {self.patience}.")
+
+
+@dataclass(frozen=True)
+class DDBConfig:
+    """A recipe of DDB: retraining on the real images alone, led by a frozen biased classifier's losses."""
+
+    recipe: str = "ddb-1"  # pseudo-groups and GroupDRO; or "ddb-2": weights
+    losses: str = "amplifier"  # whose; or "audit": the GCE audit's f_B (ours)
+    flags: str = (
+        "filtered"  # ddb-1: misclassified and far out; or "error set": misclassified (known)
+    )
+    gamma: float = 3.0  # recalled: far out is a loss > μ + γσ
+    eta: float = 0.01  # known: step size of the groups' weights
+    weight_decay: float = 0.0  # ours, of GroupDRO: the public recipes want it strong
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        _require(
+            self.recipe in RECIPES,
+            f"Unknown recipe '{self.recipe}'. Choose one of: {', '.join(RECIPES)}.",
+        )
+        _require(
+            self.losses in ("amplifier", "audit"),
+            f"The losses are those of the amplifier or the audit, not of '{self.losses}'.",
+        )
+        _require(
+            self.flags in FLAGS, f"Unknown flags '{self.flags}'. Choose one of: {', '.join(FLAGS)}."
+        )
+        _require(self.gamma >= 0, f"gamma must be 0 or more, but is {self.gamma}.")
+        _require(0 < self.eta <= 10, f"eta must lie in (0, 10], but is {self.eta}.")
+        _require(
+            0 <= self.weight_decay < 1,
+            f"weight_decay must lie in [0, 1), but is {self.weight_decay}.",
+        )
+        _require(len(self.seeds) >= 1, "Give at least one seed.")
+
+
 def to_json(config: Any) -> dict[str, Any]:
     """A config as plain JSON values."""
     return dataclasses.asdict(config)
@@ -510,6 +608,22 @@ class BenchmarkConfig:
     def count(self) -> int:
         """How many it makes at each seed."""
         return self.inject.count if self.draw is None else self.draw.count
+
+
+@dataclass(frozen=True)
+class DDBBenchmarkConfig:
+    """A recipe of DDB on a named data set; by default the demo's, on the built-in Colored Digits."""
+
+    dataset: str = "digits"
+    percent: float = 1.0
+    seeds: int = 3
+    validation: bool = False
+    audit: AuditConfig = field(default_factory=AuditConfig)  # beside it; recipes may use its losses
+    amplify: AmplifyConfig = field(default_factory=AmplifyConfig)
+    ddb: DDBConfig = field(default_factory=DDBConfig)
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.seeds <= 100, f"seeds must be 1 to 100, but is {self.seeds}.")
 
 
 # The named data sets with the papers' settings, where these say any.
@@ -596,6 +710,31 @@ PRESETS: dict[str, DiffusionConfig] = {
         ema=0.9999,
         flip=True,
         checkpoint_every=2_000,
+    ),
+}
+
+
+# DDB's settings. All ours: P2 (recalled: plain ε-MSE) since colour is decided where the noise is high; few
+# steps and images, since a demo takes minutes (`docs/benchmarks.md`, DDB).
+DDB: dict[str, DDBBenchmarkConfig] = {
+    "digits": DDBBenchmarkConfig(
+        amplify=AmplifyConfig(
+            diffusion=DiffusionConfig(
+                unet=dataclasses.replace(PRESETS["digits16"].unet, classes=10),
+                steps=300,
+                batch_size=32,
+                lr=5e-4,
+                warmup=20,
+                ema=0.99,
+                checkpoint_every=50,
+            ),
+            per_class=40,
+            steps=20,
+            batch_size=100,
+            classifier=ClassifierConfig(epochs=50, lr=3e-3),
+        ),
+        # weight_decay of 0, 1e-3, 1e-2 on validation data: 0.20, 0.27, 0.18; with true groups 0.19, 0.30, 0.21.
+        ddb=DDBConfig(weight_decay=1e-3, classifier=ClassifierConfig(lr=3e-3)),
     ),
 }
 

@@ -168,7 +168,7 @@ class Recipe:
     t_start: int = 999
     prompt: str = ""  # of a drawing
     negative: str = ""
-    guidance: float = 0.0
+    guidance: float = 0.0  # of a drawing; w, of images that are drawn by class alone
     size: int = 0
     text2image: str = ""
     refused: bool = False  # by the model's safety checker: there is no image

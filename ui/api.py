@@ -22,7 +22,7 @@ from debias_core.data import images
 from debias_core.data.images import Pixels
 from debias_core.records import UserError
 from debias_core.workspace import jobs, verdicts
-from debias_core.workspace.store import Project, working
+from debias_core.workspace.store import STAGES, Project, working
 from ui import explain, show, words
 from ui.session import Place
 from ui.view import AuditView, audit_view, inside, loss_bars, table_of
@@ -304,13 +304,12 @@ def _png(pixels: Pixels, size: str) -> Response:
 
 def stamp(project: Project) -> str:
     """A short text that changes whenever a stage of the project was finished, dropped or cut anew."""
-    stages = ("data", "audit", "diffusion", "synthetic", "debias", "report")
     exports = sorted((p.name, p.stat().st_mtime_ns) for p in (project.root / "exports").glob("*.*"))
     tsne = project.folder("audit") / "tsne.npz"
     sweep = project.root / "sweep" / "latest.json"
     drawn = [p.stat().st_mtime_ns if p.is_file() else 0 for p in (tsne, sweep)]
     edits = sorted((p.name, p.stat().st_mtime_ns) for p in project.folder("diffusion").glob("t_*"))
-    text = json.dumps([project.stamp(*stages), exports, drawn, edits])
+    text = json.dumps([project.stamp(*STAGES), exports, drawn, edits])
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 

@@ -24,3 +24,16 @@ class Part:
     queued: list[gr.events.Dependency] = field(default_factory=list)
     inputs: list[Any] = field(default_factory=list)
     opened: tuple[Callable[..., Any], list[Any], list[Any]] | None = None
+
+    def with_more(self, more: Part) -> Part:
+        """This part with another, whose refresh takes the project alone, behind it."""
+        assert not more.inputs and more.opened is None
+        mine = self.refresh
+
+        def refresh(project_name: str, *inputs: Any) -> tuple[Any, ...]:
+            return (*mine(project_name, *inputs), *more.refresh(project_name))
+
+        return Part(
+            [*self.outputs, *more.outputs], refresh, [*self.changed, *more.changed],
+            [*self.queued, *more.queued], self.inputs, self.opened,
+        )  # fmt: skip

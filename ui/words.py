@@ -32,6 +32,8 @@ JOB_TITLES = {
     "sweep": "Sweep",
     "report": "Report",
     "export": "Export",
+    "amplify": "Amplification",
+    "ddb": "Training with the amplifier",
 }
 JOB_ACTIONS = {
     "keep": "Stop and keep",
@@ -356,3 +358,82 @@ def trained_on(curated: dict[str, int]) -> str:
 def generated(count: int, seconds: float, evaluations: float) -> str:
     """What the long run took."""
     return f"{count} images in {seconds:.0f} s, {evaluations:.1f} U-Net forward-equivalents each."
+
+
+# Diffusing DeBias, below Augment and Train
+AMPLIFY_TITLE = "Amplify: draw more of the bias (Diffusing DeBias)"
+AMPLIFY_INTRO = (
+    "A diffusion model that knows your classes draws what is usual of each: the shortcut. A classifier "
+    "trained on these drawings alone, the *amplifier*, never saw a real image, so it can't learn the few "
+    "that break the pattern by heart. Its losses lead the training (**Train**), or rank your images."
+)
+AMPLIFY_W = "w, guidance"
+AMPLIFY_W_INFO = "0 draws as the model sees it; more draws what is most typical of the class."
+AMPLIFY_EACH = "Images to draw of each class"
+AMPLIFY_ON_LABEL = "Train the amplifier on"
+AMPLIFY_ON = {"synthetic": "drawn images", "real": "real images"}
+AMPLIFY_ON_INFO = "Real images are for comparison: such an amplifier memorises."
+AMPLIFY_BUTTON = "Amplify"
+NOT_AMPLIFIED = "Not amplified yet."
+RECIPE_TITLE = "Train with the amplifier (Diffusing DeBias)"
+RECIPE_INTRO = (
+    "On your images alone, no synthetic ones: the losses of a biased classifier say which images break the "
+    "pattern. Beside it runs the plain training, with as many steps."
+)
+RECIPE = "Recipe"
+RECIPE_NAMES = {"ddb-1": "I: groups, the worst first", "ddb-2": "II: a weight for each image"}
+RECIPE_LOSSES_LABEL = "Whose losses"
+RECIPE_LOSSES = {"amplifier": "the amplifier's", "audit": "the audit's"}
+RECIPE_FLAGS_LABEL = "Recipe I: images that break the pattern"
+RECIPE_FLAGS = {"filtered": "wrong, and by far", "error set": "all that are wrong"}
+RECIPE_BUTTON = "Train by this recipe"
+RECIPE_COLUMNS = ("arm", "seed", "all", "bias-aligned", "bias-conflicting", "worst group")
+NOT_BY_RECIPE = "Not trained by a recipe yet."
+
+
+def amplified(about: dict[str, Any]) -> str:
+    """What the last amplification gave."""
+    trained = AMPLIFY_ON[about["config"]["trained_on"]]
+    parts = [f"The amplifier was trained on {trained}."]
+    if share := about.get("aligned_share"):
+        parts.append(
+            f"{share['synthetic']:.0%} of the {about['count']:,} drawn images show their class's usual "
+            f"attribute; of the training images it is {share['training']:.0%}."
+        )
+    if about["average_precision"] is not None:
+        parts.append(
+            f"Average precision of its ranking: {about['average_precision']:.2f} (1 puts every image that "
+            "breaks the pattern first)."
+        )
+    return " ".join(parts)
+
+
+def by_recipe(about: dict[str, Any]) -> str:
+    """What the last training by a recipe made of the images."""
+    groups = about["groups"]
+    name = RECIPE_NAMES[about["config"]["recipe"]]
+    if groups is None:
+        return f"Recipe {name}."
+    parts = [f"Recipe {name}: {groups['flagged']:,} images are taken to break the pattern."]
+    if groups.get("precision") is not None and groups.get("recall") is not None:
+        parts.append(
+            f"{groups['precision']:.0%} of them do, and {groups['recall']:.0%} of all that do are among them."
+        )
+    if groups["empty"]:
+        parts.append(f"Empty groups, which are left out: {len(groups['empty'])}.")
+    return " ".join(parts)
+
+
+def recipe_rows(arms: list[dict[str, Any]]) -> list[list[str]]:
+    """A row for each arm and seed."""
+
+    def percent(value: float | None) -> str:
+        return "unknown" if value is None else f"{100 * value:.1f} %"
+
+    return [
+        [
+            a["arm"], str(a["seed"]),
+            *(percent(a["accuracy"][k]) for k in ("average", "aligned", "conflicting", "worst")),
+        ]
+        for a in arms
+    ]  # fmt: skip

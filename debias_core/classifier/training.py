@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,19 @@ from debias_core.config import ClassifierConfig, to_json
 from debias_core.data.images import Pixels, mix_channels, to_float
 from debias_core.data.table import ImageTable
 from debias_core.records import Progress, Scores, Stage, UserError
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a method makes of a batch's CE losses, instead of their mean.
+
+    `total(loss [b], rows [b])` is the scalar to minimise, `rows` the images' positions in the training
+    set. `state` are the tensors that it changes in place; they are saved with every epoch.
+    """
+
+    total: Callable[[Tensor, NDArray[np.int64]], Tensor]
+    state: dict[str, Tensor] = field(default_factory=dict)
+
 
 SCORE_BATCH = 512
 # Largest set that is kept as one tensor on the device; beyond it rows come from the memory map.
@@ -92,6 +106,8 @@ def train_classifier(
     piece: int | None = None,
     repeats: NDArray[np.int64] | None = None,
     enough: Callable[[Classifier], bool] | None = None,
+    objective: Objective | None = None,
+    patience: int | None = None,
 ) -> Stage[Classifier]:
     """Train a fresh net on images [N, H, W, 3] and labels [N]; the last epoch is what is returned.
 
@@ -102,8 +118,11 @@ def train_classifier(
     yielded; a later call with the same settings, seed and `key` (what the data was) yields the
     finished epochs again and goes on behind them, another one starts anew. `piece` is the number of
     images to compute at a time where a whole batch is known not to fit. `enough(net)`, asked after
-    each epoch, may end the training early.
+    each epoch, may end the training early. `objective` puts a batch's losses together in a method's own
+    way. With `patience` training stops early: it ends once the mean loss on `watch` (`held_out` in the
+    progress) has not fallen for so many epochs, and the net of the lowest is returned.
     """
+    assert patience is None or watch is not None, "early stopping needs images that are held out"
     if len(y) < 2:
         raise UserError(f"Training needs at least 2 images, but there are {len(y)}.")
     net = build_classifier(config.network, pixels.shape[1], classes, seed).to(device)
@@ -119,15 +138,21 @@ def train_classifier(
         return augment(take(drawn[batch]), config.augment, rng)
 
     def step_loss(images: Tensor, batch: NDArray[np.int64]) -> Tensor:
-        return loss_of(net(images), labels[torch.as_tensor(drawn[batch], device=device)]).mean()
+        rows = drawn[batch]
+        each = loss_of(net(images), labels[torch.as_tensor(rows, device=device)])
+        return each.mean() if objective is None else objective.total(each, rows)
 
     piece = max(2, min(piece or config.batch_size, config.batch_size))
     history: list[dict[str, float]] = []
     ended = False
+    best: dict[str, Tensor] = {}
+    held = {} if objective is None else objective.state
     # What must be the same for a checkpoint to be this training's.
     run: dict[str, Any] = {"config": to_json(config), "seed": seed, "key": key}
     run |= {"shape": pixels.shape, "classes": classes, "watched": watch is not None}
     run["drawn"] = len(drawn)
+    if patience is not None:
+        run["patience"] = patience
     run = json.loads(json.dumps(run))
     if checkpoint is not None and (kept := load_checkpoint(checkpoint)) is not None:
         tensors, state = kept
@@ -136,6 +161,9 @@ def train_classifier(
             restore_optimizer(optimizer, tensors["optimizer"])
             history, piece = state["history"], min(piece, state["piece"])
             ended = state.get("ended", False)
+            best = tensors.get("best", {})
+            for name, value in held.items():
+                value.copy_(tensors["objective"][name])
     for epoch, values in enumerate(history, start=1):
         yield _progress(stage, epoch, values, config, piece)
 
@@ -154,21 +182,37 @@ def train_classifier(
     for loss, piece in () if ended else epochs:
         values = {"loss": loss}
         if watch is not None:
-            values["accuracy"] = float((score(net, watch, device=device).pred == watch.y).mean())
+            seen = score(net, watch, device=device)
+            values["accuracy"] = float((seen.pred == watch.y).mean())
             net.train()
+            if patience is not None:
+                values["held_out"] = float(seen.loss.mean())
         history.append(values)
+        if patience is not None:
+            curve = [v["held_out"] for v in history]
+            lowest = int(np.argmin(curve))
+            if lowest == len(curve) - 1:
+                best = {k: v.clone() for k, v in net.state_dict().items()}
+            ended = len(curve) - 1 - lowest >= patience
         if enough is not None:
             ended = enough(net)
             net.train()
         if checkpoint is not None:
+            groups = {"net": net.state_dict(), "optimizer": optimizer_tensors(optimizer)}
+            if held:
+                groups["objective"] = held
+            if best:
+                groups["best"] = best
             save_checkpoint(
                 checkpoint,
-                {"net": net.state_dict(), "optimizer": optimizer_tensors(optimizer)},
+                groups,
                 {"run": run, "history": history, "piece": piece, "ended": ended},
             )
         yield _progress(stage, len(history), values, config, piece)
         if ended:
             break
+    if best:
+        net.load_state_dict(best)
     return net.eval()
 
 

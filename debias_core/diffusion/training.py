@@ -20,6 +20,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from debias_core.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from debias_core.config import DiffusionConfig, to_json
+from debias_core.config import DiffusionConfig, from_json, to_json
 from debias_core.data import planted
 from debias_core.data.images import Pixels, mix_channels, to_float
 from debias_core.diffusion import schedule
@@ -48,6 +49,8 @@ from debias_core.records import Progress, Stage, StopAsked, UserError
 # Draws the images of one step [B, 3, H, W] in [-1, 1]. The generator is made from (seed, step), so
 # that a resumed run sees the very batches that the uninterrupted one would have seen.
 Batch = Callable[[np.random.Generator, int], Tensor]
+# The same with the images' classes [B], for a class-conditional network.
+LabelledBatch = Callable[[np.random.Generator, int], tuple[Tensor, NDArray[np.int64]]]
 
 
 def tinted_batches(grey: NDArray[np.float64] | NDArray[np.uint8]) -> Batch:
@@ -102,19 +105,26 @@ def _in_look(x: Tensor, mix: Tensor) -> Tensor:
 
 def image_batches(pixels: Pixels, *, flip: bool) -> Batch:
     """Batches of images uint8 [N, H, W, 3], mirrored half of the time if `flip`."""
+    labelled = labelled_batches(pixels, np.zeros(len(pixels), dtype=np.int64), flip=flip)
+    return lambda rng, size: labelled(rng, size)[0]
 
-    def batch(rng: np.random.Generator, size: int) -> Tensor:
-        chosen = pixels[rng.integers(len(pixels), size=size)]
+
+def labelled_batches(pixels: Pixels, y: NDArray[np.int64], *, flip: bool) -> LabelledBatch:
+    """Batches of images uint8 [N, H, W, 3] with their classes y [N], mirrored half of the time if `flip`."""
+
+    def batch(rng: np.random.Generator, size: int) -> tuple[Tensor, NDArray[np.int64]]:
+        rows = rng.integers(len(pixels), size=size)
+        chosen = pixels[rows]
         if flip:
             mirrored = rng.random(size) < 0.5
             chosen = np.where(mirrored[:, None, None, None], chosen[:, :, ::-1], chosen)
-        return to_float(chosen)
+        return to_float(chosen), y[rows]
 
     return batch
 
 
 def train_diffusion(
-    batch: Batch,
+    batch: Batch | LabelledBatch,
     config: DiffusionConfig,
     *,
     device: torch.device,
@@ -130,7 +140,8 @@ def train_diffusion(
     saves a checkpoint of the last step; then it passes, or with `keep_on_stop` (where the person asked
     to keep) the average so far is returned; `steps_done` tells how far that is. `piece` is the number
     of images to compute at a time where a whole batch is known not to fit. `start` is a net of the
-    same shape whose weights to begin with, instead of random ones.
+    same shape whose weights to begin with, instead of random ones; a conditional net can begin with an
+    unconditional one. Of a labelled batch a share `config.drop_label` is trained on without its label.
 
     Raises:
         UserError: when the checkpoint was made with other settings, the loss is not finite, or one
@@ -139,11 +150,11 @@ def train_diffusion(
     torch.manual_seed(config.seed)
     net = EpsilonNet(config.unet).to(device)
     if start is not None:
-        if start.config != config.unet:
+        if start.config not in (config.unet, replace(config.unet, classes=0)):
             raise UserError(
                 f"The model to begin with has another shape: {start.config}, not {config.unet}."
             )
-        net.load_state_dict(start.state_dict())
+        net.load_state_dict({**net.state_dict(), **start.state_dict()})
     ema = AveragedModel(net, multi_avg_fn=_ema_with_warmup(config.ema))
     optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr)
     a_bar = schedule.alpha_bar(config.schedule).to(device)
@@ -163,7 +174,9 @@ def train_diffusion(
         recent.extend(state.get("recent", []))
         piece = min(piece, state.get("piece", piece))
 
-    def step_loss(x_t: Tensor, t: Tensor, noise: Tensor, x_h: Tensor, swapped: Tensor) -> Tensor:
+    def step_loss(
+        x_t: Tensor, t: Tensor, noise: Tensor, x_h: Tensor, swapped: Tensor, y: Tensor
+    ) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             if swapped.any():
                 state = net.encode(x_t, t)
@@ -171,7 +184,7 @@ def train_diffusion(
                 h[swapped] = net.encode(x_h[swapped], t[swapped]).h
                 predicted = net.decode(state._replace(h=h))
             else:
-                predicted = net(x_t, t)
+                predicted = net(x_t, t, y)
         return (weight[t] * (predicted.float() - noise).square().mean(dim=(1, 2, 3))).mean()
 
     def save(done: int) -> None:
@@ -186,11 +199,13 @@ def train_diffusion(
                 {"step": done, "config": to_json(config), "recent": [*recent], "piece": piece},
             )
 
-    began = told = time.perf_counter()
+    began = reported = time.perf_counter()
     for step in range(first, config.steps):
         # Everything random is drawn for the whole batch: smaller pieces don't change it.
         rng = np.random.default_rng([config.seed, step])
-        x0 = batch(rng, config.batch_size).to(device)
+        drawn = batch(rng, config.batch_size)
+        x0, given = drawn if isinstance(drawn, tuple) else (drawn, None)
+        x0 = x0.to(device)
         t = torch.as_tensor(rng.integers(len(a_bar), size=len(x0)), device=device)
         noise = torch.as_tensor(rng.standard_normal(x0.shape, dtype=np.float32), device=device)
         a = a_bar[t].float().view(-1, 1, 1, 1)
@@ -209,9 +224,13 @@ def train_diffusion(
             x_h[rows] = noised(of_a, noise_h, a[rows])
             x_t[rows] = noised(of_b, noise[rows], a[rows])
             noise[rows] = (x_t[rows] - a[rows].sqrt() * wanted) / (1 - a[rows]).sqrt()
+        y = torch.full((len(x0),), config.unet.classes, device=device)  # no class
+        if given is not None:
+            told = rng.random(len(x0)) >= config.drop_label
+            y[told] = torch.as_tensor(given[told], device=device)
         for group in optimizer.param_groups:
             group["lr"] = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
-        loss, piece = memory.backward(step_loss, (x_t, t, noise, x_h, swapped), optimizer, piece)
+        loss, piece = memory.backward(step_loss, (x_t, t, noise, x_h, swapped, y), optimizer, piece)
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         ema.update_parameters(net)
@@ -224,8 +243,8 @@ def train_diffusion(
             save(done)
         now = time.perf_counter()
         # Often enough that a stop, which comes in at a yield, is seen soon where steps are slow.
-        if done % 10 == 0 or done == config.steps or now - told >= 1:
-            told = now
+        if done % 10 == 0 or done == config.steps or now - reported >= 1:
+            reported = now
             mean = float(np.mean(recent))
             rate = (done - first) / (now - began)
             left = (config.steps - done) / rate / 60
@@ -254,6 +273,8 @@ def _check_same(before: dict[str, Any], config: DiffusionConfig, checkpoint: Pat
     """Refuse to go on with other settings: only length and saving may change between the runs."""
     free = {"steps", "checkpoint_every"}
     now = json.loads(json.dumps(to_json(config)))
+    # As this version would have written it: an older one knew fewer settings.
+    before = json.loads(json.dumps(to_json(from_json(DiffusionConfig, before))))
     changed = [k for k in now if k not in free and before.get(k) != now[k]]
     if changed:
         raise UserError(

@@ -5,6 +5,7 @@ Notation (Asyrp; InjectFusion; DiffInject 2.3):
     h      output of the middle block ("h-space") [B, C, H/2^(L-1), W/2^(L-1)]
     skips  encoder features for the decoder       tuple of [B, C_i, H_i, W_i]
     emb    timestep embedding                     [B or 1, D]
+    y      classes, in a conditional network      [B]; C, one more than the last, is "no class"
     FE     cost of one plain forward; encode and decode are fractions of it
 """
 
@@ -84,14 +85,22 @@ class EpsilonNet(nn.Module):
             attn_norm_num_groups=config.groups,  # else the middle attention loses its norm
             attention_head_dim=config.head_dim,
         )
+        if config.classes:
+            # Added to the time's embedding. "No class" is zero at first: a network that begins with an
+            # unconditional one's weights is, told nothing, that network.
+            self.label = nn.Embedding(config.classes + 1, 4 * config.channels[0])
+            nn.init.zeros_(self.label.weight[-1])
         self.count = EvaluationCount()
 
-    def encode(self, x: Tensor, t: Tensor | int) -> Bottleneck:
-        """x [B, 3, H, W] at timestep t (one, or [B]) → h, skips, emb."""
+    def encode(self, x: Tensor, t: Tensor | int, y: Tensor | None = None) -> Bottleneck:
+        """x [B, 3, H, W] at timestep t (one, or [B]), of classes y [B] (None: of any) → h, skips, emb."""
         u = self.unet
         self.count.encoded += len(x)
         timestep = torch.as_tensor(t, device=x.device).reshape(-1)
         emb = u.time_embedding(u.time_proj(timestep).to(x.dtype))
+        if classes := self.config.classes:
+            of = torch.full((1,), classes, device=x.device) if y is None else y
+            emb = emb + self.label(of).to(emb.dtype)
         y = u.conv_in(x)
         skips: tuple[Tensor, ...] = (y,)
         for block in u.down_blocks:
@@ -113,9 +122,9 @@ class EpsilonNet(nn.Module):
         eps = u.conv_out(u.conv_act(u.conv_norm_out(y)))[:, :3]
         return eps.float() if eps.dtype == torch.bfloat16 else eps
 
-    def forward(self, x: Tensor, t: Tensor | int) -> Tensor:
-        """ε_θ(x, t) [B, 3, H, W]."""
-        return self.decode(self.encode(x, t))
+    def forward(self, x: Tensor, t: Tensor | int, y: Tensor | None = None) -> Tensor:
+        """ε_θ(x, t), or ε_θ(x, t, y) of a conditional network, [B, 3, H, W]."""
+        return self.decode(self.encode(x, t, y))
 
     def decode_pair(self, state: Bottleneck, h_edited: Tensor) -> tuple[Tensor, Tensor]:
         """ε from h and ε̃ from the edited h, as one stacked batch that shares the skips."""

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from debias_core.classifier.networks import Classifier
-from debias_core.config import BenchmarkConfig, to_json
+from debias_core.config import BenchmarkConfig, DDBBenchmarkConfig, to_json
 from debias_core.data.table import ImageTable
 from debias_core.insight.energy import intensity
 from debias_core.insight.fidelity import Fidelity, fidelity
@@ -60,7 +60,9 @@ def run_demo(
     return {**result, "seconds": seconds, "report": str(report)}
 
 
-def benchmark_project(workspace: Path, config: BenchmarkConfig, seed: int) -> Project:
+def benchmark_project(
+    workspace: Path, config: BenchmarkConfig | DDBBenchmarkConfig, seed: int
+) -> Project:
     """The project of one seed of a benchmark."""
     part = "-validation" if config.validation else ""
     return Project(workspace, f"{config.dataset}-{config.percent:g}pct{part}-seed{seed}")
@@ -184,7 +186,7 @@ def fidelity_of(
 
 
 def ensure_data(
-    project: Project, config: BenchmarkConfig, seed: int, *, anew: bool = False
+    project: Project, config: BenchmarkConfig | DDBBenchmarkConfig, seed: int, *, anew: bool = False
 ) -> None:
     """Put the named data set into the project, unless (and not `anew`) it holds that very set."""
     percent, validation = config.percent, config.validation

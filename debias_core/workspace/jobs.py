@@ -46,6 +46,8 @@ KINDS = (
     "sweep",
     "report",
     "export",
+    "amplify",
+    "ddb",
 )
 ENDED = ("done", "kept", "stopped", "failed", "interrupted")
 RESUMABLE = ("stopped", "failed", "interrupted")
@@ -154,7 +156,11 @@ def actions(job: Job) -> tuple[str, ...]:
         return ("now",)
     if job.state not in RESUMABLE:
         return ("dismiss",)
-    smaller = ("half",) if job.kind in ("pretrain", "generate", "debias", "audit") else ()
+    smaller = (
+        ("half",)
+        if job.kind in ("pretrain", "generate", "debias", "audit", "amplify", "ddb")
+        else ()
+    )
     return ("resume", *smaller, "dismiss") if job.state != "stopped" else ("resume", "dismiss")
 
 

@@ -74,6 +74,7 @@ from debias_core.records import (
     UserError,
 )
 from debias_core.workspace import footprint, verdicts
+from debias_core.workspace.amplify import audit_by_amplifier
 from debias_core.workspace.footprint import metered
 from debias_core.workspace.store import Project, fingerprint, write_json
 
@@ -167,13 +168,19 @@ def import_named(
 def run_audit(
     project: Project, config: AuditConfig, *, device: torch.device, piece: int | None = None
 ) -> Stage[AuditResult]:
-    """Train f_B, rank the train part, keep both; also f_B's accuracy on the test part, and its map."""
+    """Train f_B, rank the train part, keep both; also f_B's accuracy on the test part, and its map.
+
+    By the amplifier, nothing is trained: DDB's takes f_B's place.
+    """
     table = project.table()
     began = time.perf_counter()
     work = project.work("audit", fingerprint(to_json(config), table.data_id))
-    net, result = yield from pipeline.audit(
-        table, config, device=device, checkpoint=work, piece=piece
-    )
+    if config.by == "amplifier":
+        net, config, result = audit_by_amplifier(project, config, device=device)
+    else:
+        net, result = yield from pipeline.audit(
+            table, config, device=device, checkpoint=work, piece=piece
+        )
     test, train = table.where("test"), table.where("train")
     usual = table.aligned_bias()
     on_test = None
@@ -714,7 +721,7 @@ def run_report(
     return path
 
 
-def summary(arms: tuple[ArmResult, ...]) -> dict[str, Any]:
+def summary(arms: tuple[ArmResult, ...], names: Sequence[str] = pipeline.ARMS) -> dict[str, Any]:
     """{arm: {metric: {"mean", "sd", "per_seed"}}} over the seeds, None where the metric is unknown."""
     metrics = {
         "unbiased_accuracy": "average",
@@ -727,7 +734,7 @@ def summary(arms: tuple[ArmResult, ...]) -> dict[str, Any]:
             key: spread([getattr(a.accuracy, name) for a in arms if a.arm == arm])
             for key, name in metrics.items()
         }
-        for arm in pipeline.ARMS
+        for arm in names
     }
 
 

@@ -8,6 +8,8 @@
                    diffusion/   model.safetensors config.json checkpoint/
                    synthetic/   SET/pixels.npy SET/cost.json SET/manifest.json current.json
                    debias/      vanilla/ debiased/ manifest.json
+                   amplify/     diffusion/ model.safetensors model.json manifest.json
+                   ddb/         vanilla/ debiased/ manifest.json
                    report/      report.html maps.json manifest.json
                    exports/     *.zip
                    baseline/    the vanilla arm as trained last, for each seed
@@ -59,11 +61,11 @@ if TYPE_CHECKING:  # the server lists projects without loading torch
 
     from debias_core.classifier.networks import Classifier
 
-STAGES = ("data", "audit", "diffusion", "synthetic", "debias", "report")
+STAGES = ("data", "audit", "diffusion", "synthetic", "debias", "report", "amplify", "ddb")
 DEPENDENTS = {"audit": ("report",), "synthetic": ("debias", "report"), "debias": ("report",)}
 MARKERS = {"diffusion": "config.json", "synthetic": "current.json"}
 COMMAND = {"data": "import", "audit": "audit", "diffusion": "pretrain", "synthetic": "generate",
-           "debias": "debias", "report": "report"}  # fmt: skip
+           "debias": "debias", "report": "report", "amplify": "amplify", "ddb": "ddb"}  # fmt: skip
 DEMO_PROJECT = "demo"
 SANDBOX = "visitor-"  # names of the classroom's projects begin so
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
@@ -437,12 +439,13 @@ class Project:
         return self.root / "exports" / ("config.json" if what == "config" else f"{what}.zip")
 
     def net(self, which: str, device: torch.device) -> Classifier:
-        """A trained classifier: "f_B", "vanilla" or "debiased"."""
+        """A trained classifier: "f_B", "amplifier", "vanilla" or "debiased"."""
         from debias_core.classifier.networks import load_classifier
 
-        folder = self.folder("audit") if which == "f_B" else self.folder("debias") / which
-        self.manifest("audit" if which == "f_B" else "debias")
-        return load_classifier(folder, device)
+        stage = {"f_B": "audit", "amplifier": "amplify"}.get(which, "debias")
+        self.manifest(stage)
+        folder = self.folder(stage)
+        return load_classifier(folder / which if stage == "debias" else folder, device)
 
 
 class SyntheticSink:

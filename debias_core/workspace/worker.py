@@ -15,8 +15,10 @@ from typing import Any
 import torch
 
 from debias_core.config import (
+    AmplifyConfig,
     AuditConfig,
     CaptionConfig,
+    DDBConfig,
     DebiasConfig,
     DiffusionConfig,
     DrawConfig,
@@ -27,6 +29,7 @@ from debias_core.config import (
 from debias_core.memory import is_out_of_memory
 from debias_core.records import Progress, Stage, StopAsked, UserError
 from debias_core.workspace import jobs, language, stages
+from debias_core.workspace.amplify import run_amplify, run_ddb
 from debias_core.workspace.database import Database, now
 from debias_core.workspace.store import Project, working
 from debias_core.workspace.sweep import run_sweep
@@ -68,6 +71,14 @@ def stage_of(job: jobs.Job, project: Project, device: torch.device) -> Stage[Any
         debias = from_json(DebiasConfig, a["config"])
         piece = _piece(debias.classifier.batch_size, pieces)
         return stages.run_debias(project, debias, device=device, piece=piece)
+    if job.kind == "amplify":
+        amplify = from_json(AmplifyConfig, a["config"])
+        piece = _piece(amplify.diffusion.batch_size, pieces)
+        amplify = replace(amplify, batch_size=max(1, amplify.batch_size // pieces))
+        return run_amplify(project, amplify, device=device, piece=piece)
+    if job.kind == "ddb":
+        ddb = from_json(DDBConfig, a["config"])
+        return run_ddb(project, ddb, device=device, piece=_piece(ddb.classifier.batch_size, pieces))
     if job.kind == "project":
         return stages.run_projection(project)
     if job.kind == "edit_time":

@@ -1,0 +1,63 @@
+"""Classifier-free guidance: images of a class from a class-conditional network.
+
+Notation (Ho and Salimans, 2022; DDB):
+    ε_c    ε_θ(x_t, t, y), told the class y            [B, 3, H, W]
+    ε_u    ε_θ(x_t, t), told "no class"                [B, 3, H, W]
+    w      guidance: ε = (1 + w)·ε_c - w·ε_u           (Ho and Salimans, Eq. 6)
+
+w = 0 is the conditional network itself, in one evaluation a step; any other w takes two. Papers that
+write ε = ε_u + s·(ε_c - ε_u) mean s = 1 + w.
+
+P_t is clipped to [-1, 1] and ε made to fit, as DDPM's own sampler does: at ᾱ ≈ 0 a small error of ε is a
+large one of P_t, and guidance multiplies it. (Inversion and injection never clip: they must go back.)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from debias_core.diffusion import schedule
+from debias_core.diffusion.sampling import ddim_step, image_noise, predicted_x0
+from debias_core.diffusion.unet import EpsilonNet
+from debias_core.records import UserError
+
+
+def guided_epsilon(net: EpsilonNet, x: Tensor, t: int, y: Tensor, w: float) -> Tensor:
+    """ε [B, 3, H, W] of images x of classes y [B], guided by w; both evaluations are one batch."""
+    if w == 0:
+        return net(x, t, y)
+    nobody = torch.full_like(y, net.config.classes)
+    eps_c, eps_u = net(torch.cat([x, x]), t, torch.cat([y, nobody])).chunk(2)
+    return (1 + w) * eps_c - w * eps_u
+
+
+@torch.no_grad()
+def sample_classes(
+    net: EpsilonNet,
+    a_bar: Tensor,
+    y: Tensor,
+    numbers: range,
+    *,
+    w: float,
+    steps: int,
+    seed: int,
+) -> Tensor:
+    """Images [B, 3, H, W] of classes y [B] by DDIM on a grid of `steps`, η = 0.
+
+    Image i of `numbers` begins with the noise of (seed, i): on its batch it depends by rounding only.
+
+    Raises:
+        UserError: when the network is unconditional.
+    """
+    if not net.config.classes:
+        raise UserError("This diffusion model knows no classes: train a class-conditional one.")
+    side, device = net.config.image_size, next(net.parameters()).device
+    x = torch.stack([image_noise(seed, i, (3, side, side)) for i in numbers]).to(device)
+    s = schedule.timestep_grid(steps, len(a_bar))
+    for k in reversed(range(steps)):
+        a_next = float(a_bar[s[k - 1]]) if k else 1.0
+        a_t = float(a_bar[s[k]])
+        p = predicted_x0(x, guided_epsilon(net, x, s[k], y, w), a_t).clamp(-1, 1)
+        x = ddim_step(x, (x - a_t**0.5 * p) / (1 - a_t) ** 0.5, a_t, a_next)
+    return x

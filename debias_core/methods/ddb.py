@@ -1,0 +1,291 @@
+"""Diffusing DeBias (DDB, Ciranni et al., NeurIPS 2025): an amplifier that saw no real image leads the training.
+
+Notation:
+    BA      bias amplifier: a classifier trained on synthetic images alone, then frozen
+    L_BA    its CE loss on a real image                 [N], computed once
+    L_D     the debiased model's CE loss on the image   [b], detached in W
+    μ, σ    mean and standard deviation of L_BA over the training images
+    flag    conflicting, as BA says                     [N]
+    g       class·2 + flag, the pseudo-group            [N]
+    W       L_BA / (L_BA + L_D + 1e-8)                  [b]
+
+1. A class-conditional diffusion model of the biased images draws more of them (`diffusion/guidance.py`).
+2. BA is trained on those: conflicting images, too few to be drawn, can't be memorised.
+3. Recipe I: flag = misclassified by BA and L_BA > μ + γσ (or misclassified alone: the "error set");
+   GroupDRO over the pseudo-groups. Recipe II: minimise mean(W·CE).
+
+Both recipes take the losses of any biased classifier: the audit's f_B, or an amplifier trained on
+real images (the paper's ablation), serve as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from debias_core.classifier.groupdro import balanced_repeats, group_objective, true_groups
+from debias_core.classifier.metrics import group_accuracy
+from debias_core.classifier.networks import Classifier
+from debias_core.classifier.training import Objective, score, train_classifier
+from debias_core.config import AmplifyConfig, ClassifierConfig, DDBConfig
+from debias_core.data.images import Pixels
+from debias_core.data.table import ImageTable
+from debias_core.records import ArmResult, Progress, Scores, Stage, StopAsked, UserError, relayed
+
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+
+def train_amplifier(
+    pixels: Pixels,
+    y: Ints,
+    class_names: tuple[str, ...],
+    config: AmplifyConfig,
+    *,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    key: str = "",
+    piece: int | None = None,
+) -> Stage[Classifier]:
+    """BA on images [N, H, W, 3] of classes y [N], stopped early on a part of them that is held out.
+
+    In all classes the same share is held out. Goes on after the last finished epoch that `checkpoint`
+    holds, if that was made with this `key`.
+
+    Raises:
+        UserError: when a class has fewer than two images.
+    """
+    rng = np.random.default_rng([config.seed, 4])
+    held = np.zeros(len(y), dtype=bool)
+    for c, name in enumerate(class_names):
+        members = rng.permutation(np.flatnonzero(y == c))
+        if len(members) < 2:
+            raise UserError(f"The amplifier needs at least two images of '{name}'.")
+        held[members[: max(1, round(config.held_out * len(members)))]] = True
+    watch = ImageTable(
+        ids=np.flatnonzero(held).astype(np.str_),
+        y=y[held],
+        split=np.full(held.sum(), "valid"),
+        class_names=class_names,
+        pixels=pixels[held],
+    )
+    net = yield from train_classifier(
+        pixels[~held],
+        y[~held],
+        len(class_names),
+        config.classifier,
+        seed=config.seed,
+        device=device,
+        stage=f"amplifier, on {config.trained_on} images",
+        watch=watch,
+        patience=config.patience,
+        checkpoint=checkpoint,
+        key=key,
+        piece=piece,
+    )
+    return net.requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class PseudoGroups:
+    """What recipe I makes of the losses: `flag` [N], `groups` [N] numbered without gaps, their `names`.
+
+    `empty` are the groups that no image is in: they are left out of GroupDRO. `threshold` is μ + γσ,
+    or None for the error set.
+    """
+
+    flag: Flags
+    groups: Ints
+    names: tuple[str, ...]
+    empty: tuple[str, ...]
+    threshold: float | None
+
+    @property
+    def warning(self) -> str | None:
+        """A sentence about the groups that are left out; None when there are none."""
+        if not self.empty:
+            return None
+        return (
+            f"{len(self.empty)} of {len(self.empty) + len(self.names)} groups are empty and left out: "
+            f"{', '.join(self.empty)}."
+        )
+
+
+def pseudo_groups(
+    scores: Scores, y: Ints, class_names: tuple[str, ...], *, flags: str, gamma: float
+) -> PseudoGroups:
+    """class·2 + flag of every image, as BA's `scores` of images with labels y [N] say."""
+    flag = scores.pred != y
+    threshold = None
+    if flags == "filtered":
+        loss = scores.loss.astype(np.float64)
+        threshold = float(loss.mean() + gamma * loss.std())
+        flag &= scores.loss > threshold
+    ids = y * 2 + flag
+    present, groups = np.unique(ids, return_inverse=True)
+    # y + flag, as sibling code has it, merges groups of neighbouring classes.
+    assert len(present) == len(np.unique(np.stack([y, flag]), axis=1).T)
+    names = [f"{c}, {kind}" for c in class_names for kind in ("aligned", "conflicting")]
+    return PseudoGroups(
+        flag=flag,
+        groups=groups,
+        names=tuple(names[g] for g in present),
+        empty=tuple(name for g, name in enumerate(names) if g not in present),
+        threshold=threshold,
+    )
+
+
+def judge_flags(flag: Flags, conflicting: Flags | None) -> dict[str, float | None] | None:
+    """Precision and recall of the flags [N] for conflicting images [N]; None when the attribute is unknown.
+
+    Precision is None where nothing is flagged, recall where nothing conflicts.
+    """
+    if conflicting is None:
+        return None
+    hits = int((flag & conflicting).sum())
+    return {
+        "precision": hits / int(flag.sum()) if flag.any() else None,
+        "recall": hits / int(conflicting.sum()) if conflicting.any() else None,
+    }
+
+
+def weight_objective(l_ba: NDArray[np.float32]) -> Objective:
+    """Recipe II: mean(W·CE), W from BA's losses [N] and the model's own, both without gradient."""
+    held = torch.as_tensor(l_ba)
+
+    def total(loss: Tensor, rows: Ints) -> Tensor:
+        biased = held[torch.as_tensor(rows)].to(loss)
+        weight = biased / (biased + loss.detach() + 1e-8)
+        return (weight * loss).mean()
+
+    return Objective(total)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train on the same images: what becomes of the losses, and how often each is drawn."""
+
+    name: str
+    objective: Objective | None = None
+    repeats: Ints | None = None
+    weight_decay: float = 0.0
+
+
+def group_arm(name: str, groups: Ints, config: DDBConfig) -> Arm:
+    """GroupDRO over groups [N]."""
+    objective = group_objective(groups, eta=config.eta)
+    return Arm(name, objective, balanced_repeats(groups), config.weight_decay)
+
+
+def recipe_arm(name: str, train: ImageTable, scores: Scores, config: DDBConfig) -> Arm:
+    """The config's recipe on the losses of `scores`, over the rows of `train`."""
+    if config.recipe == "ddb-2":
+        return Arm(name, weight_objective(scores.loss))
+    found = pseudo_groups(
+        scores, train.y, train.class_names, flags=config.flags, gamma=config.gamma
+    )
+    return group_arm(name, found.groups, config)
+
+
+def oracle_arm(name: str, train: ImageTable, config: DDBConfig) -> Arm | None:
+    """GroupDRO with the true groups: what knowing the bias attribute gives; None when it is unknown."""
+    groups = true_groups(train)
+    return None if groups is None else group_arm(name, groups, config)
+
+
+def train_arm(
+    arm: Arm,
+    table: ImageTable,
+    classifier: ClassifierConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    piece: int | None = None,
+) -> Stage[tuple[ArmResult, Classifier]]:
+    """Train one arm on the train part, scored on the test part after its last epoch.
+
+    All arms take the optimiser steps that the settings' epochs over the plain set take: an arm that
+    draws more images an epoch runs fewer epochs.
+    """
+    train, test = table.where("train").without_bias(), table.where("test")
+    size, plain = classifier.batch_size, len(train)
+    drawn = plain if arm.repeats is None else int(arm.repeats.sum())
+    epochs = max(1, round(classifier.epochs * -(-plain // size) / -(-drawn // size)))
+    decay = classifier.weight_decay if arm.objective is None else arm.weight_decay
+    losses: list[float] = []
+    accuracies: list[float] = []
+
+    def kept(progress: Progress) -> Progress:
+        losses.append(progress.values["loss"])
+        accuracies.append(progress.values["accuracy"])
+        return progress
+
+    stage = train_classifier(
+        train.pixels,
+        train.y,
+        len(train.class_names),
+        replace(classifier, epochs=epochs, weight_decay=decay),
+        seed=seed,
+        device=device,
+        stage=f"train {arm.name}, seed {seed}",
+        watch=test,
+        checkpoint=checkpoint,
+        piece=piece,
+        repeats=arm.repeats,
+        objective=arm.objective,
+    )
+    net = yield from relayed(stage, kept)
+    accuracy = group_accuracy(test, score(net, test, device=device).pred, table.aligned_bias())
+    result = ArmResult(arm.name, seed, accuracy, plain, epochs, tuple(losses), tuple(accuracies))
+    return result, net
+
+
+def debias(
+    table: ImageTable,
+    scores: Scores,
+    config: DDBConfig,
+    *,
+    device: torch.device,
+    compare: dict[str, Scores] | None = None,
+    oracle: bool = False,
+    work: Path | None = None,
+    piece: int | None = None,
+) -> Stage[tuple[tuple[ArmResult, ...], dict[str, Classifier]]]:
+    """Train vanilla and the config's recipe (arm "debiased") at every seed, on the real images alone.
+
+    `scores` are a biased classifier's over the train part. `compare` are others', each an arm of its
+    name with the same recipe; with `oracle` GroupDRO with true groups is one more, "groupdro". Returns the
+    results and the nets of the first seed. With a folder `work` every finished epoch is kept there; stopped,
+    the seeds at which all arms are finished are returned.
+    """
+    train = table.where("train")
+    blind = train.without_bias()
+    results: list[ArmResult] = []
+    nets: dict[str, Classifier] = {}
+    whole = 0
+    try:
+        for seed in config.seeds:
+            # Made anew for every seed: GroupDRO's weights change while it trains.
+            arms = [Arm("vanilla"), recipe_arm("debiased", blind, scores, config)]
+            arms += [recipe_arm(n, blind, s, config) for n, s in (compare or {}).items()]
+            with_groups = oracle_arm("groupdro", train, config) if oracle else None
+            arms += [with_groups] if with_groups is not None else []
+            for arm in arms:
+                folder = None if work is None else work / f"{arm.name}-{seed}"
+                result, net = yield from train_arm(
+                    arm, table, config.classifier, seed=seed, device=device,
+                    checkpoint=folder, piece=piece,
+                )  # fmt: skip
+                results.append(result)
+                nets.setdefault(arm.name, net)
+            whole = len(results)
+    except StopAsked as stop:
+        if not stop.keep or whole == 0:
+            raise
+    return tuple(results[:whole]), nets

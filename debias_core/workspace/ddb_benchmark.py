@@ -1,0 +1,250 @@
+"""A recipe of DDB on a named data set over seeds: import → audit → amplify → debias; resumable throughout.
+
+Beside vanilla and the recipe stand the paper's ablation (the same recipe led by an amplifier that was
+trained on the real images) and an oracle (GroupDRO with the true groups). A stage that is finished with
+the same settings on the same data is not run again: the second recipe finds the amplifier done.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from debias_core.classifier.metrics import average_precision
+from debias_core.classifier.networks import Classifier
+from debias_core.classifier.training import score, train_classifier
+from debias_core.config import ClassifierConfig, DDBBenchmarkConfig, to_json
+from debias_core.data.images import Pixels
+from debias_core.data.table import ImageTable
+from debias_core.diffusion.guidance import sample_classes
+from debias_core.diffusion.schedule import alpha_bar
+from debias_core.diffusion.synthesis import Frame
+from debias_core.methods import ddb
+from debias_core.records import ArmResult, Progress, Scores, Stage, relayed
+from debias_core.workspace import amplify, stages
+from debias_core.workspace.benchmark import PUBLISHED, ensure_data
+from debias_core.workspace.store import Project, fingerprint
+
+ARMS = ("vanilla", "debiased", "real_amplifier", "groupdro")
+GUIDANCE = (0.0, 1.0, 3.0)  # w at which the bias-aligned share is told
+LOOKED_AT = 10  # images a class for each other w
+
+
+def run_ddb_benchmark(
+    config: DDBBenchmarkConfig, project_of: Callable[[int], Project], *, device: torch.device
+) -> Stage[dict[str, Any]]:
+    """Run the loop at every seed and return every number, as `--json` writes it."""
+    seconds: dict[str, float] = dict.fromkeys(
+        ("import", "audit", "amplify", "compare", "debias", "total"), 0.0
+    )
+
+    @contextmanager
+    def clock(stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        took = time.perf_counter() - began
+        seconds[stage] += took
+        seconds["total"] += took
+
+    arms: list[ArmResult] = []
+    audits, amplified, groups, compared = [], [], [], []
+    for seed in range(config.seeds):
+        project = project_of(seed)
+        with clock("import"):
+            ensure_data(project, config, seed)
+            yield Progress(f"import, seed {seed}", 1, 1)
+        with clock("audit"):
+            audit = replace(config.audit, seed=seed)
+            if not _finished(project, "audit", audit):
+                yield from _named(stages.run_audit(project, audit, device=device), seed)
+            audits.append(project.audit())
+        with clock("amplify"):
+            settings = replace(config.amplify, seed=seed)
+            if not _finished(project, "amplify", settings):
+                yield from _named(amplify.run_amplify(project, settings, device=device), seed)
+            amplified.append(project.manifest("amplify"))
+        with clock("compare"):
+            real, found = yield from _named(_compare(project, config, seed, device), seed)
+            compared.append(found)
+        with clock("debias"):
+            recipe = replace(config.ddb, seeds=(seed,))
+            made, about = yield from _named(
+                amplify.run_ddb(
+                    project, recipe, device=device, compare={"real_amplifier": real}, oracle=True
+                ),
+                seed,
+            )
+            arms += made
+            groups.append(about["groups"])
+    synthetic = [m for m in amplified if "set" in m]
+    return {
+        "dataset": config.dataset,
+        "method": config.ddb.recipe,
+        "ratio_percent": config.percent,
+        "seeds": list(range(config.seeds)),
+        "scored_on": "validation" if config.validation else "test",
+        "epoch_reported": "last",
+        "k": len(audits[0].top_k.ids),
+        "precision_at_k": stages.spread([a.precision_at_k for a in audits]),
+        "average_precision": stages.spread([a.average_precision for a in audits]),
+        **stages.summary(tuple(arms), ARMS),
+        "published": PUBLISHED.get(config.dataset, {}).get(config.percent),
+        "synthetic_count": synthetic[0]["count"] if synthetic else 0,
+        "unet_evaluations_per_image": (
+            stages.spread([m["unet_evaluations_per_image"] for m in synthetic])
+        ),
+        "aligned_share": _shares(amplified, compared, config.amplify.w),
+        "amplifiers": {
+            name: {
+                "average_precision": stages.spread([c["amplifiers"][name]["kept"] for c in compared]),
+                "by_epoch": [c["amplifiers"][name]["by_epoch"] for c in compared],
+            }
+            for name in ("gce", "real", "synthetic")
+        },
+        "pseudo_groups": None if groups[0] is None else {
+            "flags": config.ddb.flags,
+            "precision": stages.spread([g.get("precision") for g in groups]),
+            "recall": stages.spread([g.get("recall") for g in groups]),
+            "flagged": [g["flagged"] for g in groups],
+            "empty": [g["empty"] for g in groups],
+        },
+        "seconds": seconds,
+        "settings": to_json(config),
+    }  # fmt: skip
+
+
+def _compare(
+    project: Project, config: DDBBenchmarkConfig, seed: int, device: torch.device
+) -> Stage[tuple[Scores, dict[str, Any]]]:
+    """The amplifier trained on real images, its scores; and the three amplifiers side by side.
+
+    `kept` is the average precision of what a run uses (early stopping, or the audit's last epoch),
+    `by_epoch` that after each of the audit's epochs, without stopping.
+    """
+    table, settings = project.table(), replace(config.amplify, seed=seed, trained_on="real")
+    train = table.where("train")
+    blind, conflicting = train.without_bias(), train.conflicting()
+    made = project.manifest("amplify")
+    key = fingerprint(to_json(settings), to_json(config.audit), table.data_id, made.get("set"))
+    work = project.work("compare", key)
+    net = yield from ddb.train_amplifier(
+        blind.pixels, blind.y, blind.class_names, settings,
+        device=device, checkpoint=work / "real", key=key,
+    )  # fmt: skip
+    real = score(net, blind, device=device)
+    drawn = _drawn(project, made) if "set" in made else (blind.pixels, blind.y)
+    plain = replace(settings.classifier, epochs=config.audit.classifier.epochs)
+    training = {
+        "gce": (blind.pixels, blind.y, config.audit.classifier),
+        "real": (blind.pixels, blind.y, plain),
+        "synthetic": (*drawn, plain),
+    }
+    kept = {
+        "gce": project.audit().scores,
+        "real": real,
+        "synthetic": amplify.amplifier_scores(project, "amplifier", device=device),
+    }
+    found: dict[str, Any] = {"amplifiers": {}, "aligned_share": None}
+    for name, (pixels, y, classifier) in training.items():
+        curve = None
+        if conflicting is not None and conflicting.any():
+            curve = yield from _by_epoch(name, pixels, y, classifier, train, seed, device)
+        ap = None if conflicting is None else average_precision(conflicting, kept[name].loss)
+        found["amplifiers"][name] = {"kept": ap, "by_epoch": curve}
+    if seed == 0 and "set" in made:
+        found["aligned_share"] = yield from _over_guidance(project, config, device)
+    return real, found
+
+
+def _by_epoch(
+    name: str,
+    pixels: Pixels,
+    y: np.ndarray[Any, np.dtype[np.int64]],
+    classifier: ClassifierConfig,
+    train: ImageTable,
+    seed: int,
+    device: torch.device,
+) -> Stage[list[float]]:
+    """Average precision on the real training images after every epoch of a classifier on [N, H, W, 3]."""
+    conflicting, curve = train.conflicting(), list[float]()
+    assert conflicting is not None
+
+    def look(net: Classifier) -> bool:
+        ap = average_precision(conflicting, score(net, train, device=device).loss)
+        assert ap is not None
+        curve.append(ap)
+        return False
+
+    yield from train_classifier(
+        pixels, y, len(train.class_names), classifier,
+        seed=seed, device=device, stage=f"average precision, {name}", enough=look,
+    )  # fmt: skip
+    return curve
+
+
+def _drawn(project: Project, made: dict[str, Any]) -> tuple[Pixels, Any]:
+    """The images that the amplifier was trained on, and their classes."""
+    classes = len(project.table().class_names)
+    folder = project.folder("synthetic") / made["set"]
+    pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+    return pixels, np.arange(made["count"]) % classes
+
+
+def _over_guidance(
+    project: Project, config: DDBBenchmarkConfig, device: torch.device
+) -> Stage[dict[str, float]]:
+    """The bias-aligned share of a few images at every w of GUIDANCE: {w: share}."""
+    table, settings = project.table(), replace(config.amplify, seed=0)
+    net = yield from amplify.conditional_model(project, settings, device=device)
+    classes, frame = len(table.class_names), Frame(table.image_size, net.config.image_size)
+    a_bar, shares = alpha_bar(settings.diffusion.schedule), {}
+    y = torch.arange(LOOKED_AT * classes, device=device) % classes
+    for done, w in enumerate(GUIDANCE, start=1):
+        x = sample_classes(
+            net, a_bar, y, range(len(y)), w=w, steps=settings.steps, seed=settings.seed
+        )
+        found = yield from amplify.aligned_shares(
+            project, frame.take(x), y.cpu().numpy(), device=device
+        )
+        if found is not None:
+            shares[f"{w:g}"] = found["synthetic"]
+        yield Progress("bias over guidance", done, len(GUIDANCE), f"w {w:g}")
+    return shares
+
+
+def _shares(
+    amplified: list[dict[str, Any]], compared: list[dict[str, Any]], w: float
+) -> dict[str, Any] | None:
+    """The bias-aligned shares of training set and synthetic images, and over w (seed 0, fewer images)."""
+    known = [m["aligned_share"] for m in amplified if m.get("aligned_share")]
+    if not known:
+        return None
+    return {
+        "by": known[0]["by"],
+        "w": w,
+        "reader_accuracy": stages.spread([k["reader_accuracy"] for k in known]),
+        "training": stages.spread([k["training"] for k in known]),
+        "synthetic": stages.spread([k["synthetic"] for k in known]),
+        "by_w": compared[0]["aligned_share"],
+    }
+
+
+def _finished(project: Project, stage: str, config: Any) -> bool:
+    """Whether the stage was run with these very settings on the data that there is."""
+    plain = json.loads(json.dumps(to_json(config)))
+    if not project.has(stage):
+        return False
+    about = project.manifest(stage)
+    return about["config"] == plain and about.get("data", project.data_id()) == project.data_id()
+
+
+def _named(stage: Stage[Any], seed: int) -> Stage[Any]:
+    """Pass a stage through with its seed in the name."""
+    return relayed(stage, lambda p: replace(p, stage=f"{p.stage}, seed {seed}"))

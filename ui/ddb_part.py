@@ -1,0 +1,109 @@
+"""Diffusing DeBias in the page: Amplify, below Augment, and the recipes, below Train."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from debias_core.config import FLAGS, RECIPES, TRAINED_ON, AmplifyConfig, DDBConfig, to_json
+from debias_core.data.images import decode
+from debias_core.workspace import jobs
+from ui import words
+from ui.events import guarded
+from ui.part import Part
+from ui.session import Place
+
+
+def amplify(place: Place, project: gr.Dropdown) -> Part:
+    """Draw more of the bias, and train the amplifier on it."""
+    base = AmplifyConfig()
+    with gr.Accordion(words.AMPLIFY_TITLE, open=False):
+        gr.Markdown(words.AMPLIFY_INTRO)
+        with gr.Row():
+            w = gr.Slider(0, 7, base.w, step=0.5, label=words.AMPLIFY_W, info=words.AMPLIFY_W_INFO)
+            each = gr.Slider(20, 2000, 40, step=20, label=words.AMPLIFY_EACH)
+            on = gr.Radio(
+                [(words.AMPLIFY_ON[name], name) for name in TRAINED_ON], value=base.trained_on,
+                label=words.AMPLIFY_ON_LABEL, info=words.AMPLIFY_ON_INFO,
+            )  # fmt: skip
+        button = gr.Button(words.AMPLIFY_BUTTON)
+        status = gr.Markdown()
+        sheet = gr.Image(show_label=False, interactive=False, visible=False, buttons=[], height=420)
+
+    def refresh(project_name: str) -> tuple[Any, ...]:
+        mine = place.project(project_name)
+        hidden = gr.update(visible=False, value=None)
+        if not mine.has("amplify"):
+            return words.NOT_AMPLIFIED, hidden
+        about = mine.manifest("amplify")
+        path = mine.folder("amplify") / "sheet.png"
+        if "set" not in about or not path.is_file():
+            return words.amplified(about), hidden
+        return words.amplified(about), gr.update(visible=True, value=decode(path.read_bytes(), 640))
+
+    def run(project_name: str, w: float, each: float, on: str) -> None:
+        from debias_core.workspace.amplify import amplify_settings
+
+        mine = place.project(project_name)
+        config = replace(amplify_settings(mine), w=w, per_class=int(each), trained_on=on)
+        args = {"config": to_json(config)}
+        jobs.submit(mine.db, mine.name, "amplify", args, needed_bytes=1 << 30)
+
+    return Part(
+        [status, sheet], refresh, [], [button.click(guarded(run), [project, w, each, on], None)]
+    )
+
+
+def recipes(place: Place, project: gr.Dropdown) -> Part:
+    """Train by one of the two recipes, beside vanilla."""
+    base = DDBConfig()
+    with gr.Accordion(words.RECIPE_TITLE, open=False):
+        gr.Markdown(words.RECIPE_INTRO)
+        with gr.Row():
+            recipe = gr.Radio(
+                [(words.RECIPE_NAMES[name], name) for name in RECIPES], value=base.recipe,
+                label=words.RECIPE,
+            )  # fmt: skip
+            losses = gr.Radio(
+                [(text, name) for name, text in words.RECIPE_LOSSES.items()], value=base.losses,
+                label=words.RECIPE_LOSSES_LABEL,
+            )  # fmt: skip
+            flags = gr.Radio(
+                [(words.RECIPE_FLAGS[name], name) for name in FLAGS], value=base.flags,
+                label=words.RECIPE_FLAGS_LABEL,
+            )  # fmt: skip
+            seeds = gr.Slider(1, 10, 1, step=1, label=words.SEEDS, info=words.SEEDS_INFO)
+        button = gr.Button(words.RECIPE_BUTTON)
+        status = gr.Markdown()
+        table = gr.Dataframe(
+            headers=list(words.RECIPE_COLUMNS), datatype="str", interactive=False, visible=False,
+            show_label=False,
+        )  # fmt: skip
+
+    def refresh(project_name: str) -> tuple[Any, ...]:
+        mine = place.project(project_name)
+        if not mine.has("ddb"):
+            return words.NOT_BY_RECIPE, gr.update(visible=False, value=None)
+        about = mine.manifest("ddb")
+        rows = words.recipe_rows(about["arms"])
+        return words.by_recipe(about), gr.update(visible=True, value=rows)
+
+    def run(project_name: str, recipe: str, losses: str, flags: str, seeds: float) -> None:
+        from debias_core.workspace.amplify import ddb_settings
+
+        mine = place.project(project_name)
+        # What is missing is said now, not by a job.
+        mine.manifest("amplify" if losses == "amplifier" else "audit")
+        config = replace(
+            ddb_settings(mine.table()),
+            recipe=recipe,
+            losses=losses,
+            flags=flags,
+            seeds=tuple(range(int(seeds))),
+        )
+        jobs.submit(mine.db, mine.name, "ddb", {"config": to_json(config)})
+
+    chosen = [project, recipe, losses, flags, seeds]
+    return Part([status, table], refresh, [], [button.click(guarded(run), chosen, None)])
