@@ -19,7 +19,7 @@ from debias_core.insight import figures
 from debias_core.records import UserError
 from debias_core.workspace import jobs, verdicts
 from debias_core.workspace.footprint import usual_watts
-from ui import ddb_part, show, words
+from ui import ddb_part, describe_part, show, words
 from ui.events import guarded, message
 from ui.part import Part
 from ui.session import Pairs, Place
@@ -357,6 +357,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         [pairs, method],
     )
     part.opened = (guarded(safe_render), [pairs, *settings], [preview, cost])
+    part = part.with_more(describe_part.describe(place, project))
     return part.with_more(ddb_part.amplify(place, project))
 
 

@@ -399,6 +399,17 @@ def literal(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!<>&|~$])", r"\\\1", text)
 
 
+def in_bold(caption: str, kept: set[str]) -> str:
+    """A caption as Markdown with the words of the text filter in bold, and nothing else marked up."""
+    from debias_core.language.textfilter import words_of
+
+    parts = []
+    for word in caption.split():
+        safe = literal(word)
+        parts.append(f"**{safe}**" if kept.intersection(words_of(word)) else safe)
+    return " ".join(parts)
+
+
 def heat_cards(explanations: Sequence[Any]) -> Gallery:
     """Image | each net's heat, with what each net says."""
     cards = []

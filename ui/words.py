@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from debias_core.records import Recipe
+
+if TYPE_CHECKING:
+    from debias_core.workspace.language import Described
 
 TITLE = "Debias Studio"
 TAGLINE = (
@@ -26,6 +29,8 @@ JOB_TITLES = {
     "audit": "Audit",
     "pretrain": "Training of the diffusion model",
     "generate": "Generation",
+    "describe": "Captions",
+    "draw": "Drawing",
     "debias": "Training",
     "project": "t-SNE map",
     "edit_time": "Choice of t_edit",
@@ -186,6 +191,56 @@ OTHER_PAIRS = "Other pairs"
 GENERATE = "Generate"
 RESULTS = "**Generated**: original | content | result, evenly spaced over the run."
 NOT_GENERATED = "Nothing generated yet."
+
+# Describe and draw
+DESCRIBE_TITLE = "Describe and draw (DiffuBias)"
+DESCRIBE_INTRO = (
+    "A captioner says what the images above the cut show; the most frequent words decide which captions "
+    "are kept; a text-to-image model draws new images from these. Each gets the label of the image that "
+    "its caption describes. Change any caption or word: it counts at once."
+)
+CAPTIONER = "Captioner"
+PAINTER = "Text-to-image model"
+MODEL_INFO = (
+    "Shipped, a name on the Hugging Face hub (downloaded once), or a folder on this machine."
+)
+PER_IMAGE = "Captions of each image"
+DESCRIBE_BUTTON = "Describe the images above the cut"
+NOT_DESCRIBED = "Not described yet."
+FILTER_WORDS = "Words that keep a caption"
+FILTER_INFO = "The most frequent ones, with the number of captions that say them. Untick to strike."
+ADD_WORD, ADD = "Another word", "Add"
+FIND, REPLACE_WITH, REPLACE = "Find in all captions", "and put in its place", "Replace"
+UNDO_CHANGE = "Undo the last change"
+CAPTION_COLUMNS = ("Number", "Label", "Kept", "Caption (edit it here; empty: not drawn)")
+YES, NO = "yes", "no"
+GUIDANCE = "Guidance"
+GUIDANCE_INFO = "How closely an image follows its prompt; too high is garish."
+DRAW_STEPS = "Steps"
+NEGATIVE = "Negative prompt (what not to draw)"
+USE_FILTER = "Only from the kept captions"
+BESIDE = "Keep the images that are there"
+BESIDE_INFO = "Blended and drawn images then are one set, curated and trained on together."
+DRAW_FOUR = "Try four"
+DRAW_BUTTON = "Draw"
+NO_PROMPT = "No caption is kept: tick or add words, or draw from all captions."
+ONLY_SHIPPED = "In the classroom only the models that ship with the app can be used."
+
+
+def described(now: Described, shared: list[str]) -> str:
+    """What the captions are, and what they say more often than those of the rest; `shared` is Markdown."""
+    kept = sum(c.kept for c in now.captions)
+    text = (
+        f"{len(now.captions)} captions, {kept} kept. Stop words: {now.stop_words}. "
+        "What the captions say that those of the rest of the class don't (association, not proof): "
+    )
+    return text + ("; ".join(shared) if shared else "nothing stands out.")
+
+
+def bold_captions(lines: list[str]) -> str:
+    """The kept captions, a line each; `lines` are Markdown."""
+    return "\n".join(f"- {line}" for line in lines)
+
 
 # Curate
 CURATE_INTRO = (

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from debias_core.config import (
     to_json,
 )
 from debias_core.data.benchmarks import is_colored_digits
+from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
 from debias_core.insight.keywords import keywords
 from debias_core.insight.properties import Finding
@@ -35,6 +37,7 @@ from debias_core.language import text2image, textfilter
 from debias_core.language.hub import ASSETS, SMALL_CAPTIONER, SMALL_PAINTER
 from debias_core.methods import diffubias
 from debias_core.methods.diffubias import Prompt
+from debias_core.pipeline import pick_device
 from debias_core.records import Cost, Progress, Stage, StopAsked, SyntheticSet, UserError
 from debias_core.workspace import verdicts
 from debias_core.workspace.footprint import metered
@@ -375,6 +378,24 @@ def run_draw(
             with_flags=with_flags and done == config.count,
         )
     )  # fmt: skip
+
+
+def try_four(project: Project, config: DrawConfig) -> list[tuple[Pixels, str]]:
+    """Four images that the drawing would begin with, with their prompts; nothing is kept."""
+    table, now = project.table(), described(project)
+    first = replace(config, count=4, batch_size=4)
+    prompts = now.prompts(text_filter=config.text_filter)
+    recipes = diffubias.recipes(prompts, replace(config, count=max(4, config.count)))[:4]
+    drawn = text2image.draw(
+        _painter(config.model), [r.prompt for r in recipes], first, table.image_size
+    )
+    pixels = np.concatenate([images for _, images, _ in drawn])
+    return [(image, r.prompt) for image, r in zip(pixels, recipes, strict=True)]
+
+
+@lru_cache(maxsize=1)
+def _painter(model: str) -> text2image.Painter:
+    return text2image.load_painter(model, pick_device())
 
 
 def _rest(
