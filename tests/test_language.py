@@ -459,3 +459,29 @@ def test_the_shipped_captioner_names_colour_and_digit_of_unseen_digits():
     digit = np.mean([n[1] == k for n, k in zip(named, drawn.digit, strict=True)])
     print(f"colour {colour:.3f}, digit {digit:.3f}")
     assert colour >= 0.9 and digit >= 0.9
+
+
+def test_the_shipped_pipeline_draws_the_colour_and_digit_of_its_prompt():
+    """Read by a support vector machine that knows the shapes of the train part, and by the colour meter."""
+    from sklearn.svm import SVC
+
+    grey, y, split = grey_digits()
+    train = split == "train"
+    reader = SVC(C=10).fit(grey[train].reshape(train.sum(), -1), y[train])
+    n, rng = 100, np.random.default_rng(2)
+    colour, digit = rng.integers(len(captions.NAMES), size=n), rng.integers(10, size=n)
+    prompts = [
+        captions.TEMPLATES[rng.integers(len(captions.TEMPLATES))].format(
+            colour=captions.NAMES[c], digit=captions.DIGITS[d]
+        )
+        for c, d in zip(colour, digit, strict=True)
+    ]
+    painter = text2image.load_painter("digits-text2image", CPU)
+    config = DrawConfig(model="digits-text2image", guidance=5.0, steps=20, batch_size=n)
+    pixels = np.concatenate([p for _, p, _ in text2image.draw(painter, prompts, config, 16)])
+    shape = pixels.max(3).reshape(n, -1) / 255
+    said = reader.predict(shape / shape.max(1, keepdims=True))
+    right = said == digit
+    tint = captions.colour_of(pixels) == colour
+    print(f"digit {right.mean():.3f}, colour {tint.mean():.3f}, both {(right & tint).mean():.3f}")
+    assert right.mean() >= 0.9 and tint.mean() >= 0.9
