@@ -32,6 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
+def quick_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A judge of label fidelity that has hardly learned: where only its presence matters."""
+    monkeypatch.setattr("debias_core.insight.fidelity.MIN_STEPS", 20)
+
+
+@pytest.fixture
 def device() -> torch.device:
     return CPU
 

@@ -108,7 +108,7 @@ def test_smaller_images_go_through_the_model_and_keep_their_size(table, tiny_net
     assert start == 0 and images.shape == (4, 7, 7, 3)
 
 
-def test_diffinject_and_crossinject_are_chosen_by_name(tmp_path):
+def test_diffinject_and_crossinject_are_chosen_by_name(tmp_path, quick_judge):
     outs = {}
     for method in ("diffinject", "crossinject"):
         out = tmp_path / f"{method}.json"

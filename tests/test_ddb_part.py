@@ -1,5 +1,7 @@
 """What the page says of DDB, and the jobs that it sets going; no browser."""
 
+from pathlib import Path
+
 import gradio as gr
 import pytest
 
@@ -49,7 +51,7 @@ def test_amplify_and_the_recipes_are_submitted_and_told(place, tmp_path):
     drain(amplify.run_amplify(project, CONFIG, device=CPU))
     text, picture = drawing.refresh("p")
     assert "trained on drawn images" in text and "24 drawn images" in text
-    assert picture["value"].shape[2] == 3
+    assert Path(picture["value"][0][0]).is_file()
     train("p", "ddb-2", "amplifier", "filtered", 2)
     asked = from_json(DDBConfig, jobs.of_project(project.db, "p")[0].args["config"])
     assert asked.recipe == "ddb-2" and asked.seeds == (0, 1)

@@ -5,7 +5,7 @@ import json
 import app
 
 
-def test_the_demo_writes_every_number(tmp_path):
+def test_the_demo_writes_every_number(tmp_path, quick_judge):
     out = tmp_path / "out.json"
     arguments = ["demo", "--seeds", "2", "--count", "20", "--epochs", "3", "--audit-epochs", "12"]
     assert app.main([*arguments, "--workspace", str(tmp_path / "ws"), "--json", str(out)]) == 0

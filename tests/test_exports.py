@@ -463,7 +463,7 @@ def test_what_an_earlier_project_of_the_name_left_does_not_count(project, tmp_pa
     assert result["same"]
 
 
-def test_the_digits_are_drawn_again(tmp_path):
+def test_the_digits_are_drawn_again(tmp_path, quick_judge):
     p = Project(tmp_path / "ws", "digits")
     stages.import_named(p, "digits", percent=1.0, seed=2, validation=True)
     drain(stages.run_audit(p, replace(AUDIT, top_k=20), device=CPU))

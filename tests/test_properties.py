@@ -116,7 +116,7 @@ def test_the_rank_test_agrees_with_scipy_and_errs_on_the_safe_side():
             v = np.concatenate([rng.normal(shift, 1, n), rng.normal(0, 1, m)])
             chosen = np.arange(n + m) < n
             stratum = np.zeros(n + m, dtype=int)
-            scope = properties._Scope("a", np.arange(n + m), stratum, chosen)
+            scope = properties.Scope("a", np.arange(n + m), stratum, chosen)
             rank = ranks_within(v, stratum)
             mine = properties.rank_test(rank, scope)
             how = "exact" if n <= 20 else "asymptotic"

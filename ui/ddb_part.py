@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import gradio as gr
+import numpy as np
+from PIL import Image
 
 from debias_core.config import FLAGS, RECIPES, TRAINED_ON, AmplifyConfig, DDBConfig, to_json
-from debias_core.data.images import decode
 from debias_core.workspace import jobs
-from ui import words
+from ui import show, words
 from ui.events import guarded
 from ui.part import Part
 from ui.session import Place
@@ -30,7 +31,11 @@ def amplify(place: Place, project: gr.Dropdown) -> Part:
             )  # fmt: skip
         button = gr.Button(words.AMPLIFY_BUTTON)
         status = gr.Markdown()
-        sheet = gr.Image(show_label=False, interactive=False, visible=False, buttons=[], height=420)
+        # A gallery of one: an image component would take uploads, in a classroom too.
+        sheet = gr.Gallery(
+            show_label=False, height="auto", columns=1, object_fit="contain", visible=False,
+            allow_preview=False, buttons=[], elem_classes="wide",
+        )  # fmt: skip
 
     def refresh(project_name: str) -> tuple[Any, ...]:
         mine = place.project(project_name)
@@ -41,7 +46,8 @@ def amplify(place: Place, project: gr.Dropdown) -> Part:
         path = mine.folder("amplify") / "sheet.png"
         if "set" not in about or not path.is_file():
             return words.amplified(about), hidden
-        return words.amplified(about), gr.update(visible=True, value=decode(path.read_bytes(), 640))
+        drawn = show.picture(np.asarray(Image.open(path).convert("RGB")))
+        return words.amplified(about), gr.update(visible=True, value=[(drawn, "")])
 
     def run(project_name: str, w: float, each: float, on: str) -> None:
         from debias_core.workspace.amplify import amplify_settings
