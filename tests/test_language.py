@@ -320,6 +320,7 @@ def test_drawings_and_blends_are_one_set_with_recipes_and_verdicts(told, models)
     drain(stages.run_report(told, device=CPU))
     html = (told.folder("report") / "report.html").read_text()
     assert "5 by DiffuBias, 4 by DiffInject" in html
+    assert "a <b>red</b> <b>ant</b> on <b>grass</b>" in " ".join(html.split())
     drain(stages.run_export(told, "synthetic"))
     with pytest.raises(UserError, match="drawn images"):
         drain(stages.run_export(told, "config"))

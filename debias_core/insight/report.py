@@ -45,6 +45,7 @@ def build_report(
     split_rule: str,
     curated: dict[str, int],
     energy: dict[str, Any],
+    captions: dict[str, Any] | None,
     device: torch.device,
 ) -> str:
     """The report as one HTML text; plotly's script is inlined, so that it opens without network."""
@@ -71,6 +72,7 @@ def build_report(
         made_by=made_by(synthetic),
         curated=curated,
         energy=energy,
+        captions=_with_pictures(captions, train),
         explanations=explanations,
         data_url=data_url,
         heat_note=heat_note,
@@ -159,6 +161,18 @@ def data_url(pixels: Pixels, side: int = 96) -> str:
     """uint8 [H, W, 3] as a PNG data URL, enlarged to about `side` pixels."""
     encoded = base64.b64encode(images.png(images.enlarge(pixels, side))).decode()
     return f"data:image/png;base64,{encoded}"
+
+
+CAPTIONED = 30  # images whose captions the report shows
+
+
+def _with_pictures(captions: dict[str, Any] | None, train: ImageTable) -> dict[str, Any] | None:
+    if captions is None:
+        return None
+    shown = captions["images"][:CAPTIONED]
+    rows = train.positions([card["id"] for card in shown])
+    cards = [{**c, "src": data_url(train.pixels[r])} for c, r in zip(shown, rows, strict=True)]
+    return {**captions, "shown": cards, "more": len(captions["images"]) - len(shown)}
 
 
 def _top_cards(train: ImageTable, audit: AuditResult) -> list[dict[str, Any]]:

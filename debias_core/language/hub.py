@@ -32,6 +32,12 @@ def loading(source: str, what: str) -> Iterator[str]:
     Raises:
         UserError: when `source` can't be loaded.
     """
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    # Their own bars would tear ours.
+    of_diffusers.disable_progress_bar()
+    of_transformers.disable_progress_bar()
     if source in (SMALL_CAPTIONER, SMALL_PAINTER):
         source = str(ASSETS / source)
     try:

@@ -268,6 +268,27 @@ def in_words(project: Project, chosen: Sequence[str] | None = None) -> tuple[Fin
     )
 
 
+def for_report(project: Project) -> dict[str, Any] | None:
+    """The captions by image, the words of the filter, and what stands out; None where there are none."""
+    if not has_captions(project):
+        return None
+    now, names = described(project), project.table().class_names
+    by_image: dict[str, dict[str, Any]] = {}
+    on = {w.word for w in now.words if w.on}
+    for c in now.captions:
+        card = by_image.setdefault(
+            c.image_id, {"id": c.image_id, "label": names[c.label], "texts": []}
+        )
+        parts = [(p, not on.isdisjoint(textfilter.words_of(p))) for p in c.text.split()]
+        card["texts"].append({"parts": parts, "kept": c.kept})
+    return {
+        "images": list(by_image.values()),
+        "model": now.config["model"],
+        "stop_words": now.stop_words,
+        "in_words": [f.text for f in in_words(project)],
+    }
+
+
 def edit_caption(project: Project, number: int, text: str, key: str) -> None:
     """Put a caption in another's place; an empty one is drawn from no more.
 

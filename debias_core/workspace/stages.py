@@ -693,6 +693,8 @@ def run_report(
     project: Project, *, device: torch.device, arms: tuple[ArmResult, ...] | None = None
 ) -> Stage[Path]:
     """Write the self-contained HTML report; `arms` may bring the results of more seeds."""
+    from debias_core.workspace import language
+
     table, result, synthetic = project.table(), project.audit(), project.synthetic()
     shown = arms if arms is not None else project.arms()
     f_b, f_d = project.net("f_B", device), project.net("debiased", device)
@@ -712,6 +714,7 @@ def run_report(
         nets={"f_B": f_b, "f_D": f_d},
         split_rule=project.import_report().get("split_rule", ""),
         energy=footprint.to_json(project),
+        captions=language.for_report(project),
         device=device,
     )
     path = project.begin("report") / "report.html"
