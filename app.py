@@ -706,6 +706,13 @@ def generate(
     precision: Precision = None,
     contents_per_original: Shared = None,
     mask: Mask = None,
+    class_mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="CLASS=left,top,right,bottom: the mask for contents of one class; once for each class that "
+            "has one, the others take the content everywhere."
+        ),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
     devices: Devices = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
@@ -723,6 +730,10 @@ def generate(
         mode=mode, direct=_times(direct), precision=precision, mask=_box(mask), batch_size=batch_size,
     )  # fmt: skip
     project = _project(workspace, name)
+    if class_mask:
+        boxes = dict(_class_box(text) for text in class_mask)
+        cells = stages.class_masks(project, boxes, swaps=bool(settings.direct))
+        settings = replace(settings, class_masks=cells)
     made = _run(
         stages.run_generate(project, settings, device=where[0], devices=where, beside=beside),
         project,
@@ -854,6 +865,15 @@ def draw(
             "settings": cfg.to_json(settings),
         },
     )
+
+
+def _class_box(text: str) -> tuple[str, tuple[float, float, float, float]]:
+    name, equals, box = text.rpartition("=")
+    if not (name and equals):
+        raise UserError(f"--class-mask must be CLASS=left,top,right,bottom, but is '{text}'.")
+    found = _box(box)
+    assert found is not None
+    return name, found
 
 
 def _words(text: str | None) -> list[str]:

@@ -182,6 +182,9 @@ class InjectConfig:
     contents_per_original: int = 1
     mask: tuple[float, float, float, float] | None = None  # box left, top, right, bottom in [0, 1]
     mask_cells: tuple[int, ...] | None = None  # or 0 / 1 for each cell of h, row by row
+    class_masks: tuple[
+        tuple[int, ...], ...
+    ] = ()  # or such cells for each class of content; (): everywhere
     scale_to_50_steps: bool = True  # κ: keeps the meaning of the published γ at other step counts
     batch_size: int = 130
     seed: int = 0
@@ -235,6 +238,14 @@ class InjectConfig:
                 "mask_cells must be 0 or 1 for each cell of the bottleneck, row by row.",
             )
             _require(any(self.mask_cells), "The mask is empty: mark at least one cell.")
+        if self.class_masks:
+            one = self.mask is None and self.mask_cells is None
+            _require(one, "Give one mask for all classes, or class_masks, not both.")
+            for cells in self.class_masks:
+                _require(
+                    not cells or (set(cells) <= {0, 1} and any(cells)),
+                    "class_masks must be 0 or 1 for each cell, with at least one 1, or empty.",
+                )
         self.fixed_point_evaluations  # noqa: B018  raises for an unknown inversion
 
     @property

@@ -211,7 +211,8 @@ def tops(table):
 def make(net, table, config, device):
     train = table.where("train")
     pairs = draw_pairs(train, tops(table), config)
-    parts = generate(net, TINY, train, pairs, config, device=device)
+    diffusion = replace(TINY, swap=0.5) if config.direct else TINY
+    parts = generate(net, diffusion, train, pairs, config, device=device)
     return np.concatenate([batch for _, batch in parts])
 
 
@@ -238,6 +239,33 @@ def test_the_recipe_has_the_content_s_label_and_all_that_is_needed(table):
         assert train.y[train.positions([r.content_id])[0]] == r.label
         assert (r.gamma, r.t_edit, r.steps, r.seed, r.pair) == (0.9, config.t_edit, 25, 3, i)
         assert (r.mask, r.scale_to_50_steps) == ((0, 0, 1, 0.5), True)
+
+
+@pytest.mark.parametrize("direct", [(), (300,)])
+def test_each_class_of_content_has_its_own_mask(tiny_net, table, device, direct):
+    top, few = (1,) * 8 + (0,) * 8, (0,) * 15 + (1,)
+    config = InjectConfig(count=9, steps=6, direct=direct, contents_per_original=2)
+    of_class = make(tiny_net, table, replace(config, class_masks=((), top, few)), device)
+    train = table.where("train")
+    label = train.y[draw_pairs(train, tops(table), config).content]
+    for c, cells in enumerate((None, top, few)):
+        alone = make(tiny_net, table, replace(config, mask_cells=cells), device)
+        rows = label == c
+        assert rows.any() and np.abs(of_class[rows].astype(int) - alone[rows]).max() <= 1
+        assert np.abs(of_class[~rows].astype(int) - alone[~rows]).max() > 1
+    made = recipes(
+        train, draw_pairs(train, tops(table), config), replace(config, class_masks=((), top, few))
+    )
+    assert [r.mask_cells for r in made] == [(None, top, few)[c] for c in label]
+
+
+@pytest.mark.parametrize(
+    "masks, says", [(((1,) * 16,), "each of the 3 classes"), (((1,), (1, 0), ()), "one size"),
+                    (((1,) * 9, (), ()), "bottleneck")]
+)  # fmt: skip
+def test_masks_that_fit_neither_classes_nor_model_are_told(tiny_net, table, device, masks, says):
+    with pytest.raises(UserError, match=says):
+        make(tiny_net, table, InjectConfig(count=3, steps=4, class_masks=masks), device)
 
 
 @pytest.mark.parametrize("r", [1, 2])

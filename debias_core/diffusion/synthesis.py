@@ -90,7 +90,7 @@ def recipes(train: ImageTable, pairs: Pairs, config: InjectConfig) -> tuple[Reci
             seed=config.seed,
             pair=i,
             mask=config.mask,
-            mask_cells=config.mask_cells,
+            mask_cells=mask_of_class(config, int(train.y[c])),
             mode=config.mode,
             direct=config.direct,
             precision=config.precision,
@@ -99,6 +99,13 @@ def recipes(train: ImageTable, pairs: Pairs, config: InjectConfig) -> tuple[Reci
         )
         for i, (c, o) in enumerate(zip(pairs.content, pairs.original, strict=True))
     )
+
+
+def mask_of_class(config: InjectConfig, label: int) -> tuple[int, ...] | None:
+    """The cells that a content of this class takes: its class's own, or everybody's; None: see `h_mask`."""
+    if not config.class_masks:
+        return config.mask_cells
+    return config.class_masks[label] or None
 
 
 def batch_of(config: InjectConfig) -> int:
@@ -112,22 +119,44 @@ class Batch:
     """Pairs from number `start` on, with their pixels: all that a `Maker` needs to make them.
 
     originals uint8 [groups, H, W, 3], one for each group of `contents_per_original` pairs; contents [B]
-    rows of the contents' bank, or where injection is direct their pixels, uint8 [B, H, W, 3].
+    rows of the contents' bank, or where injection is direct their pixels, uint8 [B, H, W, 3]; masks
+    [B, cells²] where each class has its own.
     """
 
     start: int
     originals: Pixels
     contents: NDArray[Any]
+    masks: NDArray[np.float32] | None = None
 
 
 def batches(train: ImageTable, pairs: Pairs, config: InjectConfig, first: int) -> Iterator[Batch]:
     """The batches from pair `first` on; where they begin depends on the settings alone."""
     r, size = config.contents_per_original, batch_of(config)
     row = np.unique(pairs.content, return_inverse=True)[1]
+    own = class_masks(config, len(train.class_names))
     for start in batch_starts(pairs, config, first):
         rows = np.arange(start, min(start + size, len(pairs.content)))
         contents = train.pixels[pairs.content[rows]] if config.direct else row[rows]
-        yield Batch(start, train.pixels[pairs.original[rows[::r]]], contents)
+        masks = None if own is None else own[train.y[pairs.content[rows]]]
+        yield Batch(start, train.pixels[pairs.original[rows[::r]]], contents, masks)
+
+
+def class_masks(config: InjectConfig, classes: int) -> NDArray[np.float32] | None:
+    """The mask of each class of content, [classes, cells²]; None where all have the same.
+
+    Raises:
+        UserError: when there are not as many as classes, or they differ in size.
+    """
+    if not any(config.class_masks):
+        return None
+    sizes = {len(cells) for cells in config.class_masks if cells}
+    if len(config.class_masks) != classes or len(sizes) != 1:
+        raise UserError(
+            f"class_masks must hold one mask for each of the {classes} classes, all of one size "
+            "(or empty)."
+        )
+    (size,) = sizes
+    return np.array([cells or (1,) * size for cells in config.class_masks], dtype=np.float32)
 
 
 def batch_starts(pairs: Pairs, config: InjectConfig, first: int) -> range:
@@ -210,8 +239,11 @@ class Maker:
         def part(groups: slice) -> tuple[int, Pixels]:
             rows = slice(groups.start * r, min(groups.stop * r, pairs))
             numbers = range(batch.start + rows.start, batch.start + rows.stop)
+            mask = self._mask
+            if batch.masks is not None:
+                mask = self._own_masks(batch.masks[rows])
             with self._half():
-                x = make(numbers, batch.originals[groups], batch.contents[rows])
+                x = make(numbers, batch.originals[groups], batch.contents[rows], mask)
             return batch.start + rows.start, self._frame.take(x)
 
         for start, images in in_batches(part, len(batch.originals), self._size // r):
@@ -219,7 +251,18 @@ class Maker:
                 self._size = len(images)
             yield start, images
 
-    def _make(self, numbers: range, originals: Pixels, contents: NDArray[np.int64]) -> Tensor:
+    def _own_masks(self, cells: NDArray[np.float32]) -> Tensor:
+        """[B, cells²] → [B, 1, h, w]."""
+        side = self._net.config.bottleneck
+        if cells.shape[1] != side**2:
+            raise UserError(
+                f"This model's bottleneck has {side} × {side} cells, but a mask has {cells.shape[1]}."
+            )
+        return torch.as_tensor(cells, device=self._device).view(-1, 1, side, side)
+
+    def _make(
+        self, numbers: range, originals: Pixels, contents: NDArray[np.int64], mask: Tensor | None
+    ) -> Tensor:
         c, side = self._config, self._net.config.image_size
         x_T = invert(
             self._net,
@@ -244,12 +287,14 @@ class Maker:
             t_start=c.t_start,
             steps=c.steps,
             z=z.to(self._device),
-            mask=self._mask,
+            mask=mask,
             mode=c.mode,
             scale_to_50_steps=c.scale_to_50_steps,
         )
 
-    def _make_directly(self, numbers: range, originals: Pixels, contents: Pixels) -> Tensor:
+    def _make_directly(
+        self, numbers: range, originals: Pixels, contents: Pixels, mask: Tensor | None
+    ) -> Tensor:
         c, side = self._config, self._net.config.image_size
         shape = (2, len(c.direct), 3, side, side)
         z = torch.stack([image_noise(c.seed, i, shape) for i in numbers]).to(self._device)
@@ -266,7 +311,7 @@ class Maker:
             times=c.direct,
             gamma=c.gamma,
             z=z[:, 0],
-            mask=self._mask,
+            mask=mask,
             mode=c.mode,
         )
 

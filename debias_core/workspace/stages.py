@@ -47,6 +47,7 @@ from debias_core.data.benchmarks import (
 from debias_core.data.importers import import_images
 from debias_core.data.table import ImageTable, evenly, save_table
 from debias_core.diffusion.edit_time import distance_curve, edit_time, lpips_distance
+from debias_core.diffusion.injection import mask_from_box
 from debias_core.diffusion.schedule import alpha_bar
 from debias_core.diffusion.synthesis import Frame, Preview
 from debias_core.diffusion.training import (
@@ -332,6 +333,31 @@ def diffusion_folder(project: Project, *, swaps: bool = False) -> Path:
             "(it learns from the project's own training images)."
         )
     return folder
+
+
+def class_masks(
+    project: Project, boxes: dict[str, tuple[float, float, float, float]], *, swaps: bool = False
+) -> tuple[tuple[int, ...], ...]:
+    """`InjectConfig.class_masks` of boxes by class name: cells that a box covers by half or more.
+
+    Raises:
+        UserError: for a class that the project has not, or a box that covers no cell.
+    """
+    names = project.table().class_names
+    if unknown := [name for name in boxes if name not in names]:
+        raise UserError(f"There is no class '{unknown[0]}': the classes are {', '.join(names)}.")
+    about = json.loads((diffusion_folder(project, swaps=swaps) / "config.json").read_text())
+    side = from_json(DiffusionConfig, about["diffusion"]).unet.bottleneck
+    masks = []
+    for name in names:
+        if name not in boxes:
+            masks.append(())
+            continue
+        cells = tuple((mask_from_box(boxes[name], side).flatten() >= 0.5).int().tolist())
+        if not any(cells):
+            raise UserError(f"The mask of class '{name}' covers none of the {side} × {side} cells.")
+        masks.append(cells)
+    return tuple(masks)
 
 
 def model_id(project: Project, *, swaps: bool = False) -> str:
