@@ -21,12 +21,6 @@ from debias_core.data.images import Pixels
 from debias_core.language import hub
 from debias_core.memory import in_batches
 
-# What the page offers; any other id or folder of an image-to-text model will do.
-CAPTIONERS = {
-    "xtuner/llava-llama-3-8b-v1_1-transformers": "LLaVA on Llama 3 8B, the paper's: 16 GB",
-    "Salesforce/blip-image-captioning-base": "BLIP base, the light one: 1 GB",
-}
-QUESTION = "Describe the image in one sentence."
 LONGEST = 48  # tokens
 
 
@@ -79,7 +73,7 @@ def describe(
     *,
     per_image: int = 3,
     seed: int = 0,
-    question: str = QUESTION,
+    question: str = "",
     temperature: float = 1.0,
     batch_size: int = 16,
 ) -> Iterator[list[tuple[str, ...]]]:

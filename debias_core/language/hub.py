@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from debias_core.records import UserError
 
@@ -15,7 +16,8 @@ SMALL_CAPTIONER, SMALL_PAINTER = "digits-captioner", "digits-text2image"
 REACH_SECONDS = 4.0
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
-# Bytes to download in half precision, for those that the page offers.
+# What the page offers beside the shipped ones, captioners first, and how much there is to download in
+# half precision. Any other id or folder will do.
 SIZES = {
     "xtuner/llava-llama-3-8b-v1_1-transformers": "16.7 GB",
     "Salesforce/blip-image-captioning-base": "1.0 GB",
@@ -61,10 +63,16 @@ def _cached(source: str) -> bool:
 
 
 def _hub_answers() -> bool:
-    """Whether there is any use in asking: the library itself tries six times, for two minutes."""
     from huggingface_hub import constants
 
-    address = urlsplit(constants.ENDPOINT)
+    return answers(constants.ENDPOINT)
+
+
+def answers(url: str) -> bool:
+    """Whether there is any use in asking: libraries try again and again, for minutes."""
+    if getproxies():
+        return True  # who knows what the proxy reaches
+    address = urlsplit(url)
     port = address.port or (443 if address.scheme == "https" else 80)
     try:
         socket.create_connection((address.hostname or "", port), timeout=REACH_SECONDS).close()

@@ -15,11 +15,6 @@ from debias_core.data.images import Pixels
 from debias_core.language import hub
 from debias_core.memory import in_batches
 
-# What the page offers; any other id or folder of a diffusers pipeline will do.
-PIPELINES = {
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": "Stable Diffusion 1.5, the paper's: 2.7 GB",
-    "stabilityai/stable-diffusion-xl-base-1.0": "Stable Diffusion XL: 6.9 GB",
-}
 ROOMY = 12 << 30  # bytes of a GPU's memory below which the pipeline's parts take turns on it
 
 
@@ -54,7 +49,7 @@ def load_painter(source: str, device: torch.device) -> Painter:
 
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         pipeline = AutoPipelineForText2Image.from_pretrained(
-            place, torch_dtype=dtype, use_safetensors=True, trust_remote_code=False
+            place, dtype=dtype, use_safetensors=True, trust_remote_code=False
         )
     pipeline.set_progress_bar_config(disable=True)
     if device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory < ROOMY:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from debias_core.language.hub import answers
+
 
 class StopWords(NamedTuple):
     """English words that say nothing of a picture, and whose list it is."""
@@ -35,7 +37,8 @@ def stop_words() -> StopWords:
     except LookupError:
         pass
     try:
-        if nltk.download("stopwords", quiet=True, raise_on_error=True):
+        index = nltk.downloader.Downloader.DEFAULT_URL
+        if answers(index) and nltk.download("stopwords", quiet=True, raise_on_error=True):
             return of_nltk()
     except (LookupError, ValueError, OSError):
         pass
