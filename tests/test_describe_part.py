@@ -80,3 +80,11 @@ def test_in_a_classroom_only_shipped_models_are_used(told):  # noqa: F811
     with pytest.raises(Exception, match="classroom"):
         describe_part._model(Place(told.workspace, (), classroom=True), "owner/model")
     assert drain(language.run_describe(told, CaptionConfig(per_image=1, rest=0), device=CPU))
+
+
+def test_four_are_drawn_to_look_at_with_what_all_would_take(told):  # noqa: F811
+    _, on = part(Place(told.workspace, ()))
+    shown, text = on["four"]("p", "digits-text2image", 400, 3.0, 2, "", True)
+    assert [prompt for _, prompt in shown["value"]] != [] and len(shown["value"]) == 4
+    assert text.startswith("400 images: about **") and "65 W is assumed" in text
+    assert not told.has("synthetic")

@@ -11,6 +11,7 @@ import gradio as gr
 from debias_core.config import CaptionConfig, to_json
 from debias_core.records import UserError
 from debias_core.workspace import jobs
+from debias_core.workspace.footprint import usual_watts
 from ui import show, words
 from ui.events import guarded
 from ui.part import Part
@@ -69,6 +70,7 @@ def describe(place: Place, project: gr.Dropdown) -> Part:
             with gr.Row():
                 try_four = gr.Button(words.DRAW_FOUR)
                 draw = gr.Button(words.DRAW_BUTTON, variant="primary")
+            cost = gr.Markdown()
             samples = gr.Gallery(
                 show_label=False, height="auto", columns=4, object_fit="contain", visible=False,
                 allow_preview=False, buttons=[],
@@ -184,14 +186,16 @@ def describe(place: Place, project: gr.Dropdown) -> Part:
         args = {"config": to_json(config), "beside": bool(beside) and mine.has("synthetic")}
         jobs.submit(mine.db, mine.name, "draw", args, needed_bytes=config.count * side * side * 3)
 
-    def four(project_name: str, *chosen: Any) -> Any:
+    def four(project_name: str, *chosen: Any) -> tuple[Any, str]:
         from debias_core.workspace import language
 
         mine = place.project(project_name)
-        made = language.try_four(mine, settings(mine, *chosen))
-        return gr.update(
-            visible=True, value=[(show.picture(show.card(p)), text) for p, text in made]
-        )
+        config = settings(mine, *chosen)
+        made, each = language.try_four(mine, config)
+        watts, measured = usual_watts(mine.db)
+        text = words.drawing_cost(config.count, each, watts, measured)
+        cards = [(show.picture(show.card(p)), prompt) for p, prompt in made]
+        return gr.update(visible=True, value=cards), text
 
     chosen = [painter, count, guidance, steps, negative, use_filter]
     plain: dict[str, Any] = {"show_progress": "hidden"}
@@ -200,7 +204,7 @@ def describe(place: Place, project: gr.Dropdown) -> Part:
     captions.input(guarded(edited), [project, captions], board_of, **plain)
     with_.submit(guarded(replaced), [project, find, with_], [*board_of, find, with_], **plain)
     undo.click(guarded(undone), [project], board_of, **plain)
-    try_four.click(guarded(four), [project, *chosen], samples)
+    try_four.click(guarded(four), [project, *chosen], [samples, cost])
     queued = [
         ask.click(guarded(start), [project, captioner, per_image], None),
         draw.click(guarded(run), [project, beside, *chosen], None),

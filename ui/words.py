@@ -362,16 +362,28 @@ def detail(given: str, said: str, loss: float, wrong: bool) -> str:
     return f"Its label is {given}, {link} the bias classifier says {said} (loss {loss:.2f})."
 
 
-def cost(count: int, evaluations: float, seconds: float, watts: float, measured: bool) -> str:
-    """What the long run will take, judged by the preview."""
-    power = (
+def _power(watts: float, measured: bool) -> str:
+    return (
         f"{watts:.0f} W, as this machine drew in earlier runs"
         if measured
         else f"a processor at {watts:.0f} W is assumed"
     )
+
+
+def drawing_cost(count: int, each: float, watts: float, measured: bool) -> str:
+    """What drawing so many images will take, judged by four."""
+    seconds = each * count
+    return (
+        f"{count} images: about **{seconds:.0f} s** and {seconds * watts / 3600:.1f} Wh "
+        f"({_power(watts, measured)}), judged by these four."
+    )
+
+
+def cost(count: int, evaluations: float, seconds: float, watts: float, measured: bool) -> str:
+    """What the long run will take, judged by the preview."""
     return (
         f"{count} images × {evaluations:.0f} network evaluations each: at most about "
-        f"**{seconds:.0f} s** and {seconds * watts / 3600:.1f} Wh ({power}), judged by the preview, which "
+        f"**{seconds:.0f} s** and {seconds * watts / 3600:.1f} Wh ({_power(watts, measured)}), judged by the preview, which "
         "draws only four at a time."
     )
 

@@ -401,17 +401,20 @@ def run_draw(
     )  # fmt: skip
 
 
-def try_four(project: Project, config: DrawConfig) -> list[tuple[Pixels, str]]:
-    """Four images that the drawing would begin with, with their prompts; nothing is kept."""
+def try_four(project: Project, config: DrawConfig) -> tuple[list[tuple[Pixels, str]], float]:
+    """Four images that the drawing would begin with, with their prompts, and the seconds of each.
+
+    Nothing is kept.
+    """
     table, now = project.table(), described(project)
     first = replace(config, count=4, batch_size=4)
     prompts = now.prompts(text_filter=config.text_filter)
     recipes = diffubias.recipes(prompts, replace(config, count=max(4, config.count)))[:4]
-    drawn = text2image.draw(
-        _painter(config.model), [r.prompt for r in recipes], first, table.image_size
-    )
+    painter, began = _painter(config.model), time.perf_counter()
+    drawn = text2image.draw(painter, [r.prompt for r in recipes], first, table.image_size)
     pixels = np.concatenate([images for _, images, _ in drawn])
-    return [(image, r.prompt) for image, r in zip(pixels, recipes, strict=True)]
+    each = (time.perf_counter() - began) / len(pixels)
+    return [(image, r.prompt) for image, r in zip(pixels, recipes, strict=True)], each
 
 
 @lru_cache(maxsize=1)
