@@ -115,6 +115,13 @@ TextFilter = Annotated[
         help="diffubias: draw from the captions that the text filter keeps, or from all.",
     ),
 ]
+Recombine = Annotated[
+    bool,
+    typer.Option(
+        "--recombine",
+        help="diffubias: draw each caption in every look that the captions name (ours).",
+    ),
+]
 Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance of the drawings.")]
 Beside = Annotated[
     bool, typer.Option("--beside", help="Keep the images of the current set with the new ones.")
@@ -180,6 +187,7 @@ def demo(
     lr: Lr = None,
     batch_size: BatchSize = None,
     text_filter: TextFilter = True,
+    recombine: Recombine = False,
     guidance: Guidance = None,
     validation: Validation = False,
     classroom: Annotated[
@@ -222,7 +230,7 @@ def demo(
     settings = _benchmark(
         "digits", ratio=ratio, seeds=seeds, validation=validation, network=network,
         audit_epochs=audit_epochs, epochs=epochs, lr=lr, batch_size=batch_size,
-        top_k=top_k, per_class=per_class, text_filter=text_filter, guidance=guidance,
+        top_k=top_k, per_class=per_class, text_filter=text_filter, recombine=recombine, guidance=guidance,
         method=method, gamma=gamma, t_edit=t_edit, t_start=t_start, steps=steps, count=count, contents=contents,
         contents_per_original=contents_per_original,
     )  # fmt: skip
@@ -269,6 +277,7 @@ def benchmark(
     synthetic_share: SyntheticShare = None,
     retrain_loss: Annotated[str | None, typer.Option(help="ce or gce.")] = None,
     text_filter: TextFilter = True,
+    recombine: Recombine = False,
     guidance: Guidance = None,
     validation: Validation = False,
     json_file: JsonFile = None,
@@ -298,7 +307,7 @@ def benchmark(
         dataset, ratio=ratio, seeds=seeds, validation=validation, network=network,
         audit_network=audit_network, audit_epochs=audit_epochs, epochs=epochs, lr=lr,
         batch_size=batch_size, loss=retrain_loss, synthetic_share=synthetic_share,
-        top_k=top_k, per_class=per_class, text_filter=text_filter, guidance=guidance,
+        top_k=top_k, per_class=per_class, text_filter=text_filter, recombine=recombine, guidance=guidance,
         method=method, gamma=gamma, t_edit=t_edit, t_start=t_start, steps=steps, inversion=inversion,
         mode=mode, direct=_times(direct), precision=precision, mask=_box(mask), count=count, contents=contents, label_from=label_from,
         contents_per_original=contents_per_original,
@@ -417,6 +426,7 @@ def _benchmark(
     loss: str | None = None,
     synthetic_share: float | None = None,
     text_filter: bool = True,
+    recombine: bool = False,
     guidance: float | None = None,
     **inject: Any,
 ) -> cfg.BenchmarkConfig:
@@ -424,7 +434,9 @@ def _benchmark(
     base = _benchmark_of(dataset, inject["method"], ratio)
     if base.draw is not None:
         drawn = {name: inject.get(name) for name in ("count", "steps")}
-        draw_ = _set(base.draw, text_filter=text_filter, guidance=guidance, **drawn)
+        draw_ = _set(
+            base.draw, text_filter=text_filter, recombine=recombine, guidance=guidance, **drawn
+        )
         base, inject = replace(base, draw=draw_), {}
     bias_net = _set(base.audit.classifier, network=audit_network or network, epochs=audit_epochs)
     final_net = _set(
@@ -828,6 +840,7 @@ def draw(
     ] = None,
     count: Count = None,
     text_filter: TextFilter = True,
+    recombine: Recombine = False,
     guidance: Guidance = None,
     steps: Steps = None,
     size: Annotated[
@@ -847,6 +860,7 @@ def draw(
     settings = _set(
         language.draw_settings(project.table(), seed), model=text2image, count=count, guidance=guidance,
         steps=steps, size=size, negative=negative, batch_size=batch_size, text_filter=text_filter,
+        recombine=recombine,
     )  # fmt: skip
     made = _run(language.run_draw(project, settings, device=_device(), beside=beside), project)
     parts = project.manifest("synthetic").get("parts", [])

@@ -292,6 +292,9 @@ class DrawConfig:
     model: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
     count: int = 260
     text_filter: bool = True  # off: every caption is a prompt (the paper's ablation)
+    recombine: bool = (
+        False  # ours: each caption in every look that the captions name (`insight/keywords.py`)
+    )
     guidance: float = 7.5
     steps: int = 50
     size: int = 0  # pixels of a side while drawing; 0: the model's own

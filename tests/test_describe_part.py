@@ -62,7 +62,7 @@ def test_a_caption_full_of_markup_stays_text(told):  # noqa: F811
 def test_jobs_are_asked_for_with_the_person_s_settings(told, tmp_path):  # noqa: F811
     _, on = part(Place(told.workspace, (tmp_path,)))
     on["start"]("p", "owner/captioner", 2)
-    on["run"]("p", True, "digits-text2image", 40, 3.0, 10, " dull ", True)
+    on["run"]("p", True, "digits-text2image", 40, 3.0, 10, " dull ", True, False)
     drawn, asked = jobs.of_project(told.db, "p")[:2]
     assert from_json(CaptionConfig, asked.args["config"]).per_image == 2
     config = from_json(DrawConfig, drawn.args["config"])
@@ -73,7 +73,7 @@ def test_jobs_are_asked_for_with_the_person_s_settings(told, tmp_path):  # noqa:
     for word in language.described(told).words:
         language.switch_words(told, {word.word: False}, f"k{word.word}")
     with pytest.raises(gr.Error, match="No caption is kept"):
-        on["run"]("p", False, "digits-text2image", 40, 3.0, 10, "", True)
+        on["run"]("p", False, "digits-text2image", 40, 3.0, 10, "", True, False)
 
 
 def test_in_a_classroom_only_shipped_models_are_used(told):  # noqa: F811
@@ -84,7 +84,7 @@ def test_in_a_classroom_only_shipped_models_are_used(told):  # noqa: F811
 
 def test_four_are_drawn_to_look_at_with_what_all_would_take(told):  # noqa: F811
     _, on = part(Place(told.workspace, ()))
-    shown, text = on["four"]("p", "digits-text2image", 400, 3.0, 2, "", True)
+    shown, text = on["four"]("p", "digits-text2image", 400, 3.0, 2, "", True, False)
     assert [prompt for _, prompt in shown["value"]] != [] and len(shown["value"]) == 4
     assert text.startswith("400 images: about **") and "65 W is assumed" in text
     assert not told.has("synthetic")

@@ -21,7 +21,7 @@ from debias_core.config import (
 from debias_core.data import captions
 from debias_core.data.benchmarks import colored_digits, grey_digits
 from debias_core.data.table import save_table
-from debias_core.insight.keywords import keywords
+from debias_core.insight.keywords import keywords, looks
 from debias_core.language import captioner, hub, pretrain, text2image, textfilter
 from debias_core.methods import diffubias
 from debias_core.methods.diffubias import Prompt
@@ -236,6 +236,31 @@ def test_prompts_are_used_equally_often_and_keep_their_label():
     assert all(r.label == prompts[int(r.content_id[2:])].label for r in made)
     with pytest.raises(UserError, match="No caption is left"):
         diffubias.recipes([], DrawConfig())
+
+
+def test_captions_are_recombined_into_every_look_but_their_class_s_own():
+    y = np.repeat([0, 1, 2], 10)
+    usual = ("a red ant", "a green bee", "a blue cat")
+    said = [[usual[c]] * 3 for c in y]
+    chosen = np.array([0, 10, 20])
+    for i, odd in zip(chosen, ("a green ant", "a blue bee", "a Red cat"), strict=True):
+        said[i] = [odd] * 3
+    own, every = looks(said, y, chosen, textfilter.words_of, frozenset({"a"}))
+    assert own == {0: {"red"}, 1: {"green"}, 2: {"blue"}} and every == ("blue", "green", "red")
+    prompts = [Prompt(said[i][0], f"i{i}", int(y[i])) for i in chosen]
+    prompts.append(Prompt("a red and green ant", "i0", 0))  # two looks: as it is
+    made = diffubias.recombined(prompts, own, every)
+    assert {(p.text, p.label) for p in made} == {
+        ("a green ant", 0), ("a blue ant", 0), ("a blue bee", 1), ("a red bee", 1),
+        ("a Red cat", 2), ("a red cat", 2), ("a green cat", 2), ("a red and green ant", 0),
+    }  # fmt: skip
+    # Nothing is known of a class without chosen images, and nothing of looks that all share.
+    assert looks(said, y, np.array([0]), textfilter.words_of, frozenset())[0] == {0: {"red"}}
+
+
+def test_where_captions_name_no_looks_recombining_is_refused(told, models):
+    with pytest.raises(UserError, match="name no looks"):
+        drain(language.run_draw(told, draw_config(models, recombine=True), device=CPU))
 
 
 # ---- drawing ----

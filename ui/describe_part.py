@@ -66,6 +66,7 @@ def describe(place: Place, project: gr.Dropdown) -> Part:
                 negative = gr.Textbox(label=words.NEGATIVE, max_length=500)
             with gr.Row():
                 use_filter = gr.Checkbox(True, label=words.USE_FILTER)
+                recombine = gr.Checkbox(False, label=words.RECOMBINE, info=words.RECOMBINE_INFO)
                 beside = gr.Checkbox(False, label=words.BESIDE, info=words.BESIDE_INFO)
             with gr.Row():
                 try_four = gr.Button(words.DRAW_FOUR)
@@ -167,12 +168,14 @@ def describe(place: Place, project: gr.Dropdown) -> Part:
         steps: float,
         negative: str,
         filter_: bool,
+        recombine: bool,
     ) -> Any:
         from debias_core.workspace import language
 
         return replace(
             language.draw_settings(table_of(mine)), model=_model(place, model), count=int(count),
             guidance=guidance, steps=int(steps), negative=negative.strip(), text_filter=filter_,
+            recombine=recombine,
         )  # fmt: skip
 
     def run(project_name: str, beside: bool, *chosen: Any) -> None:
@@ -180,7 +183,7 @@ def describe(place: Place, project: gr.Dropdown) -> Part:
 
         mine = place.project(project_name)
         config = settings(mine, *chosen)
-        if not language.described(mine).prompts(text_filter=config.text_filter):
+        if not language.prompts(mine, language.described(mine), config):
             raise UserError(words.NO_PROMPT)
         side = table_of(mine).image_size
         args = {"config": to_json(config), "beside": bool(beside) and mine.has("synthetic")}
@@ -197,7 +200,7 @@ def describe(place: Place, project: gr.Dropdown) -> Part:
         cards = [(show.picture(show.card(p)), prompt) for p, prompt in made]
         return gr.update(visible=True, value=cards), text
 
-    chosen = [painter, count, guidance, steps, negative, use_filter]
+    chosen = [painter, count, guidance, steps, negative, use_filter, recombine]
     plain: dict[str, Any] = {"show_progress": "hidden"}
     kept_words.input(guarded(switched), [project, kept_words], board_of, **plain)
     new_word.submit(guarded(added), [project, new_word], [*board_of, new_word], **plain)

@@ -219,6 +219,11 @@ GUIDANCE_INFO = "How closely an image follows its prompt; too high is garish."
 DRAW_STEPS = "Steps"
 NEGATIVE = "Negative prompt (what not to draw)"
 USE_FILTER = "Only from the kept captions"
+RECOMBINE = "Each caption in every look that the captions name"
+RECOMBINE_INFO = (
+    "“A sky seven” is drawn in yellow, mauve … too: what most of a class says and its odd images don't is "
+    "taken for its look."
+)
 BESIDE = "Keep the images that are there"
 BESIDE_INFO = "Blended and drawn images then are one set, curated and trained on together."
 DRAW_FOUR = "Try four"

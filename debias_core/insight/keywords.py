@@ -28,6 +28,7 @@ from debias_core.insight.properties import (
 
 Ints = NDArray[np.int64]
 RARE = 0.2  # share of a class's images up to which a word is unusual there
+USUAL = 0.7  # share of a class's images from which a word is the class's own
 NAMED = 8  # unusual words that a finding names
 
 
@@ -45,11 +46,7 @@ def keywords(
     Two kinds of findings: one word that is over-represented, and words, each of them unusual in its
     class (on Colored Digits: each image names another wrong colour). Empty when nothing stands out.
     """
-    counts = [Counter(w for c in said for w in set(words_of(c)) - stop) for said in captions]
-    says = [
-        {w for w, n in count.items() if 2 * n >= len(said)}
-        for count, said in zip(counts, captions, strict=True)
-    ]
+    says = _says(captions, words_of, stop)
     vocabulary = sorted({w for words in says for w in words})
     stands = np.array([[w in words for w in vocabulary] for words in says], dtype=np.bool_)
     if not vocabulary:
@@ -92,3 +89,47 @@ def keywords(
     ]
     kept.sort(key=lambda f: (f.scope != ALL, -round(f.effect, 1), f.p))
     return tuple(kept[:MOST])
+
+
+def looks(
+    captions: Sequence[Sequence[str]],
+    y: Ints,
+    chosen: Ints,
+    words_of: Callable[[str], Sequence[str]],
+    stop: frozenset[str],
+) -> tuple[dict[int, frozenset[str]], tuple[str, ...]]:
+    """The words for the shortcut (ours): (those of each class, all of them); no bias labels are looked at.
+
+    captions, y, chosen as for `keywords`; the chosen are images that the bias classifier can't explain.
+    A class's own look is what 70 % of its other images say and most of its chosen ones don't (*purple*,
+    but not *five*). Empty where no class has both chosen and other images.
+    """
+    says, own = _says(captions, words_of, stop), {}
+    is_chosen = np.zeros(len(y), dtype=np.bool_)
+    is_chosen[chosen] = True
+    for c in np.unique(y[is_chosen]):
+        few, rest = (
+            [says[i] for i in np.flatnonzero((y == c) & (is_chosen == which))]
+            for which in (True, False)
+        )
+        if rest:
+            own[int(c)] = frozenset(_common(rest, USUAL) - _common(few, 0.5))
+    return own, tuple(sorted(set().union(*own.values())))
+
+
+def _says(
+    captions: Sequence[Sequence[str]],
+    words_of: Callable[[str], Sequence[str]],
+    stop: frozenset[str],
+) -> list[set[str]]:
+    """The words that stand in each image: in at least half of its captions."""
+    counts = [Counter(w for c in said for w in set(words_of(c)) - stop) for said in captions]
+    return [
+        {w for w, n in count.items() if 2 * n >= len(said)}
+        for count, said in zip(counts, captions, strict=True)
+    ]
+
+
+def _common(words: Sequence[set[str]], share: float) -> set[str]:
+    count = Counter(w for some in words for w in some)
+    return {w for w, n in count.items() if n >= share * len(words)}

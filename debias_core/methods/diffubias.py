@@ -10,7 +10,8 @@ Nothing generative is trained. The bias labels are not looked at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,26 @@ class Prompt:
     text: str
     image_id: str
     label: int
+
+
+def recombined(
+    prompts: Sequence[Prompt], own: Mapping[int, frozenset[str]], all_looks: Sequence[str]
+) -> tuple[Prompt, ...]:
+    """Each prompt in every look but its class's own (ours): CrossInject, in words.
+
+    A caption that names one look gets every other in its place; the label stays. `own`, `all_looks` are
+    those of `keywords.looks`. Captions that name no look, or several, stay as they are.
+    """
+    made = dict.fromkeys(prompts)
+    for p in prompts:
+        named = [w for w in all_looks if re.search(rf"\b{re.escape(w)}\b", p.text, re.IGNORECASE)]
+        if len(named) != 1 or named[0] in own.get(p.label, frozenset()):
+            continue
+        for look in all_looks:
+            if look not in own.get(p.label, frozenset()):
+                text = re.sub(rf"\b{re.escape(named[0])}\b", look, p.text, flags=re.IGNORECASE)
+                made[Prompt(text, p.image_id, p.label)] = None
+    return tuple(made)
 
 
 def recipes(prompts: Sequence[Prompt], config: DrawConfig) -> tuple[Recipe, ...]:

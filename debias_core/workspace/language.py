@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from debias_core.config import (
     DIFFUBIAS,
@@ -30,7 +31,7 @@ from debias_core.config import (
 from debias_core.data.benchmarks import is_colored_digits
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
-from debias_core.insight.keywords import keywords
+from debias_core.insight.keywords import keywords, looks
 from debias_core.insight.properties import Finding
 from debias_core.language import captioner as captioners
 from debias_core.language import text2image, textfilter
@@ -249,23 +250,28 @@ def in_words(project: Project, chosen: Sequence[str] | None = None) -> tuple[Fin
     """
     if not has_captions(project):
         return ()
+    captions, y, rows = _spoken(project, chosen)
+    names, stop = project.table().class_names, textfilter.stop_words().words
+    return keywords(captions, y, names, rows, textfilter.words_of, stop) if len(rows) else ()
+
+
+def _spoken(
+    project: Project, chosen: Sequence[str] | None
+) -> tuple[list[list[str]], NDArray[np.int64], NDArray[np.int64]]:
+    """What was said of each described image, its class, and which are `chosen` (None: the top-K).
+
+    None is chosen where one of `chosen` was not described.
+    """
     m = json.loads(_manifest(project).read_text(encoding="utf-8"))
     said: dict[str, list[str]] = {}
     for item in (*m["items"], *m.get("rest", ())):
         said.setdefault(item["image"], []).append(item["text"])
-    ids = list(said)
+    ids, table = list(said), project.table()
     wanted = set(chosen if chosen is not None else (item["image"] for item in m["items"]))
     if not wanted <= said.keys():
-        return ()
-    table = project.table()
-    return keywords(
-        list(said.values()),
-        table.y[table.positions(ids)],
-        table.class_names,
-        np.array([i for i, image in enumerate(ids) if image in wanted], dtype=np.int64),
-        textfilter.words_of,
-        textfilter.stop_words().words,
-    )
+        wanted = set()
+    rows = np.array([i for i, image in enumerate(ids) if image in wanted], dtype=np.int64)
+    return list(said.values()), table.y[table.positions(ids)], rows
 
 
 def for_report(project: Project) -> dict[str, Any] | None:
@@ -340,6 +346,25 @@ def undo(project: Project) -> None:
     verdicts.undo(project.db, project.name, _log_id(described(project).id))
 
 
+def prompts(project: Project, now: Described, config: DrawConfig) -> tuple[Prompt, ...]:
+    """What is drawn from: the captions as they stand, with `config.recombine` in every look that they name.
+
+    Raises:
+        UserError: when captions are to be recombined and name no looks.
+    """
+    some = now.prompts(text_filter=config.text_filter)
+    if not config.recombine:
+        return some
+    captions, y, chosen = _spoken(project, None)
+    own, every = looks(captions, y, chosen, textfilter.words_of, textfilter.stop_words().words)
+    if len(every) < 2:
+        raise UserError(
+            "The captions name no looks to recombine: nothing that most images of a class say is "
+            "missing where the bias classifier errs. Describe more images (a higher K), or draw as they are."
+        )
+    return diffubias.recombined(some, own, every)
+
+
 @metered("draw")
 def run_draw(
     project: Project,
@@ -357,7 +382,7 @@ def run_draw(
     from debias_core.workspace import stages
 
     table, now = project.table(), described(project)
-    recipes = diffubias.recipes(now.prompts(text_filter=config.text_filter), config)
+    recipes = diffubias.recipes(prompts(project, now, config), config)
     settings = {k: v for k, v in to_json(config).items() if k != "batch_size"}
     set_id = fingerprint("draw", settings, table.data_id, [asdict(r) for r in recipes])
     kept = project.set_id() if beside else None
@@ -368,9 +393,8 @@ def run_draw(
     try:
         if done < config.count:
             painter = text2image.load_painter(config.model, device)
-            prompts = [r.prompt for r in recipes]
             for start, pixels, refused in text2image.draw(
-                painter, prompts, config, table.image_size, first=first
+                painter, [r.prompt for r in recipes], config, table.image_size, first=first
             ):
                 now_ = time.perf_counter()
                 some = [
@@ -408,8 +432,8 @@ def try_four(project: Project, config: DrawConfig) -> tuple[list[tuple[Pixels, s
     """
     table, now = project.table(), described(project)
     first = replace(config, count=4, batch_size=4)
-    prompts = now.prompts(text_filter=config.text_filter)
-    recipes = diffubias.recipes(prompts, replace(config, count=max(4, config.count)))[:4]
+    some = prompts(project, now, config)
+    recipes = diffubias.recipes(some, replace(config, count=max(4, config.count)))[:4]
     painter, began = _painter(config.model), time.perf_counter()
     drawn = text2image.draw(painter, [r.prompt for r in recipes], first, table.image_size)
     pixels = np.concatenate([images for _, images, _ in drawn])
