@@ -338,7 +338,11 @@ def test_drawings_and_blends_are_one_set_with_recipes_and_verdicts(told, models)
     assert all("fidelity" in s for s in told.scores()[4:])
     parts = told.manifest("synthetic")["parts"]
     assert [(p["count"], p["refused"]) for p in parts] == [(4, 0), (5, 0)]
-    # Adding the same drawings again adds nothing.
+    # Adding the same drawings again adds nothing, to themselves neither.
+    drain(language.run_draw(told, draw_config(models), device=CPU))
+    itself = drain(language.run_draw(told, draw_config(models), device=CPU, beside=True))
+    assert len(itself.recipes) == 5
+    drain(stages.run_generate(told, inject, device=CPU, with_flags=False))
     once_more = drain(language.run_draw(told, draw_config(models), device=CPU, beside=True))
     assert once_more.recipes == made.recipes
     drain(stages.run_debias(told, DebiasConfig(classifier=MLP), device=CPU))

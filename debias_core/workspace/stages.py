@@ -481,6 +481,7 @@ def finish_set(
         except StopAsked as stop:
             if not stop.keep:
                 raise
+    beside = None if beside == set_id else beside  # the same images again
     if beside is not None or any(r.refused for r in made.recipes):
         set_id, made, parts = together(project, beside, set_id, made)
         about = {**about, "parts": parts}
