@@ -73,9 +73,8 @@ class AuditConfig:
     top_k: int = 10  # 0: as many as f_B can't explain (`Scores.unexplained`)
     per_class: bool = False  # K in each class instead of K in all
     until_split: bool = False  # end once f_B's view has split into two groups (`methods/audit.py`)
-    by: str = (
-        "gce"  # f_B; or "amplifier": that of DDB, trained before (`classifier` is then its own)
-    )
+    # f_B; or "amplifier": that of DDB, trained before (`classifier` is then its own)
+    by: str = "gce"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -182,9 +181,8 @@ class InjectConfig:
     contents_per_original: int = 1
     mask: tuple[float, float, float, float] | None = None  # box left, top, right, bottom in [0, 1]
     mask_cells: tuple[int, ...] | None = None  # or 0 / 1 for each cell of h, row by row
-    class_masks: tuple[
-        tuple[int, ...], ...
-    ] = ()  # or such cells for each class of content; (): everywhere
+    # Or such cells for each class of content; an empty one: everywhere.
+    class_masks: tuple[tuple[int, ...], ...] = ()
     scale_to_50_steps: bool = True  # κ: keeps the meaning of the published γ at other step counts
     batch_size: int = 130
     seed: int = 0
@@ -292,9 +290,8 @@ class DrawConfig:
     model: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
     count: int = 260
     text_filter: bool = True  # off: every caption is a prompt (the paper's ablation)
-    recombine: bool = (
-        False  # ours: each caption in every look that the captions name (`insight/keywords.py`)
-    )
+    # Ours: each caption in every look that the captions name (`insight/keywords.py`).
+    recombine: bool = False
     guidance: float = 7.5
     steps: int = 50
     size: int = 0  # pixels of a side while drawing; 0: the model's own
@@ -517,9 +514,8 @@ class DDBConfig:
 
     recipe: str = "ddb-1"  # pseudo-groups and GroupDRO; or "ddb-2": weights
     losses: str = "amplifier"  # whose; or "audit": the GCE audit's f_B (ours)
-    flags: str = (
-        "filtered"  # ddb-1: misclassified and far out; or "error set": misclassified (known)
-    )
+    # ddb-1: misclassified and far out; or "error set": misclassified (known).
+    flags: str = "filtered"
     gamma: float = 3.0  # recalled: far out is a loss > μ + γσ
     eta: float = 0.01  # known: step size of the groups' weights
     weight_decay: float = 0.0  # ours, of GroupDRO: the public recipes want it strong
@@ -685,7 +681,7 @@ CROSSINJECT: dict[str, InjectConfig] = {
 }  # fmt: skip
 
 # DiffuBias on a named data set: the small models that ship with the app for Colored Digits, else the
-# paper's. Validation data, seeds 0 and 1: see docs/benchmarks.md.
+# paper's. Guidance was chosen on validation data, seed 0: see docs/benchmarks.md.
 DIFFUBIAS: dict[str, tuple[CaptionConfig, DrawConfig]] = {
     "digits": (
         CaptionConfig(model="digits-captioner"),
@@ -747,7 +743,7 @@ DDB: dict[str, DDBBenchmarkConfig] = {
             batch_size=100,
             classifier=ClassifierConfig(epochs=50, lr=3e-3),
         ),
-        # weight_decay of 0, 1e-3, 1e-2 on validation data: 0.20, 0.27, 0.18; with true groups 0.19, 0.30, 0.21.
+        # weight_decay: of 0, 1e-3 and 1e-2 the best on validation data, with true groups too.
         ddb=DDBConfig(weight_decay=1e-3, classifier=ClassifierConfig(lr=3e-3)),
     ),
 }

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from debias_core.classifier.metrics import group_accuracy
+from debias_core.classifier.arms import train_arm
 from debias_core.classifier.networks import Classifier
-from debias_core.classifier.training import score, train_classifier
 from debias_core.config import DebiasConfig, DiffusionConfig, InjectConfig
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
@@ -219,8 +218,8 @@ def debias(
     folder `work` every finished epoch and arm is kept there, and a second call goes on after them;
     stopped, it returns the seeds at which all arms are finished. The vanilla arm, which the synthetic
     images don't concern, is kept in the folder `baseline` instead, where that is given: it belongs to
-    these very training images, and the next call with as many epochs finds it trained. `piece` is the number of images to
-    compute at a time where a batch is known not to fit.
+    these very training images, and the next call with as many epochs finds it trained. `piece` is the
+    number of images to compute at a time where a batch is known not to fit.
     """
     train, test = table.where("train").without_bias(), table.where("test")
     usual = table.aligned_bias()
@@ -246,26 +245,21 @@ def debias(
             folder = None if work is None else work / f"{arm}-{seed}"
             if arm == "vanilla" and baseline is not None:
                 folder = baseline / f"seed-{seed}"
-            losses: list[float] = []
-            accuracies: list[float] = []
-            stage = train_classifier(
+            stage = train_arm(
+                arm,
                 pixels,
                 y,
-                len(table.class_names),
+                test,
+                usual,
                 replace(config.classifier, epochs=epochs),
                 seed=seed,
                 device=device,
-                stage=f"train {arm}, seed {seed}",
-                watch=test,
                 checkpoint=folder,
                 piece=piece,
                 repeats=times,
             )
-            net = yield from _record(stage, losses, accuracies, part, len(runs))
-            accuracy = group_accuracy(test, score(net, test, device=device).pred, usual)
-            results.append(
-                ArmResult(arm, seed, accuracy, len(y), epochs, tuple(losses), tuple(accuracies))
-            )
+            result, net = yield from _as_part(stage, part, len(runs))
+            results.append(result)
             nets.setdefault(arm, net)
     except StopAsked as stop:
         whole = len(results) // len(arms) * len(arms)
@@ -295,21 +289,9 @@ def optimiser_steps(times: NDArray[np.int64], config: DebiasConfig) -> int:
     return config.classifier.epochs * -(-int(times.sum()) // size)
 
 
-def _record(
-    stage: Stage[Classifier],
-    losses: list[float],
-    accuracies: list[float],
-    part: int,
-    parts: int,
-) -> Stage[Classifier]:
-    """Pass a training through, keeping its curve."""
-
-    def kept(progress: Progress) -> Progress:
-        losses.append(progress.values["loss"])
-        accuracies.append(progress.values["accuracy"])
-        return replace(progress, part=part, parts=parts)
-
-    return relayed(stage, kept)
+def _as_part(stage: Stage[T], part: int, parts: int) -> Stage[T]:
+    """Pass a stage through as one of several."""
+    return relayed(stage, lambda p: replace(p, part=part, parts=parts))
 
 
 def inspect(

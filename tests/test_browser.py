@@ -682,7 +682,7 @@ def test_a_broken_upload_is_told(other, watch, tmp_path):
     path, broken = importer(other, watch), tmp_path / "broken.zip"
     broken.write_bytes(b"PK\x03\x04 and no more")
     other.locator("input[type=file]:not([accept])").set_input_files(broken)
-    expect(other.get_by_text("broken.zip").first).to_be_visible()
+    expect(other.get_by_label("broken.zip")).to_be_visible()  # its row, once it has arrived
     press(other, "Import")
     told(other, "broken.zip is")
     path.fill("/etc")

@@ -260,12 +260,18 @@ def test_each_class_of_content_has_its_own_mask(tiny_net, table, device, direct)
 
 
 @pytest.mark.parametrize(
-    "masks, says", [(((1,) * 16,), "each of the 3 classes"), (((1,), (1, 0), ()), "one size"),
-                    (((1,) * 9, (), ()), "bottleneck")]
+    "masks, says", [(((1,) * 16,), "each of the 3 classes"), (((1,), (1, 0), ()), "one size")]
 )  # fmt: skip
-def test_masks_that_fit_neither_classes_nor_model_are_told(tiny_net, table, device, masks, says):
+def test_masks_that_do_not_fit_the_classes_are_told_before_anything_is_made(table, masks, says):
+    train, config = table.where("train"), InjectConfig(count=3, steps=4, class_masks=masks)
     with pytest.raises(UserError, match=says):
-        make(tiny_net, table, InjectConfig(count=3, steps=4, class_masks=masks), device)
+        recipes(train, draw_pairs(train, tops(table), config), config)
+
+
+def test_masks_that_do_not_fit_the_model_are_told(tiny_net, table, device):
+    config = InjectConfig(count=3, steps=4, class_masks=((1,) * 9, (), ()))
+    with pytest.raises(UserError, match="bottleneck"):
+        make(tiny_net, table, config, device)
 
 
 @pytest.mark.parametrize("r", [1, 2])

@@ -202,7 +202,7 @@ def test_gumbel_noise_draws_from_the_softmax():
     [("/no/such/folder", "no folder"), ("nobody/nothing-of-this-name", "hf download")],
 )
 def test_a_missing_model_is_told_with_its_remedy(source, says, monkeypatch):
-    monkeypatch.setattr(hub, "_hub_answers", lambda: False)
+    monkeypatch.setattr(hub, "answers", lambda url: False)
     with pytest.raises(UserError, match=says):
         captioner.load_captioner(source, CPU)
     with pytest.raises(UserError, match=says):
@@ -386,7 +386,7 @@ def test_what_the_safety_checker_refuses_is_left_out_and_counted(told, models, m
 def test_the_command_line_describes_filters_and_draws(
     project, models, capsys, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(hub, "_hub_answers", lambda: False)
+    monkeypatch.setattr(hub, "answers", lambda url: False)
     where = ["--workspace", str(project.workspace), "--name", "p"]
     out = tmp_path / "out.json"
     asked = [

@@ -84,7 +84,7 @@ def describe(place: Place, project: gr.Dropdown) -> Part:
 
         mine = place.project(project_name)
         hidden = (gr.update(visible=False), gr.skip(), gr.skip(), gr.skip())
-        if not mine.has("data") or not language.has_captions(mine):
+        if not mine.has("data") or not mine.has("captions"):
             return (words.NOT_DESCRIBED, *hidden)
         now, names = language.described(mine), table_of(mine).class_names
         choices = [(f"{w.word} ({w.count})", w.word) for w in now.words]
@@ -109,7 +109,7 @@ def describe(place: Place, project: gr.Dropdown) -> Part:
         gone = gr.update(visible=False, value=None)
         if not mine.has("data"):
             return (*shown(project_name), gr.skip(), gr.skip(), gr.update(visible=False), gone)
-        say, paint = language.default_models(table_of(mine))
+        say, paint = language.models_in_use(mine)
         return (*shown(project_name), say, paint, gr.update(visible=mine.has("audit")), gone)
 
     def key() -> str:

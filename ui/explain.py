@@ -5,7 +5,6 @@ Each call is short. torch is loaded by the first that needs it, so that the page
 
 from __future__ import annotations
 
-import json
 import threading
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from debias_core.config import UNetConfig, from_json
 from debias_core.data.images import Pixels
 from debias_core.records import UserError
 from debias_core.workspace.store import Project
@@ -130,9 +128,9 @@ def heat_pairs(project: Project) -> tuple[list[Any], str]:
 
 def mask_grid(project: Project) -> dict[str, Any]:
     """How many cells h has on a side, and an image to paint on."""
+    from debias_core.diffusion.unet import model_config
     from debias_core.workspace.stages import diffusion_folder
 
-    about = json.loads((diffusion_folder(project) / "config.json").read_text())
-    unet = from_json(UNetConfig, about["diffusion"]["unet"])
+    unet = model_config(diffusion_folder(project)).unet
     url = show.image_url("image", project.name, table_of(project).data_id, 0)
     return {"cells": unet.bottleneck, "image": url}

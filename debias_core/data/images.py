@@ -249,6 +249,14 @@ def _format(image: Image.Image) -> str:
     return "JPEG" if image.format == "MPO" else image.format or ""
 
 
+def resized(image: Image.Image, size: int) -> Pixels:
+    """An image of any size and mode → uint8 [size, size, 3], stretched where it is not square."""
+    rgb = image.convert("RGB")
+    if rgb.size != (size, size):
+        rgb = rgb.resize((size, size), Image.Resampling.LANCZOS)
+    return np.asarray(rgb)
+
+
 def png(pixels: Pixels) -> bytes:
     """uint8 [H, W, 3] → the bytes of a PNG file."""
     buffer = io.BytesIO()

@@ -74,7 +74,12 @@ class Frame:
 
 
 def recipes(train: ImageTable, pairs: Pairs, config: InjectConfig) -> tuple[Recipe, ...]:
-    """The recipe of every pair."""
+    """The recipe of every pair.
+
+    Raises:
+        UserError: when the masks of the classes don't fit them.
+    """
+    check_class_masks(config, len(train.class_names))
     giver = pairs.content if config.label_from == "content" else pairs.original
     return tuple(
         Recipe(
@@ -119,44 +124,40 @@ class Batch:
     """Pairs from number `start` on, with their pixels: all that a `Maker` needs to make them.
 
     originals uint8 [groups, H, W, 3], one for each group of `contents_per_original` pairs; contents [B]
-    rows of the contents' bank, or where injection is direct their pixels, uint8 [B, H, W, 3]; masks
-    [B, cells²] where each class has its own.
+    rows of the contents' bank, or where injection is direct their pixels, uint8 [B, H, W, 3]; classes [B]
+    of the contents, where each class has a mask of its own.
     """
 
     start: int
     originals: Pixels
     contents: NDArray[Any]
-    masks: NDArray[np.float32] | None = None
+    classes: NDArray[np.int64] | None = None
 
 
 def batches(train: ImageTable, pairs: Pairs, config: InjectConfig, first: int) -> Iterator[Batch]:
     """The batches from pair `first` on; where they begin depends on the settings alone."""
     r, size = config.contents_per_original, batch_of(config)
     row = np.unique(pairs.content, return_inverse=True)[1]
-    own = class_masks(config, len(train.class_names))
+    check_class_masks(config, len(train.class_names))
     for start in batch_starts(pairs, config, first):
         rows = np.arange(start, min(start + size, len(pairs.content)))
         contents = train.pixels[pairs.content[rows]] if config.direct else row[rows]
-        masks = None if own is None else own[train.y[pairs.content[rows]]]
-        yield Batch(start, train.pixels[pairs.original[rows[::r]]], contents, masks)
+        classes = train.y[pairs.content[rows]] if config.class_masks else None
+        yield Batch(start, train.pixels[pairs.original[rows[::r]]], contents, classes)
 
 
-def class_masks(config: InjectConfig, classes: int) -> NDArray[np.float32] | None:
-    """The mask of each class of content, [classes, cells²]; None where all have the same.
+def check_class_masks(config: InjectConfig, classes: int) -> None:
+    """Refuse masks by class that are not one for each class, all of one size (or empty).
 
     Raises:
-        UserError: when there are not as many as classes, or they differ in size.
+        UserError: saying so.
     """
-    if not any(config.class_masks):
-        return None
     sizes = {len(cells) for cells in config.class_masks if cells}
-    if len(config.class_masks) != classes or len(sizes) != 1:
+    if config.class_masks and (len(config.class_masks) != classes or len(sizes) > 1):
         raise UserError(
             f"class_masks must hold one mask for each of the {classes} classes, all of one size "
             "(or empty)."
         )
-    (size,) = sizes
-    return np.array([cells or (1,) * size for cells in config.class_masks], dtype=np.float32)
 
 
 def batch_starts(pairs: Pairs, config: InjectConfig, first: int) -> range:
@@ -198,7 +199,9 @@ class Maker:
         self._frame = Frame(image_size, net.config.image_size)
         self._a_bar = schedule.alpha_bar(diffusion.schedule)
         mask = h_mask(config, net.config.bottleneck)
+        of_classes = class_masks(config, net.config.bottleneck)
         self._mask = mask if mask is None else mask.to(device)
+        self._class_masks = of_classes if of_classes is None else of_classes.to(device)
         self._bank: dict[int, Tensor] = {}
         self._size = batch_of(config)
 
@@ -240,8 +243,8 @@ class Maker:
             rows = slice(groups.start * r, min(groups.stop * r, pairs))
             numbers = range(batch.start + rows.start, batch.start + rows.stop)
             mask = self._mask
-            if batch.masks is not None:
-                mask = self._own_masks(batch.masks[rows])
+            if self._class_masks is not None and batch.classes is not None:
+                mask = self._class_masks[torch.as_tensor(batch.classes[rows])]
             with self._half():
                 x = make(numbers, batch.originals[groups], batch.contents[rows], mask)
             return batch.start + rows.start, self._frame.take(x)
@@ -250,15 +253,6 @@ class Maker:
             if len(images) < min(self._size, batch.start + pairs - start):
                 self._size = len(images)
             yield start, images
-
-    def _own_masks(self, cells: NDArray[np.float32]) -> Tensor:
-        """[B, cells²] → [B, 1, h, w]."""
-        side = self._net.config.bottleneck
-        if cells.shape[1] != side**2:
-            raise UserError(
-                f"This model's bottleneck has {side} × {side} cells, but a mask has {cells.shape[1]}."
-            )
-        return torch.as_tensor(cells, device=self._device).view(-1, 1, side, side)
 
     def _make(
         self, numbers: range, originals: Pixels, contents: NDArray[np.int64], mask: Tensor | None
@@ -384,6 +378,20 @@ def h_mask(config: InjectConfig, cells: int) -> Tensor | None:
     if config.mask_cells is not None:
         return mask_from_cells(config.mask_cells, cells)
     return None
+
+
+def class_masks(config: InjectConfig, cells: int) -> Tensor | None:
+    """The mask of each class of content, [classes, 1, cells, cells]; None where all have the same.
+
+    Raises:
+        UserError: when they are not made for a bottleneck of this size.
+    """
+    if not config.class_masks:
+        return None
+    everywhere = torch.ones(cells, cells)
+    return torch.stack(
+        [mask_from_cells(own, cells) if own else everywhere for own in config.class_masks]
+    )[:, None]
 
 
 class Preview:

@@ -11,6 +11,7 @@ Notation (Asyrp; InjectFusion; DiffInject 2.3):
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -207,6 +208,18 @@ def save_model(net: EpsilonNet, config: DiffusionConfig, folder: Path, *, made_b
     (folder / "config.json").write_text(text)
 
 
+def model_config(folder: Path) -> DiffusionConfig:
+    """The settings of the model that `save_model` wrote."""
+    about = json.loads((folder / "config.json").read_text())
+    return from_json(DiffusionConfig, about["diffusion"])
+
+
+def weights_digest(folder: Path) -> str:
+    """16 hexadecimal digits that are the same for the same weights."""
+    weights = (folder / "model.safetensors").read_bytes()
+    return hashlib.blake2b(weights, digest_size=8).hexdigest()
+
+
 def load_model(folder: Path, device: torch.device) -> tuple[EpsilonNet, DiffusionConfig]:
     """The model that `save_model` wrote, in float32, in evaluation mode.
 
@@ -215,9 +228,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[EpsilonNet, Diffusio
     """
     if not (folder / "config.json").is_file():
         raise UserError(f"No diffusion model in {folder}: run `pretrain` first.")
-    config = from_json(
-        DiffusionConfig, json.loads((folder / "config.json").read_text())["diffusion"]
-    )
+    config = model_config(folder)
     net = EpsilonNet(config.unet)
     weights = load_file(folder / "model.safetensors")
     net.load_state_dict({k: v.float() for k, v in weights.items()})

@@ -241,8 +241,8 @@ def _message(task: str, /, **values: Tensor | Pixels) -> Message:
 
 def _batch_message(batch: Batch) -> Message:
     values = {"originals": batch.originals, "contents": batch.contents}
-    if batch.masks is not None:
-        values["masks"] = batch.masks
+    if batch.classes is not None:
+        values["classes"] = batch.classes
     return {"task": "make", "start": batch.start}, _bytes(values)
 
 
@@ -332,8 +332,8 @@ def carry_out(
         bank = maker.invert(tensors["pixels"].numpy())
         return {}, {str(k): h for k, h in bank.items()}
     originals, contents = tensors["originals"].numpy(), tensors["contents"].numpy()
-    masks = tensors["masks"].numpy() if "masks" in tensors else None
-    parts = list(maker.make(Batch(about["start"], originals, contents, masks)))
+    classes = tensors["classes"].numpy() if "classes" in tensors else None
+    parts = list(maker.make(Batch(about["start"], originals, contents, classes)))
     return (
         {"starts": [start for start, _ in parts]},
         {"images": np.concatenate([images for _, images in parts])},

@@ -87,9 +87,6 @@ def judge(
     return tuple(Judged(float(c), tuple(f)) for c, f in zip(fidelity, flags, strict=True))
 
 
-# ---- the classifier ----
-
-
 # ---- near-duplicates ----
 
 # Differences are means over all values of an image, of 255. On Colored Digits (1,300 distinct

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from debias_core.insight.properties import (
     ALL,
     ALPHA,
-    MIN_EFFECT,
     MOST,
     Finding,
     holm,
@@ -82,11 +81,7 @@ def keywords(
             if result is not None:
                 found.append(result)
     corrected = holm([f.p for f in found], tests)
-    kept = [
-        replace(f, p=p)
-        for f, p in zip(found, corrected, strict=True)
-        if p < ALPHA and f.effect >= MIN_EFFECT
-    ]
+    kept = [replace(f, p=p) for f, p in zip(found, corrected, strict=True) if p < ALPHA]
     kept.sort(key=lambda f: (f.scope != ALL, -round(f.effect, 1), f.p))
     return tuple(kept[:MOST])
 

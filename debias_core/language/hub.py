@@ -35,19 +35,20 @@ def loading(source: str, what: str) -> Iterator[str]:
         UserError: when `source` can't be loaded.
     """
     from diffusers.utils import logging as of_diffusers
+    from huggingface_hub import constants
     from transformers.utils import logging as of_transformers
 
     # Their own bars would tear ours.
     of_diffusers.disable_progress_bar()
     of_transformers.disable_progress_bar()
-    if source in (SMALL_CAPTIONER, SMALL_PAINTER):
-        source = str(ASSETS / source)
+    shipped = source in (SMALL_CAPTIONER, SMALL_PAINTER)
+    folder = ASSETS / source if shipped else Path(source).expanduser()
     try:
-        if not (Path(source).expanduser().is_dir() or _cached(source) or _hub_answers()):
+        if not (folder.is_dir() or _cached(source) or answers(constants.ENDPOINT)):
             raise OSError("not here, and the hub can't be reached")
-        yield str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source
+        yield str(folder) if folder.is_dir() else source
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(_told(source, what, error)) from error
+        raise UserError(_told(str(folder) if shipped else source, what, error)) from error
 
 
 def _cached(source: str) -> bool:
@@ -60,12 +61,6 @@ def _cached(source: str) -> bool:
         return any(isinstance(path, str) for path in found)
     except HFValidationError:
         return False
-
-
-def _hub_answers() -> bool:
-    from huggingface_hub import constants
-
-    return answers(constants.ENDPOINT)
 
 
 def answers(url: str) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from debias_core.config import DrawConfig
-from debias_core.data.images import Pixels
+from debias_core.data.images import Pixels, resized
 from debias_core.language import hub
 from debias_core.memory import in_batches
 
@@ -80,13 +80,7 @@ def draw(
     def part(rows: slice) -> tuple[int, Pixels, NDArray[np.bool_]]:
         start, stop = rows.start + first, rows.stop + first
         images, refused = _call(painter, prompts[start:stop], config, range(start, stop))
-        resized = [
-            image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
-            if image.size != (size, size)
-            else image.convert("RGB")
-            for image in images
-        ]
-        pixels = np.stack([np.asarray(image) for image in resized])
+        pixels = np.stack([resized(image, size) for image in images])
         pixels[refused] = 0
         return start, pixels, refused
 

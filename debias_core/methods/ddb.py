@@ -28,14 +28,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from debias_core.classifier.arms import train_arm
 from debias_core.classifier.groupdro import balanced_repeats, group_objective, true_groups
-from debias_core.classifier.metrics import group_accuracy
 from debias_core.classifier.networks import Classifier
-from debias_core.classifier.training import Objective, score, train_classifier
+from debias_core.classifier.training import Objective, train_classifier
 from debias_core.config import AmplifyConfig, ClassifierConfig, DDBConfig
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
-from debias_core.records import ArmResult, Progress, Scores, Stage, StopAsked, UserError, relayed
+from debias_core.records import ArmResult, Scores, Stage, StopAsked, UserError
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -175,6 +175,19 @@ class Arm:
     repeats: Ints | None = None
     weight_decay: float = 0.0
 
+    def budget(self, classifier: ClassifierConfig, images: int) -> ClassifierConfig:
+        """The settings with this arm's epochs and weight decay, for so many training images.
+
+        All arms take the optimiser steps that the settings' epochs over the plain set take: an arm that
+        draws more images an epoch runs fewer epochs.
+        """
+        size, drawn = classifier.batch_size, images
+        if self.repeats is not None:
+            drawn = int(self.repeats.sum())
+        epochs = max(1, round(classifier.epochs * -(-images // size) / -(-drawn // size)))
+        decay = classifier.weight_decay if self.objective is None else self.weight_decay
+        return replace(classifier, epochs=epochs, weight_decay=decay)
+
 
 def group_arm(name: str, groups: Ints, config: DDBConfig) -> Arm:
     """GroupDRO over groups [N]."""
@@ -198,54 +211,6 @@ def oracle_arm(name: str, train: ImageTable, config: DDBConfig) -> Arm | None:
     return None if groups is None else group_arm(name, groups, config)
 
 
-def train_arm(
-    arm: Arm,
-    table: ImageTable,
-    classifier: ClassifierConfig,
-    *,
-    seed: int,
-    device: torch.device,
-    checkpoint: Path | None = None,
-    piece: int | None = None,
-) -> Stage[tuple[ArmResult, Classifier]]:
-    """Train one arm on the train part, scored on the test part after its last epoch.
-
-    All arms take the optimiser steps that the settings' epochs over the plain set take: an arm that
-    draws more images an epoch runs fewer epochs.
-    """
-    train, test = table.where("train").without_bias(), table.where("test")
-    size, plain = classifier.batch_size, len(train)
-    drawn = plain if arm.repeats is None else int(arm.repeats.sum())
-    epochs = max(1, round(classifier.epochs * -(-plain // size) / -(-drawn // size)))
-    decay = classifier.weight_decay if arm.objective is None else arm.weight_decay
-    losses: list[float] = []
-    accuracies: list[float] = []
-
-    def kept(progress: Progress) -> Progress:
-        losses.append(progress.values["loss"])
-        accuracies.append(progress.values["accuracy"])
-        return progress
-
-    stage = train_classifier(
-        train.pixels,
-        train.y,
-        len(train.class_names),
-        replace(classifier, epochs=epochs, weight_decay=decay),
-        seed=seed,
-        device=device,
-        stage=f"train {arm.name}, seed {seed}",
-        watch=test,
-        checkpoint=checkpoint,
-        piece=piece,
-        repeats=arm.repeats,
-        objective=arm.objective,
-    )
-    net = yield from relayed(stage, kept)
-    accuracy = group_accuracy(test, score(net, test, device=device).pred, table.aligned_bias())
-    result = ArmResult(arm.name, seed, accuracy, plain, epochs, tuple(losses), tuple(accuracies))
-    return result, net
-
-
 def debias(
     table: ImageTable,
     scores: Scores,
@@ -264,7 +229,7 @@ def debias(
     results and the nets of the first seed. With a folder `work` every finished epoch is kept there; stopped,
     the seeds at which all arms are finished are returned.
     """
-    train = table.where("train")
+    train, test = table.where("train"), table.where("test")
     blind = train.without_bias()
     results: list[ArmResult] = []
     nets: dict[str, Classifier] = {}
@@ -279,8 +244,9 @@ def debias(
             for arm in arms:
                 folder = None if work is None else work / f"{arm.name}-{seed}"
                 result, net = yield from train_arm(
-                    arm, table, config.classifier, seed=seed, device=device,
-                    checkpoint=folder, piece=piece,
+                    arm.name, blind.pixels, blind.y, test, table.aligned_bias(),
+                    arm.budget(config.classifier, len(blind)), seed=seed, device=device,
+                    checkpoint=folder, piece=piece, repeats=arm.repeats, objective=arm.objective,
                 )  # fmt: skip
                 results.append(result)
                 nets.setdefault(arm.name, net)

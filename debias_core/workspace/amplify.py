@@ -11,12 +11,10 @@ they show the bias, and nothing but the amplifier is trained on them.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +31,6 @@ from debias_core.config import (
     AuditConfig,
     ClassifierConfig,
     DDBConfig,
-    DiffusionConfig,
     diffusion_for,
     from_json,
     to_json,
@@ -53,7 +50,9 @@ from debias_core.diffusion.unet import (
     forward_equivalents,
     half_pays,
     load_model,
+    model_config,
     save_model,
+    weights_digest,
 )
 from debias_core.insight.fidelity import mean_colour
 from debias_core.memory import in_batches
@@ -83,14 +82,9 @@ def amplify_settings(project: Project) -> AmplifyConfig:
     if is_colored_digits(table):
         return DDB["digits"].amplify
     folder = project.model_folder(table)
-    if folder is not None:
-        about = json.loads((folder / "config.json").read_text())["diffusion"]
-        unet = from_json(DiffusionConfig, about).unet
-    else:
-        unet = diffusion_for(table.image_size).unet
-    unet = replace(unet, classes=len(table.class_names))
-    diffusion = replace(base.diffusion, unet=unet)
-    return replace(base, diffusion=diffusion)
+    shape = diffusion_for(table.image_size) if folder is None else model_config(folder)
+    unet = replace(shape.unet, classes=len(table.class_names))
+    return replace(base, diffusion=replace(base.diffusion, unet=unet))
 
 
 def ddb_settings(table: ImageTable) -> DDBConfig:
@@ -167,7 +161,7 @@ def conditional_model(
     begin = project.model_folder(table) if config.begin else None
     start, from_model = None, ""
     if begin is not None:
-        from_model = _digest(begin)
+        from_model = weights_digest(begin)
         start = load_model(begin, device)[0]
         if start.config != replace(config.diffusion.unet, classes=0):
             start, from_model = None, ""
@@ -195,14 +189,9 @@ def _framed(pixels: Pixels, frame: Frame) -> Pixels:
     return to_uint8(frame.put(pixels))
 
 
-def _digest(folder: Path) -> str:
-    weights = (folder / "model.safetensors").read_bytes()
-    return hashlib.blake2b(weights, digest_size=8).hexdigest()
-
-
 def _set_id(project: Project, config: AmplifyConfig) -> str:
     """The id of the set that is drawn with these settings from the model that there is."""
-    model = _digest(project.folder("amplify") / "diffusion")
+    model = weights_digest(project.folder("amplify") / "diffusion")
     drawn = [METHOD, config.per_class, config.w, config.steps, config.seed]
     return fingerprint(*drawn, project.data_id(), model)
 
@@ -214,10 +203,6 @@ def recipes(config: AmplifyConfig, classes: int) -> tuple[Recipe, ...]:
             method=METHOD,
             label=i % classes,
             content_id="",
-            original_id="",
-            gamma=0.0,
-            t_edit=0,
-            t_boost=0,
             steps=config.steps,
             inversion="",
             seed=config.seed,
@@ -398,7 +383,7 @@ def run_ddb(
     losses = {name: s.loss.tolist() for name, s in (compare or {}).items()}
     key = fingerprint(to_json(config), table.data_id, scores.loss.tolist(), losses, oracle)
     if project.has("ddb") and (known := project.manifest("ddb"))["made_of"] == key:
-        return tuple(from_json(ArmResult, a) for a in known["arms"]), known
+        return project.arms("ddb"), known
     work = project.work("ddb", key)
     about: dict[str, Any] = {"config": to_json(config), "made_of": key}
     about["groups"] = groups_in_words(project, scores, config)
@@ -407,21 +392,12 @@ def run_ddb(
     arms, nets = yield from ddb.debias(
         table, scores, config, device=device, compare=compare, oracle=oracle, work=work, piece=piece
     )
-    folder = project.begin("ddb")
-    for arm, net in nets.items():
-        save_classifier(
-            net,
-            folder / arm,
-            network=config.classifier.network,
-            image_size=table.image_size,
-            class_names=table.class_names,
-        )
+    project.begin("ddb")
     about |= {"seconds": time.perf_counter() - began}
-    about |= {"arms": [dataclasses.asdict(a) for a in arms]}
-    project.finish("ddb", about)
+    project.save_arms(arms, nets, about, stage="ddb")
     project.record_run("ddb", to_json(config), {"groups": about["groups"]}, about["seconds"])
     shutil.rmtree(work, ignore_errors=True)
-    return arms, about
+    return arms, project.manifest("ddb")
 
 
 def groups_in_words(project: Project, scores: Scores, config: DDBConfig) -> dict[str, Any] | None:

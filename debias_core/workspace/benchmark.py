@@ -36,6 +36,22 @@ PUBLISHED: dict[str, dict[float, tuple[float, float]]] = {
 }
 
 
+class Clock:
+    """Adds up the seconds of a benchmark's stages, and of all of them as "total"."""
+
+    def __init__(self, *stages: str) -> None:
+        self.seconds = dict.fromkeys((*stages, "total"), 0.0)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """What runs within is the stage's."""
+        began = time.perf_counter()
+        yield
+        took = time.perf_counter() - began
+        self.seconds[stage] += took
+        self.seconds["total"] += took
+
+
 def run_demo(
     workspace: Path,
     config: BenchmarkConfig,
@@ -80,19 +96,7 @@ def run_benchmark(
 
     `anew` drops what the projects hold; else finished stages are kept. Several `devices` generate.
     """
-    seconds: dict[str, float] = dict.fromkeys(
-        ("import", "audit", "generate", "judge", "debias", "total"), 0.0
-    )
-
-    @contextmanager
-    def clock(stage: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        took = time.perf_counter() - began
-        seconds[stage] += took
-        seconds["total"] += took
-
-    started = now()
+    clock, started = Clock("import", "audit", "generate", "judge", "debias"), now()
     audits: list[AuditResult] = []
     sets: list[SyntheticSet] = []
     arms: list[ArmResult] = []
@@ -106,18 +110,18 @@ def run_benchmark(
             stages.diffusion_folder(project, swaps=bool(config.inject.direct))
         with clock("audit"):
             settings = replace(config.audit, seed=seed)
-            if _finished(project, "audit", settings):
+            if finished(project, "audit", settings):
                 audits.append(project.audit())
             else:
                 stage = stages.run_audit(project, settings, device=device)
-                audits.append((yield from _named(stage, seed)))
+                audits.append((yield from named(stage, seed)))
         with clock("generate"):
             # Flags serve a person who curates, and only the demo's first project is opened.
             flagged = anew and seed == 0
             if config.draw is not None and config.describe is not None:
                 asked = replace(config.describe, seed=seed)
                 describe = language.run_describe(project, asked, device=device)
-                yield from _named(describe, seed)
+                yield from named(describe, seed)
                 draw = replace(config.draw, seed=seed)
                 made = language.run_draw(project, draw, device=device, with_flags=flagged)
             else:
@@ -125,9 +129,9 @@ def run_benchmark(
                     project, replace(config.inject, seed=seed), device=device, devices=devices,
                     with_flags=flagged,
                 )  # fmt: skip
-            sets.append((yield from _named(made, seed)))
+            sets.append((yield from named(made, seed)))
         with clock("judge"):
-            judge = yield from _named(stages.judge_for(project, device=device), seed)
+            judge = yield from named(stages.judge_for(project, device=device), seed)
             judged.append(fidelity_of(judge, project.table(), sets[-1], device=device))
         with clock("debias"):
             debias = replace(config.debias, seeds=(seed,))
@@ -155,7 +159,7 @@ def run_benchmark(
         "synthetic_count": config.count,
         "unet_evaluations_per_image": sum(s.evaluations_per_image for s in sets) / len(sets),
         "share_of_generation_in_network": stages.spread([s.network_share for s in sets]),
-        "seconds": seconds,
+        "seconds": clock.seconds,
         "energy": _energy([project_of(seed) for seed in range(config.seeds)], started),
         "settings": to_json(config),
         "arms": tuple(arms),
@@ -197,15 +201,18 @@ def ensure_data(
         )
 
 
-def _finished(project: Project, stage: str, config: Any) -> bool:
-    """Whether the stage was run with these very settings."""
+def finished(project: Project, stage: str, config: Any) -> bool:
+    """Whether the stage was run with these very settings, on the data that there are where it says which."""
+    if not project.has(stage):
+        return False
+    about, data_id = project.manifest(stage), project.data_id()
     plain = json.loads(json.dumps(to_json(config)))
-    return project.has(stage) and project.manifest(stage)["config"] == plain
+    return about["config"] == plain and about.get("data", data_id) == data_id
 
 
 def _debias(project: Project, config: Any, device: torch.device) -> Stage[tuple[ArmResult, ...]]:
     """Both arms at one seed, from the project where they are finished on this synthetic set."""
-    if _finished(project, "debias", config):
+    if finished(project, "debias", config):
         about = project.manifest("debias")
         digest = stages.curated_set(project, config)[1]["digest"]
         if about["set"] == project.set_id() and about["curated"]["digest"] == digest:
@@ -213,6 +220,6 @@ def _debias(project: Project, config: Any, device: torch.device) -> Stage[tuple[
     return (yield from stages.run_debias(project, config, device=device))
 
 
-def _named(stage: Stage[Any], seed: int) -> Stage[Any]:
+def named(stage: Stage[Any], seed: int) -> Stage[Any]:
     """Pass a stage through with its seed in the name."""
     return relayed(stage, lambda p: replace(p, stage=f"{p.stage}, seed {seed}"))

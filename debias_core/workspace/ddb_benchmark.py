@@ -7,10 +7,7 @@ the same settings on the same data is not run again: the second recipe finds the
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -27,9 +24,9 @@ from debias_core.diffusion.guidance import sample_classes
 from debias_core.diffusion.schedule import alpha_bar
 from debias_core.diffusion.synthesis import Frame
 from debias_core.methods import ddb
-from debias_core.records import ArmResult, Progress, Scores, Stage, relayed
+from debias_core.records import ArmResult, Progress, Scores, Stage
 from debias_core.workspace import amplify, stages
-from debias_core.workspace.benchmark import PUBLISHED, ensure_data
+from debias_core.workspace.benchmark import PUBLISHED, Clock, ensure_data, finished, named
 from debias_core.workspace.store import Project, fingerprint
 
 ARMS = ("vanilla", "debiased", "real_amplifier", "groupdro")
@@ -41,18 +38,7 @@ def run_ddb_benchmark(
     config: DDBBenchmarkConfig, project_of: Callable[[int], Project], *, device: torch.device
 ) -> Stage[dict[str, Any]]:
     """Run the loop at every seed and return every number, as `--json` writes it."""
-    seconds: dict[str, float] = dict.fromkeys(
-        ("import", "audit", "amplify", "compare", "debias", "total"), 0.0
-    )
-
-    @contextmanager
-    def clock(stage: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        took = time.perf_counter() - began
-        seconds[stage] += took
-        seconds["total"] += took
-
+    clock = Clock("import", "audit", "amplify", "compare", "debias")
     arms: list[ArmResult] = []
     audits, amplified, groups, compared = [], [], [], []
     for seed in range(config.seeds):
@@ -62,20 +48,20 @@ def run_ddb_benchmark(
             yield Progress(f"import, seed {seed}", 1, 1)
         with clock("audit"):
             audit = replace(config.audit, seed=seed)
-            if not _finished(project, "audit", audit):
-                yield from _named(stages.run_audit(project, audit, device=device), seed)
+            if not finished(project, "audit", audit):
+                yield from named(stages.run_audit(project, audit, device=device), seed)
             audits.append(project.audit())
         with clock("amplify"):
             settings = replace(config.amplify, seed=seed)
-            if not _finished(project, "amplify", settings):
-                yield from _named(amplify.run_amplify(project, settings, device=device), seed)
+            if not finished(project, "amplify", settings):
+                yield from named(amplify.run_amplify(project, settings, device=device), seed)
             amplified.append(project.manifest("amplify"))
         with clock("compare"):
-            real, found = yield from _named(_compare(project, config, seed, device), seed)
+            real, found = yield from named(_compare(project, config, seed, device), seed)
             compared.append(found)
         with clock("debias"):
             recipe = replace(config.ddb, seeds=(seed,))
-            made, about = yield from _named(
+            made, about = yield from named(
                 amplify.run_ddb(
                     project, recipe, device=device, compare={"real_amplifier": real}, oracle=True
                 ),
@@ -115,7 +101,7 @@ def run_ddb_benchmark(
             "flagged": [g["flagged"] for g in groups],
             "empty": [g["empty"] for g in groups],
         },
-        "seconds": seconds,
+        "seconds": clock.seconds,
         "settings": to_json(config),
     }  # fmt: skip
 
@@ -192,9 +178,7 @@ def _by_epoch(
 def _drawn(project: Project, made: dict[str, Any]) -> tuple[Pixels, Any]:
     """The images that the amplifier was trained on, and their classes."""
     classes = len(project.table().class_names)
-    folder = project.folder("synthetic") / made["set"]
-    pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-    return pixels, np.arange(made["count"]) % classes
+    return project.pixels_of(made["set"]), np.arange(made["count"]) % classes
 
 
 def _over_guidance(
@@ -234,17 +218,3 @@ def _shares(
         "synthetic": stages.spread([k["synthetic"] for k in known]),
         "by_w": compared[0]["aligned_share"],
     }
-
-
-def _finished(project: Project, stage: str, config: Any) -> bool:
-    """Whether the stage was run with these very settings on the data that there is."""
-    plain = json.loads(json.dumps(to_json(config)))
-    if not project.has(stage):
-        return False
-    about = project.manifest(stage)
-    return about["config"] == plain and about.get("data", project.data_id()) == project.data_id()
-
-
-def _named(stage: Stage[Any], seed: int) -> Stage[Any]:
-    """Pass a stage through with its seed in the name."""
-    return relayed(stage, lambda p: replace(p, stage=f"{p.stage}, seed {seed}"))

@@ -29,9 +29,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from debias_core.config import AuditConfig, DebiasConfig, DiffusionConfig, from_json, to_json
+from debias_core.config import AuditConfig, DebiasConfig, from_json, to_json
 from debias_core.data.images import png
 from debias_core.data.table import SPLITS
+from debias_core.diffusion.unet import model_config
 from debias_core.methods.audit import judge, top_k
 from debias_core.pipeline import ARMS, pick_device
 from debias_core.records import ArmResult, AuditResult, Progress, Stage, UserError
@@ -427,8 +428,7 @@ def _diffusion_config(project: Project) -> dict[str, Any] | None:
     """How the project's own diffusion model was trained; None when it is the one of the app."""
     if not project.has("diffusion"):
         return None
-    about = json.loads((project.folder("diffusion") / "config.json").read_text())
-    config = from_json(DiffusionConfig, about["diffusion"])
+    config = model_config(project.folder("diffusion"))
     # One that was stopped and kept: as many steps are the same training.
     steps = next((run["result"]["steps"] for run in project.runs("diffusion")), config.steps)
     return to_json(replace(config, steps=min(steps, config.steps)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec
 
@@ -114,12 +114,10 @@ def footprints(project: Project, *, since: float = 0.0) -> tuple[Footprint, ...]
     )  # fmt: skip
 
 
-def per_image(project: Project) -> dict[str, float | None]:
+def per_image(project: Project, stages: Sequence[Footprint]) -> dict[str, float | None]:
     """Wh of making a synthetic image of the current set: of each, and of each that was accepted."""
     made = [
-        f.kwh
-        for f in footprints(project)
-        if f.stage in ("generate", "describe", "draw") and f.kwh is not None
+        f.kwh for f in stages if f.stage in ("generate", "describe", "draw") and f.kwh is not None
     ]
     set_id = project.set_id()
     if set_id is None or not made:
@@ -145,7 +143,7 @@ def to_json(project: Project) -> dict[str, Any]:
             f.stage: {"runs": f.runs, "seconds": f.seconds, "kwh": f.kwh, "grams": f.grams}
             for f in stages
         },
-        "wh_per_image": per_image(project),
+        "wh_per_image": per_image(project, stages),
     }
 
 

@@ -4,6 +4,8 @@ What a captioner said is in the database, by image and question, so that nothing
 captions the project works with is in captions/manifest.json. A person's changes are entries of the
 log of judgements, folded over the captions in their order: they outlive everything, and each can be
 undone.
+
+The page asks for captions whenever it is drawn: what needs torch is loaded by the functions that do.
 """
 
 from __future__ import annotations
@@ -15,10 +17,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from debias_core.config import (
@@ -31,18 +32,20 @@ from debias_core.config import (
 from debias_core.data.benchmarks import is_colored_digits
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
-from debias_core.insight.keywords import keywords, looks
-from debias_core.insight.properties import Finding
-from debias_core.language import captioner as captioners
-from debias_core.language import text2image, textfilter
+from debias_core.language import textfilter
 from debias_core.language.hub import ASSETS, SMALL_CAPTIONER, SMALL_PAINTER
 from debias_core.methods import diffubias
 from debias_core.methods.diffubias import Prompt
-from debias_core.pipeline import pick_device
 from debias_core.records import Cost, Progress, Stage, StopAsked, SyntheticSet, UserError
 from debias_core.workspace import verdicts
 from debias_core.workspace.footprint import metered
-from debias_core.workspace.store import Project, fingerprint, write_json
+from debias_core.workspace.store import Project, fingerprint
+
+if TYPE_CHECKING:
+    import torch
+
+    from debias_core.insight.properties import Finding
+    from debias_core.language.text2image import Painter
 
 LONGEST = 500  # characters of a caption that a person writes
 MOST_WORDS = 200  # in the text filter
@@ -97,6 +100,19 @@ def default_models(table: ImageTable) -> tuple[str, str]:
     return CaptionConfig().model, DrawConfig().model
 
 
+def models_in_use(project: Project) -> tuple[str, str]:
+    """The captioner and the text-to-image model that were used last, else those to begin with."""
+    say, paint = default_models(project.table())
+    if project.has("captions"):
+        say = project.manifest("captions")["config"]["model"]
+    if (
+        project.has("synthetic")
+        and (made := project.manifest("synthetic")).get("method") == "diffubias"
+    ):
+        paint = made["config"]["model"]
+    return say, paint
+
+
 def draw_settings(table: ImageTable, seed: int = 0) -> DrawConfig:
     """The settings of a drawing to begin with: the demo's for Colored Digits, else the paper's."""
     config = DIFFUBIAS["digits"][1] if is_colored_digits(table) else DrawConfig()
@@ -131,6 +147,8 @@ def run_describe(
 
     What was said of an image before, to the same question by the same model, is not asked again.
     """
+    from debias_core.language import captioner as captioners
+
     table, top = project.table(), project.audit().top_k.ids
     marks = verdicts.current(project.db, project.name, table.data_id)
     ids = [str(i) for i in top if marks.get(str(i)) not in verdicts.NOT_AMPLIFIED]
@@ -170,13 +188,14 @@ def run_describe(
             yield Progress(
                 "describe", len(rows) - len(missing) + done, len(rows), f"{rate:.1f} images/s"
             )
-    items = [
-        {"image": image, "label": int(table.y[row]), "text": text}
-        for image, row, h in zip(everyone, rows, hashes, strict=True)
-        for text in said[h]
-    ]
-    of_rest = items[len(ids) * config.per_image :]
-    items = items[: len(ids) * config.per_image]
+    items, of_rest = (
+        [
+            {"image": everyone[i], "label": int(table.y[rows[i]]), "text": text}
+            for i in part
+            for text in said[hashes[i]]
+        ]
+        for part in (range(len(ids)), range(len(ids), len(everyone)))
+    )
     seconds = time.perf_counter() - began
     manifest = {
         "id": fingerprint(items, asked),
@@ -186,14 +205,9 @@ def run_describe(
         "stop_words": textfilter.stop_words().source,
         "seconds": seconds,
     }
-    write_json(_manifest(project), manifest)
+    project.finish("captions", manifest)
     project.record_run("describe", to_json(config), {"captions": len(items)}, seconds)
     return described(project)
-
-
-def has_captions(project: Project) -> bool:
-    """Whether the top-K have been described."""
-    return _manifest(project).is_file()
 
 
 def described(project: Project) -> Described:
@@ -202,12 +216,7 @@ def described(project: Project) -> Described:
     Raises:
         UserError: when there are none yet.
     """
-    if not has_captions(project):
-        raise UserError(
-            f"Project '{project.name}' has no captions yet: run `describe` first (it describes the "
-            "audit's top-K)."
-        )
-    m = json.loads(_manifest(project).read_text(encoding="utf-8"))
+    m = project.manifest("captions")
     said = [item["text"] for item in m["items"]]
     texts, switched = list(said), dict[str, bool]()
     log = verdicts.log(project.db, project.name, _log_id(m["id"]))
@@ -248,7 +257,9 @@ def in_words(project: Project, chosen: Sequence[str] | None = None) -> tuple[Fin
 
     Empty where nothing stands out, or where a chosen image was not described.
     """
-    if not has_captions(project):
+    from debias_core.insight.keywords import keywords
+
+    if not project.has("captions"):
         return ()
     captions, y, rows = _spoken(project, chosen)
     names, stop = project.table().class_names, textfilter.stop_words().words
@@ -262,7 +273,7 @@ def _spoken(
 
     None is chosen where one of `chosen` was not described.
     """
-    m = json.loads(_manifest(project).read_text(encoding="utf-8"))
+    m = project.manifest("captions")
     said: dict[str, list[str]] = {}
     for item in (*m["items"], *m.get("rest", ())):
         said.setdefault(item["image"], []).append(item["text"])
@@ -276,7 +287,7 @@ def _spoken(
 
 def for_report(project: Project) -> dict[str, Any] | None:
     """The captions by image, the words of the filter, and what stands out; None where there are none."""
-    if not has_captions(project):
+    if not project.has("captions"):
         return None
     now, names = described(project), project.table().class_names
     by_image: dict[str, dict[str, Any]] = {}
@@ -352,6 +363,8 @@ def prompts(project: Project, now: Described, config: DrawConfig) -> tuple[Promp
     Raises:
         UserError: when captions are to be recombined and name no looks.
     """
+    from debias_core.insight.keywords import looks
+
     some = now.prompts(text_filter=config.text_filter)
     if not config.recombine:
         return some
@@ -379,6 +392,7 @@ def run_draw(
     The same captions and settings are the same set: its finished images are not drawn again. What the
     pipeline's safety checker refuses is left out, and counted.
     """
+    from debias_core.language import text2image
     from debias_core.workspace import stages
 
     table, now = project.table(), described(project)
@@ -430,6 +444,8 @@ def try_four(project: Project, config: DrawConfig) -> tuple[list[tuple[Pixels, s
 
     Nothing is kept.
     """
+    from debias_core.language import text2image
+
     table, now = project.table(), described(project)
     first = replace(config, count=4, batch_size=4)
     some = prompts(project, now, config)
@@ -442,7 +458,10 @@ def try_four(project: Project, config: DrawConfig) -> tuple[list[tuple[Pixels, s
 
 
 @lru_cache(maxsize=1)
-def _painter(model: str) -> text2image.Painter:
+def _painter(model: str) -> Painter:
+    from debias_core.language import text2image
+    from debias_core.pipeline import pick_device
+
     return text2image.load_painter(model, pick_device())
 
 
@@ -464,10 +483,6 @@ def _said(project: Project, image: str, asked: str) -> list[str] | None:
         "SELECT texts FROM captions WHERE image = ? AND asked = ?", (image, asked)
     )
     return json.loads(rows[0]["texts"]) if rows else None
-
-
-def _manifest(project: Project) -> Path:
-    return project.root / "captions" / "manifest.json"
 
 
 def _log_id(captions: str) -> str:

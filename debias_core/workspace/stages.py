@@ -8,7 +8,6 @@ settings and of what it works on; the same call goes on from there, to the same 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import time
@@ -58,7 +57,13 @@ from debias_core.diffusion.training import (
     tinted_swaps,
     train_diffusion,
 )
-from debias_core.diffusion.unet import EpsilonNet, load_model, save_model
+from debias_core.diffusion.unet import (
+    EpsilonNet,
+    load_model,
+    model_config,
+    save_model,
+    weights_digest,
+)
 from debias_core.insight.fidelity import JUDGE, fidelity, train_judge
 from debias_core.insight.projection import map_sample, principal_components, tsne
 from debias_core.insight.report import build_report
@@ -346,8 +351,7 @@ def class_masks(
     names = project.table().class_names
     if unknown := [name for name in boxes if name not in names]:
         raise UserError(f"There is no class '{unknown[0]}': the classes are {', '.join(names)}.")
-    about = json.loads((diffusion_folder(project, swaps=swaps) / "config.json").read_text())
-    side = from_json(DiffusionConfig, about["diffusion"]).unet.bottleneck
+    side = model_config(diffusion_folder(project, swaps=swaps)).unet.bottleneck
     masks = []
     for name in names:
         if name not in boxes:
@@ -362,8 +366,7 @@ def class_masks(
 
 def model_id(project: Project, *, swaps: bool = False) -> str:
     """Which diffusion model `diffusion_model` loads: a digest of its weights."""
-    weights = (diffusion_folder(project, swaps=swaps) / "model.safetensors").read_bytes()
-    return hashlib.blake2b(weights, digest_size=8).hexdigest()
+    return weights_digest(diffusion_folder(project, swaps=swaps))
 
 
 EDIT_IMAGES = 100
@@ -430,7 +433,9 @@ def run_generate(
     with_flags: bool = True,
     beside: bool = False,
 ) -> Stage[SyntheticSet]:
-    """Make the synthetic set of `config.method`, with `beside` next to the current one; images marked as wrong label or junk are left out.
+    """Make the synthetic set of `config.method`; with `beside` next to the current one.
+
+    Images marked as wrong label or junk are left out.
 
     DiffInject takes the audit's top-K, CrossInject needs no audit. The same settings on the same data,
     top-K, marks and model are the same set: its finished images are not made again, and the verdicts on

@@ -61,11 +61,21 @@ if TYPE_CHECKING:  # the server lists projects without loading torch
 
     from debias_core.classifier.networks import Classifier
 
-STAGES = ("data", "audit", "diffusion", "synthetic", "debias", "report", "amplify", "ddb")
+STAGES = (
+    "data",
+    "audit",
+    "diffusion",
+    "synthetic",
+    "debias",
+    "report",
+    "captions",
+    "amplify",
+    "ddb",
+)
 DEPENDENTS = {"audit": ("report",), "synthetic": ("debias", "report"), "debias": ("report",)}
 MARKERS = {"diffusion": "config.json", "synthetic": "current.json"}
 COMMAND = {"data": "import", "audit": "audit", "diffusion": "pretrain", "synthetic": "generate",
-           "debias": "debias", "report": "report", "amplify": "amplify", "ddb": "ddb"}  # fmt: skip
+           "debias": "debias", "report": "report", "captions": "describe", "amplify": "amplify", "ddb": "ddb"}  # fmt: skip
 DEMO_PROJECT = "demo"
 SANDBOX = "visitor-"  # names of the classroom's projects begin so
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
@@ -383,25 +393,30 @@ class Project:
     # ---- debias ----
 
     def save_arms(
-        self, arms: tuple[ArmResult, ...], nets: dict[str, Classifier], about: dict[str, Any]
+        self,
+        arms: tuple[ArmResult, ...],
+        nets: dict[str, Classifier],
+        about: dict[str, Any],
+        *,
+        stage: str = "debias",
     ) -> None:
-        """Write both arms' nets (first seed) and every seed's result."""
+        """Write every arm's net (first seed) and every seed's result, of `debias` or `ddb`."""
         from debias_core.classifier.networks import save_classifier
 
         table = self.table()
         for arm, net in nets.items():
             save_classifier(
                 net,
-                self.folder("debias") / arm,
+                self.folder(stage) / arm,
                 network=about["config"]["classifier"]["network"],
                 image_size=table.image_size,
                 class_names=table.class_names,
             )
-        self.finish("debias", {**about, "arms": [dataclasses.asdict(a) for a in arms]})
+        self.finish(stage, {**about, "arms": [dataclasses.asdict(a) for a in arms]})
 
-    def arms(self) -> tuple[ArmResult, ...]:
-        """Every arm's result."""
-        return tuple(from_json(ArmResult, a) for a in self.manifest("debias")["arms"])
+    def arms(self, stage: str = "debias") -> tuple[ArmResult, ...]:
+        """Every arm's result, of `debias` or `ddb`."""
+        return tuple(from_json(ArmResult, a) for a in self.manifest(stage)["arms"])
 
     # ---- report ----
 

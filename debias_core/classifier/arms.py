@@ -1,0 +1,65 @@
+"""One arm of a comparison: trained, watched, and scored on the test part after its last epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from debias_core.classifier.metrics import group_accuracy
+from debias_core.classifier.networks import Classifier
+from debias_core.classifier.training import Objective, score, train_classifier
+from debias_core.config import ClassifierConfig
+from debias_core.data.images import Pixels
+from debias_core.data.table import ImageTable
+from debias_core.records import ArmResult, Progress, Stage, relayed
+
+
+def train_arm(
+    name: str,
+    pixels: Pixels,
+    y: NDArray[np.int64],
+    test: ImageTable,
+    usual: dict[int, int] | None,
+    config: ClassifierConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    piece: int | None = None,
+    repeats: NDArray[np.int64] | None = None,
+    objective: Objective | None = None,
+) -> Stage[tuple[ArmResult, Classifier]]:
+    """Train on images [N, H, W, 3] and labels [N]; returns the result with its curve, and the net.
+
+    `usual` is each class's usual attribute, for scoring alone (`ImageTable.aligned_bias`); the rest
+    as for `train_classifier`.
+    """
+    losses: list[float] = []
+    accuracies: list[float] = []
+
+    def kept(progress: Progress) -> Progress:
+        losses.append(progress.values["loss"])
+        accuracies.append(progress.values["accuracy"])
+        return progress
+
+    stage = train_classifier(
+        pixels,
+        y,
+        len(test.class_names),
+        config,
+        seed=seed,
+        device=device,
+        stage=f"train {name}, seed {seed}",
+        watch=test,
+        checkpoint=checkpoint,
+        piece=piece,
+        repeats=repeats,
+        objective=objective,
+    )
+    net = yield from relayed(stage, kept)
+    accuracy = group_accuracy(test, score(net, test, device=device).pred, usual)
+    curve = (tuple(losses), tuple(accuracies))
+    return ArmResult(name, seed, accuracy, len(y), config.epochs, *curve), net
