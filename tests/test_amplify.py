@@ -64,7 +64,7 @@ def test_amplify_draws_every_class_and_trains_on_nothing_else(project):
     assert share["by"] == "attribute classifier" and share["reader_accuracy"] > 0.9
     assert share["training"] == pytest.approx(42 / 48) and 0 <= share["synthetic"] <= 1
     assert 0 < about["average_precision"] <= 1
-    assert len(amplify.amplifier_scores(project, "amplifier", device=CPU).loss) == 48
+    assert len(project.losses("amplify").loss) == 48
 
 
 def test_what_was_killed_goes_on_to_the_same_end(project, tmp_path, table):
@@ -129,7 +129,7 @@ def test_the_amplifier_can_take_the_audit_s_place(project):
     drain(amplify.run_amplify(project, CONFIG, device=CPU))
     assert decode((project.folder("amplify") / "sheet.png").read_bytes(), 64).shape == (64, 64, 3)
     result = drain(stages.run_audit(project, by, device=CPU))
-    scores = amplify.amplifier_scores(project, "amplifier", device=CPU)
+    scores = project.losses("amplify")
     assert np.array_equal(result.scores.loss, scores.loss)
     assert result.average_precision == project.manifest("amplify")["average_precision"]
     assert set(result.top_k.ids) == set(scores.ids[np.argsort(-scores.loss)[:5]])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from debias_core.classifier.groups import judge_flags, pseudo_groups
 from debias_core.config import AmplifyConfig, ClassifierConfig, DDBConfig
 from debias_core.methods import ddb
 from debias_core.pipeline import drain
@@ -27,16 +28,16 @@ def test_filtered_flags_are_misclassified_and_far_out():
     loss[4], pred[4] = 0.8, 1  # wrong, but not far out
     loss[15] = 9.0  # far out, but right
     view = scores(loss, pred)
-    found = ddb.pseudo_groups(view, y, NAMES, flags="filtered", gamma=2.0)
+    found = pseudo_groups(view, y, NAMES, flags="filtered", gamma=2.0)
     assert found.threshold == pytest.approx(loss.mean() + 2 * loss.std(), rel=1e-5)
     assert np.flatnonzero(found.flag).tolist() == [3]
-    every = ddb.pseudo_groups(view, y, NAMES, flags="error set", gamma=2.0)
+    every = pseudo_groups(view, y, NAMES, flags="error set", gamma=2.0)
     assert np.flatnonzero(every.flag).tolist() == [3, 4] and every.threshold is None
 
 
 def test_groups_are_class_times_two_plus_flag_and_an_empty_one_is_told():
     y = np.array([0, 0, 1, 1])
-    found = ddb.pseudo_groups(
+    found = pseudo_groups(
         scores([0.1, 5, 0.1, 0.1], [0, 1, 1, 1]), y, NAMES, flags="error set", gamma=3.0
     )
     # y + flag would put the conflicting ant and the aligned bees into one group.
@@ -44,7 +45,7 @@ def test_groups_are_class_times_two_plus_flag_and_an_empty_one_is_told():
     assert found.names == ("ant, aligned", "ant, conflicting", "bee, aligned")
     assert found.empty == ("bee, conflicting",)
     assert found.warning == "1 of 4 groups are empty and left out: bee, conflicting."
-    full = ddb.pseudo_groups(
+    full = pseudo_groups(
         scores([0.1, 5, 0.1, 5], [0, 1, 1, 0]), y, NAMES, flags="error set", gamma=3.0
     )
     assert full.groups.tolist() == [0, 1, 2, 3] and full.warning is None
@@ -53,10 +54,10 @@ def test_groups_are_class_times_two_plus_flag_and_an_empty_one_is_told():
 def test_precision_and_recall_of_flags_by_hand():
     flag = np.array([True, True, False, False, False])
     conflicting = np.array([True, False, True, True, False])
-    assert ddb.judge_flags(flag, conflicting) == {"precision": 1 / 2, "recall": 1 / 3}
-    assert ddb.judge_flags(flag, None) is None
+    assert judge_flags(flag, conflicting) == {"precision": 1 / 2, "recall": 1 / 3}
+    assert judge_flags(flag, None) is None
     none = np.zeros(5, dtype=bool)
-    assert ddb.judge_flags(none, conflicting) == {"precision": None, "recall": 0.0}
+    assert judge_flags(none, conflicting) == {"precision": None, "recall": 0.0}
 
 
 def test_weights_are_the_share_of_the_amplifier_s_loss_without_gradient():

@@ -5,15 +5,17 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from debias_core.config import AmplifyConfig, DDBConfig, from_json
+from debias_core.config import AmplifyConfig, AuditConfig, ClassifierConfig, DDBConfig, from_json
 from debias_core.data.table import save_table
 from debias_core.pipeline import drain
-from debias_core.workspace import amplify, jobs
+from debias_core.workspace import amplify, jobs, stages
 from debias_core.workspace.store import Project
 from tests.conftest import CPU
 from tests.test_amplify import CONFIG, DDB
 from ui import ddb_part
 from ui.session import Place
+
+AUDIT = AuditConfig(classifier=ClassifierConfig(network="mlp", epochs=6, loss="gce"), top_k=6)
 
 
 @pytest.fixture
@@ -59,3 +61,24 @@ def test_amplify_and_the_recipes_are_submitted_and_told(place, tmp_path):
     text, rows = training.refresh("p")
     assert "images are taken to break the pattern" in text
     assert [row[0] for row in rows["value"]] == ["vanilla", "debiased"]
+
+
+def test_pseudo_groups_are_shown_of_either_classifier_s_losses(place):
+    project = place.project("p")
+    drain(stages.run_audit(project, AUDIT, device=CPU))
+    with gr.Blocks() as page:
+        part = ddb_part.groups(place, gr.Dropdown())
+    look = next(iter(page.fns.values())).fn
+    assert part.refresh("p")[0]["visible"] and part.refresh("p")[1] == "audit"
+    with pytest.raises(gr.Error, match="run `amplify` first"):
+        look("p", "amplifier", "filtered", 3.0)
+    text, rows, cards = look("p", "audit", "error set", 3.0)
+    wrong = project.losses("audit").pred != project.table().where("train").y
+    assert [row[0] for row in rows] == ["ant", "bee", "cat"]
+    assert sum(int(row[2]) for row in rows) == len(cards) == wrong.sum() > 0
+    assert f"**{wrong.sum()} images**" in text and "of all that do are among them" in text
+    none_is_so_far = look("p", "audit", "filtered", 60.0)
+    assert none_is_so_far[2] == [] and "Empty groups, which are left out: 3." in none_is_so_far[0]
+    drain(amplify.run_amplify(project, CONFIG, device=CPU))
+    assert part.refresh("p")[1] == "amplifier"
+    assert [row[0] for row in look("p", "amplifier", "filtered", 1.0)[1]] == ["ant", "bee", "cat"]

@@ -9,7 +9,7 @@ import gradio as gr
 
 from debias_core.config import NETWORKS, AuditConfig, to_json
 from debias_core.workspace import jobs
-from ui import show, words
+from ui import ddb_part, show, words
 from ui.events import guarded
 from ui.part import Part
 from ui.session import Place
@@ -79,7 +79,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             show.keep_guess(place.project(project_name), str(event._data.get("id", "")))
 
         changed.append(guess.guess(guarded_event(choose), [project], None))
-    return Part(outputs, refresh, changed, queued)
+    return Part(outputs, refresh, changed, queued).with_more(ddb_part.groups(place, project))
 
 
 def guarded_event(handler: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Diffusing DeBias in the page: Amplify, below Augment, and the recipes, below Train."""
+"""Diffusing DeBias in the page: Amplify below Augment, pseudo-groups below Audit, the recipes below Train."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from debias_core.classifier.groups import pseudo_groups
 from debias_core.config import FLAGS, RECIPES, TRAINED_ON, AmplifyConfig, DDBConfig, to_json
 from debias_core.workspace import jobs
 from ui import show, words
 from ui.events import guarded
 from ui.part import Part
 from ui.session import Place
+from ui.view import table_of
+
+RANKED_BY = {"amplifier": "amplify", "audit": "audit"}  # whose losses: the stage that made them
 
 
 def amplify(place: Place, project: gr.Dropdown) -> Part:
@@ -62,6 +66,71 @@ def amplify(place: Place, project: gr.Dropdown) -> Part:
     )
 
 
+MOST = 60  # pictures of flagged images
+
+
+def groups(place: Place, project: gr.Dropdown) -> Part:
+    """Who is taken to break the pattern, as recipe I would have it; nothing is kept."""
+    base = DDBConfig()
+    with gr.Accordion(words.GROUPS_TITLE, open=False) as whole:
+        gr.Markdown(words.GROUPS_INTRO)
+        with gr.Row():
+            losses = gr.Radio(
+                [(text, name) for name, text in words.RECIPE_LOSSES.items()], value="audit",
+                label=words.RECIPE_LOSSES_LABEL,
+            )  # fmt: skip
+            flags = gr.Radio(
+                [(words.RECIPE_FLAGS[name], name) for name in FLAGS], value=base.flags,
+                label=words.RECIPE_FLAGS_LABEL,
+            )  # fmt: skip
+            gamma = gr.Slider(
+                0, 6, base.gamma, step=0.25, label=words.GROUPS_GAMMA, info=words.GROUPS_GAMMA_INFO
+            )
+        text = gr.Markdown()
+        with gr.Row():
+            sizes = gr.Dataframe(
+                headers=list(words.GROUPS_COLUMNS), datatype="str", interactive=False,
+                show_label=False, min_width=280,
+            )  # fmt: skip
+            with gr.Column(min_width=320):
+                gr.Markdown(words.GROUPS_MOST)
+                gallery = gr.Gallery(
+                    show_label=False, height="auto", object_fit="contain", buttons=[],
+                    elem_classes="small", allow_preview=False,
+                )  # fmt: skip
+
+    def look(project_name: str, losses: str, flags: str, gamma: float) -> tuple[Any, ...]:
+        mine = place.project(project_name)
+        train, scores = table_of(mine).where("train"), mine.losses(RANKED_BY[losses])
+        found = pseudo_groups(scores, train.y, train.class_names, flags=flags, gamma=gamma)
+        flagged = np.flatnonzero(found.flag)
+        worst = flagged[np.argsort(-scores.loss[flagged], kind="stable")][:MOST]
+        cards = [
+            (show.picture(show.card(train.pixels[i])), train.class_names[train.y[i]]) for i in worst
+        ]
+        conflicting = np.bincount(train.y[found.flag], minlength=len(train.class_names))
+        of_class = np.bincount(train.y, minlength=len(train.class_names))
+        rows = [
+            [name, f"{n - k:,}", f"{k:,}"]
+            for name, n, k in zip(train.class_names, of_class, conflicting, strict=True)
+        ]
+        return words.grouped(found.about(train.conflicting())), rows, cards
+
+    def refresh(project_name: str) -> tuple[Any, ...]:
+        # What it shows may be another project's, or of losses that are gone: it is asked for again.
+        mine = place.project(project_name)
+        known = "amplifier" if mine.has("amplify") else "audit"
+        ready = gr.update(open=False, visible=mine.has("audit") or mine.has("amplify"))
+        return ready, known, "", [], []
+
+    asked, shown = [project, losses, flags, gamma], [text, sizes, gallery]
+    whole.expand(guarded(look), asked, shown)
+    for control in (losses, flags):
+        control.input(guarded(look), asked, shown, show_progress="hidden")
+    gamma.release(guarded(look), asked, shown, show_progress="hidden")
+    return Part([whole, losses, *shown], refresh)
+
+
 def recipes(place: Place, project: gr.Dropdown) -> Part:
     """Train by one of the two recipes, beside vanilla."""
     base = DDBConfig()
@@ -101,7 +170,7 @@ def recipes(place: Place, project: gr.Dropdown) -> Part:
 
         mine = place.project(project_name)
         # What is missing is said now, not by a job.
-        mine.manifest("amplify" if losses == "amplifier" else "audit")
+        mine.manifest(RANKED_BY[losses])
         config = replace(
             ddb_settings(mine.table()),
             recipe=recipe,

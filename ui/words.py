@@ -459,6 +459,17 @@ RECIPE_LOSSES = {"amplifier": "the amplifier's", "audit": "the audit's"}
 RECIPE_FLAGS_LABEL = "Recipe I: images that break the pattern"
 RECIPE_FLAGS = {"filtered": "wrong, and by far", "error set": "all that are wrong"}
 RECIPE_BUTTON = "Train by this recipe"
+GROUPS_TITLE = "Pseudo-groups (Diffusing DeBias)"
+GROUPS_INTRO = (
+    "A frozen biased classifier splits each class in two: images that fit the pattern, and those that break "
+    "it. Recipe I (**Train**) then attends to the group that does worst. Move the limit and see who falls in."
+)
+GROUPS_GAMMA = "γ, how far out"
+GROUPS_GAMMA_INFO = (
+    "An image breaks the pattern if its loss is more than γ standard deviations above the mean."
+)
+GROUPS_COLUMNS = ("class", "fit the pattern", "break it")
+GROUPS_MOST = "**Images that are taken to break the pattern**, those of highest loss first"
 RECIPE_COLUMNS = ("arm", "seed", "all", "bias-aligned", "bias-conflicting", "worst group")
 NOT_BY_RECIPE = "Not trained by a recipe yet."
 
@@ -480,6 +491,26 @@ def amplified(about: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
+def grouped(about: dict[str, Any]) -> str:
+    """What the pseudo-groups are worth."""
+    parts = [f"**{about['flagged']:,} images** are taken to break the pattern."]
+    if about["threshold"] is not None:
+        parts.append(f"The limit is a loss of {about['threshold']:.2f}.")
+    if "precision" in about:
+        parts.append(_judged(about))
+    if about["empty"]:
+        parts.append(f"Empty groups, which are left out: {len(about['empty'])}.")
+    return " ".join(parts)
+
+
+def _judged(groups: dict[str, Any]) -> str:
+    precision, recall = groups["precision"], groups["recall"]
+    if recall is None:
+        return "By the known attribute no image breaks it."
+    some = "" if precision is None else f"{precision:.0%} of them do, and "
+    return f"By the known attribute {some}{recall:.0%} of all that do are among them."
+
+
 def by_recipe(about: dict[str, Any]) -> str:
     """What the last training by a recipe made of the images."""
     groups = about["groups"]
@@ -487,10 +518,8 @@ def by_recipe(about: dict[str, Any]) -> str:
     if groups is None:
         return f"Recipe {name}."
     parts = [f"Recipe {name}: {groups['flagged']:,} images are taken to break the pattern."]
-    if groups.get("precision") is not None and groups.get("recall") is not None:
-        parts.append(
-            f"{groups['precision']:.0%} of them do, and {groups['recall']:.0%} of all that do are among them."
-        )
+    if "precision" in groups:
+        parts.append(_judged(groups))
     if groups["empty"]:
         parts.append(f"Empty groups, which are left out: {len(groups['empty'])}.")
     return " ".join(parts)

@@ -1,7 +1,7 @@
 """Diffusing DeBias in a project: draw more of its bias, train the amplifier, debias with its losses.
 
     NAME/amplify/  diffusion/ (the class-conditional model), model.safetensors model.json (the amplifier),
-                   sheet.png manifest.json
+                   scores.csv sheet.png manifest.json
     NAME/ddb/      vanilla/ debiased/ … (nets of the first seed), manifest.json
 
 The images are a set of the project's like any other (`store.SyntheticSink`), but never its current one:
@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from debias_core.classifier.groupdro import balanced_repeats
+from debias_core.classifier.groups import pseudo_groups
 from debias_core.classifier.metrics import average_precision, group_accuracy
 from debias_core.classifier.networks import Classifier, save_classifier
 from debias_core.classifier.training import probabilities, score, train_classifier
@@ -146,7 +147,9 @@ def run_amplify(
         image_size=table.image_size,
         class_names=table.class_names,
     )
-    about |= {**_seen(amplifier, table, device), "seconds": time.perf_counter() - began}
+    scores = score(amplifier, train, device=device)
+    project.save_losses("amplify", scores)
+    about |= {**_seen(amplifier, table, scores, device), "seconds": time.perf_counter() - began}
     project.finish("amplify", about)
     project.record_run("amplify", to_json(config), about, about["seconds"])
     shutil.rmtree(work, ignore_errors=True)
@@ -260,11 +263,12 @@ def draw_images(
     )
 
 
-def _seen(amplifier: Classifier, table: ImageTable, device: torch.device) -> dict[str, Any]:
+def _seen(
+    amplifier: Classifier, table: ImageTable, scores: Scores, device: torch.device
+) -> dict[str, Any]:
     """What the frozen amplifier is worth: its accuracy on the parts, and the ranking's if it is known."""
     train, test = table.where("train"), table.where("test")
-    scores, usual = score(amplifier, train, device=device), table.aligned_bias()
-    conflicting = train.conflicting()
+    usual, conflicting = table.aligned_bias(), train.conflicting()
     on_test = None
     if len(test):
         pred = score(amplifier, test, device=device).pred
@@ -278,12 +282,9 @@ def _seen(amplifier: Classifier, table: ImageTable, device: torch.device) -> dic
     }
 
 
-def amplifier_scores(project: Project, losses: str, *, device: torch.device) -> Scores:
+def biased_scores(project: Project, losses: str) -> Scores:
     """A frozen biased classifier's view of the train part: the amplifier's, or the audit's f_B's."""
-    train = project.table().where("train").without_bias()
-    if losses == "audit":
-        return project.audit().scores
-    return score(project.net("amplifier", device), train, device=device)
+    return project.losses("audit" if losses == "audit" else "amplify")
 
 
 def audit_by_amplifier(
@@ -294,7 +295,7 @@ def audit_by_amplifier(
     own = from_json(AmplifyConfig, project.manifest("amplify")["config"])
     config = replace(config, classifier=own.classifier, seed=own.seed)
     train = project.table().where("train")
-    scores = amplifier_scores(project, "amplifier", device=device)
+    scores = project.losses("amplify")
     top = top_k(scores, train.y, config.top_k, per_class=config.per_class)
     return net, config, judge(train, scores, top)
 
@@ -379,7 +380,7 @@ def run_ddb(
     `compare` and `oracle` as in `ddb.debias`.
     """
     table, began = project.table(), time.perf_counter()
-    scores = amplifier_scores(project, config.losses, device=device)
+    scores = biased_scores(project, config.losses)
     losses = {name: s.loss.tolist() for name, s in (compare or {}).items()}
     key = fingerprint(to_json(config), table.data_id, scores.loss.tolist(), losses, oracle)
     if project.has("ddb") and (known := project.manifest("ddb"))["made_of"] == key:
@@ -405,15 +406,7 @@ def groups_in_words(project: Project, scores: Scores, config: DDBConfig) -> dict
     if config.recipe != "ddb-1":
         return None
     train = project.table().where("train")
-    found = ddb.pseudo_groups(
+    found = pseudo_groups(
         scores, train.y, train.class_names, flags=config.flags, gamma=config.gamma
     )
-    return {
-        "flags": config.flags,
-        "threshold": found.threshold,
-        "flagged": int(found.flag.sum()),
-        "size": dict(zip(found.names, np.bincount(found.groups).tolist(), strict=True)),
-        "empty": list(found.empty),
-        "warning": found.warning,
-        **(ddb.judge_flags(found.flag, train.conflicting()) or {}),
-    }
+    return {"flags": config.flags, **found.about(train.conflicting())}

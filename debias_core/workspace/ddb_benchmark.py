@@ -135,7 +135,7 @@ def _compare(
     kept = {
         "gce": project.audit().scores,
         "real": real,
-        "synthetic": amplify.amplifier_scores(project, "amplifier", device=device),
+        "synthetic": project.losses("amplify"),
     }
     found: dict[str, Any] = {"amplifiers": {}, "aligned_share": None}
     for name, (pixels, y, classifier) in training.items():

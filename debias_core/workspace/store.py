@@ -224,13 +224,32 @@ class Project:
             image_size=table.image_size,
             class_names=table.class_names,
         )
-        s = result.scores
-        with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as handle:
+        self.save_losses("audit", result.scores)
+        self.save_top_k(result, about)
+
+    def save_losses(self, stage: str, scores: Scores) -> None:
+        """Write a biased classifier's view of the train part: f_B's, or the amplifier's."""
+        with (self.folder(stage) / "scores.csv").open("w", newline="", encoding="utf-8") as handle:
             writer = csv.writer(handle)
             writer.writerow(["id", "loss", "p_true", "pred"])
-            rows = zip(s.ids, s.loss.tolist(), s.p_true.tolist(), s.pred.tolist(), strict=True)
-            writer.writerows(rows)
-        self.save_top_k(result, about)
+            columns = (c.tolist() for c in (scores.loss, scores.p_true, scores.pred))
+            writer.writerows(zip(scores.ids, *columns, strict=True))
+
+    def losses(self, stage: str) -> Scores:
+        """What `save_losses` wrote, of "audit" or "amplify".
+
+        Raises:
+            UserError: when the stage has not been run.
+        """
+        self.manifest(stage)
+        with (self.folder(stage) / "scores.csv").open(newline="", encoding="utf-8") as handle:
+            rows = list(csv.DictReader(handle))
+        return Scores(
+            ids=np.array([r["id"] for r in rows], dtype=np.str_),
+            loss=np.array([float(r["loss"]) for r in rows], dtype=np.float32),
+            p_true=np.array([float(r["p_true"]) for r in rows], dtype=np.float32),
+            pred=np.array([int(r["pred"]) for r in rows], dtype=np.int64),
+        )
 
     def save_top_k(self, result: AuditResult, about: dict[str, Any]) -> None:
         """Write the audit's manifest; the scores and f_B must be there."""
@@ -279,14 +298,7 @@ class Project:
     def audit(self) -> AuditResult:
         """The audit's result."""
         m = self.manifest("audit")
-        with (self.folder("audit") / "scores.csv").open(newline="", encoding="utf-8") as handle:
-            rows = list(csv.DictReader(handle))
-        scores = Scores(
-            ids=np.array([r["id"] for r in rows], dtype=np.str_),
-            loss=np.array([float(r["loss"]) for r in rows], dtype=np.float32),
-            p_true=np.array([float(r["p_true"]) for r in rows], dtype=np.float32),
-            pred=np.array([int(r["pred"]) for r in rows], dtype=np.int64),
-        )
+        scores = self.losses("audit")
         loss = dict(zip(scores.ids.tolist(), scores.loss.tolist(), strict=True))
         ids = m["top_k"]["ids"]
         top = TopK(
