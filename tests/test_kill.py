@@ -12,11 +12,11 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,15 +31,17 @@ from debias_core.config import (
 )
 from debias_core.data.table import save_table
 from debias_core.diffusion.training import steps_done
+from debias_core.insight import fidelity
 from debias_core.pipeline import drain
-from debias_core.workspace import jobs, stages, verdicts
+from debias_core.workspace import jobs, stages, verdicts, worker
 from debias_core.workspace.jobs import Runner
 from debias_core.workspace.store import Project
 from tests.conftest import CPU, TINY_UNET
+from tests.nursery import Nursery
 from tests.test_jobs import model, submit
 
-ROOT = Path(__file__).resolve().parents[1]
 KILLS = 20
+FEW_STEPS = 20
 AUDIT = AuditConfig(classifier=ClassifierConfig(network="mlp", epochs=40, loss="gce"), top_k=6)
 INJECT = InjectConfig(count=240, steps=20, batch_size=8)
 DEBIAS = DebiasConfig(classifier=ClassifierConfig(network="mlp", epochs=100, batch_size=8))
@@ -58,10 +60,40 @@ def fresh(folder, table):
 
 
 @pytest.fixture(scope="module")
+def nursery():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        made = Nursery(
+            "debias_core.workspace.worker", "diffusers.models.unets.unet_2d", "tests.test_kill",
+            "ui.server",
+        )  # fmt: skip
+    yield made
+    made.close()
+
+
+def work(workspace, job, device):
+    """A job's whole process; only the judge, whose presence alone matters here, learns little."""
+    fidelity.MIN_STEPS = FEW_STEPS
+    return worker.main(workspace, job, device)
+
+
+def from_(nursery):
+    """`subprocess.Popen` of a job's process, as the runner calls it."""
+
+    def popen(command, *, stdout, pass_fds, **_):
+        assert command[1:3] == ["-m", "debias_core.workspace.worker"]
+        (lock,) = pass_fds
+        return nursery.fork("tests.test_kill:work", command[3:], output=stdout.fileno(), keep=lock)
+
+    return popen
+
+
+@pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The same four stages in this process, never interrupted."""
-    threads = torch.get_num_threads()
+    threads, steps = torch.get_num_threads(), fidelity.MIN_STEPS
     torch.set_num_threads(1)
+    fidelity.MIN_STEPS = FEW_STEPS
     from tests.conftest import table as fixture
 
     project = fresh(tmp_path_factory.mktemp("undisturbed"), fixture.__wrapped__())
@@ -70,6 +102,7 @@ def undisturbed(tmp_path_factory):
     drain(stages.run_generate(project, INJECT, device=CPU))
     drain(stages.run_debias(project, DEBIAS, device=CPU))
     torch.set_num_threads(threads)
+    fidelity.MIN_STEPS = steps
     return project
 
 
@@ -103,16 +136,19 @@ def finished(project, job):
         rows = project.db.rows("SELECT COUNT(*) FROM synthetic WHERE project = 'p'")
         return rows[0][0]
     epochs = 0
-    for folder in (project.root / "work").glob(f"{job.kind}-*"):
+    # Not the folders beside it in which a save is under way (NAME.new, NAME.old).
+    for folder in (f for f in (project.root / "work").glob(f"{job.kind}-*") if not f.suffix):
         for one in [folder, *(folder / f"{arm}-0" for arm in ("vanilla", "debiased"))]:
             epochs += len(peek(one).get("history", ()))
     return epochs
 
 
 def test_jobs_killed_at_random_moments_lose_nothing_and_end_the_same(
-    tmp_path, table, undisturbed, monkeypatch
+    tmp_path, table, undisturbed, monkeypatch, nursery
 ):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(
+        DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT, Popen=from_(nursery)
+    ))  # fmt: skip
     seed = random.randrange(1 << 30)
     print("seed", seed)
     rng = random.Random(seed)
@@ -154,22 +190,23 @@ def test_jobs_killed_at_random_moments_lose_nothing_and_end_the_same(
 class Server:
     """`python app.py` over a workspace, to be killed."""
 
-    def __init__(self, workspace):
+    def __init__(self, nursery, workspace):
+        self.nursery, self.log = nursery, workspace / "server.txt"
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
         self.workspace = workspace
 
     def start(self):
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(self.workspace), str(self.port)],
-            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        with self.log.open("ab") as log:
+            self.process = self.nursery.fork(
+                "tests.test_kill:serve", (str(self.workspace), str(self.port)), output=log.fileno()
+            )
         until = time.monotonic() + 60
         while time.monotonic() < until:
             with suppress(OSError):
                 return self.ask("GET", "/api/p/state")
-            assert self.process.poll() is None, self.process.stderr.read().decode()
+            assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.05)
         raise AssertionError("the server did not come up")
 
@@ -187,18 +224,16 @@ class Server:
         self.process.wait()
 
 
-# The real server; only the built-in demo is not prepared, which this test has no use for.
-SERVE = """
-import sys
-from pathlib import Path
-from ui import server
-server.prepare_demo = lambda workspace: None
-server.serve(Path(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), roots=(), open_browser=False)
-"""
+def serve(workspace, port):
+    """The real server; only the built-in demo is not prepared, which this test has no use for."""
+    from ui import server
+
+    server.prepare_demo = lambda workspace: None
+    server.serve(Path(workspace), host="127.0.0.1", port=int(port), roots=(), open_browser=False)
 
 
 def test_a_server_killed_at_random_moments_loses_no_verdict_and_no_job(
-    tmp_path, table, monkeypatch
+    tmp_path, table, monkeypatch, nursery
 ):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     seed = random.randrange(1 << 30)
@@ -214,7 +249,7 @@ def test_a_server_killed_at_random_moments_loses_no_verdict_and_no_job(
     long = DiffusionConfig(unet=TINY_UNET, steps=100_000, batch_size=4, checkpoint_every=50)
     (project.folder("diffusion") / "config.json").unlink()
     job_id = submit(project, "pretrain", long, restart=False)
-    server, seen, pids = Server(project.workspace), 0, set()
+    server, seen, pids = Server(nursery, project.workspace), 0, set()
     for kill in range(KILLS):
         state = server.start()
         (job,) = state["jobs"]
