@@ -404,7 +404,8 @@ def _ddb_table(result: dict[str, Any]) -> None:
     seconds = ", ".join(f"{k} {v:.1f}" for k, v in result["seconds"].items())
     lines.append(
         f"{result['synthetic_count']} synthetic images a seed, U-Net forward-equivalents each: "
-        f"{_two(result['unet_evaluations_per_image'])}\nseconds: {seconds}"
+        f"{_two(result['unet_evaluations_per_image'])}\nseconds: {seconds}\n"
+        f"{_energy_line(result['energy'])}"
     )
     console.print("\n".join(lines), markup=False, highlight=False)
 
@@ -632,8 +633,8 @@ def pretrain(
     what: Annotated[
         str,
         typer.Argument(
-            help="'project' (its own images), 'digits' (the demo's model), 'mnist', 'cifar10', "
-            "'digits-captioner' or 'digits-text2image' (the demo's small language models)."
+            help="'project' (its own images), 'digits' (the demo's model), 'digits-bias' (that of "
+            "Diffusing DeBias), 'mnist', 'cifar10', 'digits-captioner' or 'digits-text2image' (the demo's small language models)."
         ),
     ] = "project",
     workspace: Workspace = DEFAULT_WORKSPACE,
@@ -652,12 +653,14 @@ def pretrain(
     restart: Annotated[bool, typer.Option(help="Begin anew instead of resuming.")] = False,
     start: Annotated[
         Path | None,
-        typer.Option("--from", help="digits, mnist, cifar10: a model's folder to begin with."),
+        typer.Option(
+            "--from", help="digits, digits-bias, mnist, cifar10: a model's folder to begin with."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="digits, mnist, cifar10: where to write it (default assets/; cifar10: "
+            help="digits, digits-bias, mnist, cifar10: where to write it (default assets/; cifar10: "
             "~/.cache/debias-studio/models)."
         ),
     ] = None,

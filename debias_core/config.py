@@ -698,6 +698,16 @@ SMALL_MODELS = {
 # Diffusion models by name; behind each, what it reached (docs/benchmarks.md has the commands).
 PRESETS: dict[str, DiffusionConfig] = {
     "digits16": DiffusionConfig(),
+    # Of the biased digits, class by class, for DDB to begin with.
+    "digits16-bias": DiffusionConfig(
+        unet=UNetConfig(classes=10),
+        steps=1500,
+        batch_size=64,
+        lr=5e-4,
+        warmup=50,
+        ema=0.998,
+        checkpoint_every=100,
+    ),
     # Directly at t 200: label fidelity 0.91, look fidelity 0.99 (60,000 images of Colored MNIST).
     "mnist32": DiffusionConfig(
         unet=UNetConfig(image_size=32, channels=(32, 64, 128), attention=(8,), res_blocks=1),
@@ -725,12 +735,13 @@ PRESETS: dict[str, DiffusionConfig] = {
 
 
 # DDB's settings. All ours: P2 (recalled: plain ε-MSE) since colour is decided where the noise is high; few
-# steps and images, since a demo takes minutes (`docs/benchmarks.md`, DDB).
+# steps, after those of the model that ships, and few images, since a demo takes minutes
+# (`docs/benchmarks.md`, DDB).
 DDB: dict[str, DDBBenchmarkConfig] = {
     "digits": DDBBenchmarkConfig(
         amplify=AmplifyConfig(
             diffusion=DiffusionConfig(
-                unet=dataclasses.replace(PRESETS["digits16"].unet, classes=10),
+                unet=PRESETS["digits16-bias"].unet,
                 steps=300,
                 batch_size=32,
                 lr=5e-4,
@@ -745,6 +756,30 @@ DDB: dict[str, DDBBenchmarkConfig] = {
         ),
         # weight_decay: of 0, 1e-3 and 1e-2 the best on validation data, with true groups too.
         ddb=DDBConfig(weight_decay=1e-3, classifier=ClassifierConfig(lr=3e-3)),
+    ),
+    # LfF's protocol for the rest; `mlp255` ranks better (`methods/baselines.md`, trap 4).
+    "cmnist": DDBBenchmarkConfig(
+        dataset="cmnist",
+        audit=BENCHMARKS["cmnist"].audit,
+        amplify=AmplifyConfig(
+            diffusion=DiffusionConfig(
+                unet=dataclasses.replace(PRESETS["mnist32"].unet, classes=10),
+                steps=1000,
+                batch_size=64,
+                lr=5e-4,
+                warmup=50,
+                ema=0.998,
+                checkpoint_every=50,
+            ),
+            per_class=100,
+            steps=20,
+            batch_size=100,
+            classifier=ClassifierConfig(network="mlp255", epochs=50, batch_size=32),
+        ),
+        ddb=DDBConfig(
+            weight_decay=1e-3,
+            classifier=ClassifierConfig(network="mlp", epochs=50, batch_size=256),
+        ),
     ),
 }
 

@@ -231,6 +231,8 @@ def test_the_demo_of_a_recipe_writes_every_number_and_goes_on(tmp_path, monkeypa
         assert set(r["aligned_share"]["by_w"]) == {"0", "1", "3"}
         assert r["synthetic_count"] == 40
     first, second = found["ddb-1"], found["ddb-2"]
+    assert {*first["energy"]["kwh"]} == {"audit", "amplify", "ddb", "total"}
+    assert {*second["energy"]["kwh"]} == {"ddb", "total"}  # what was done before is not paid again
     assert len(first["pseudo_groups"]["flagged"]) == 2 and second["pseudo_groups"] is None
     # The second recipe finds the amplifier, and with it the vanilla arm's very numbers.
     assert second["seconds"]["amplify"] < first["seconds"]["amplify"] / 3

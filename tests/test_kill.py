@@ -15,6 +15,7 @@ import subprocess
 import time
 import urllib.request
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,8 +24,10 @@ import pytest
 import torch
 
 from debias_core.config import (
+    AmplifyConfig,
     AuditConfig,
     ClassifierConfig,
+    DDBConfig,
     DebiasConfig,
     DiffusionConfig,
     InjectConfig,
@@ -33,22 +36,27 @@ from debias_core.data.table import save_table
 from debias_core.diffusion.training import steps_done
 from debias_core.insight import fidelity
 from debias_core.pipeline import drain
-from debias_core.workspace import jobs, stages, verdicts, worker
+from debias_core.workspace import amplify, jobs, stages, verdicts, worker
 from debias_core.workspace.jobs import Runner
 from debias_core.workspace.store import Project
 from tests.conftest import CPU, TINY_UNET
 from tests.nursery import Nursery
 from tests.test_jobs import model, submit
 
-KILLS = 20
+KILLS = 26
 FEW_STEPS = 20
 AUDIT = AuditConfig(classifier=ClassifierConfig(network="mlp", epochs=40, loss="gce"), top_k=6)
 INJECT = InjectConfig(count=240, steps=20, batch_size=8)
 DEBIAS = DebiasConfig(classifier=ClassifierConfig(network="mlp", epochs=100, batch_size=8))
 PRETRAIN = DiffusionConfig(unet=TINY_UNET, steps=200, batch_size=4, checkpoint_every=10)
+AMPLIFY = AmplifyConfig(
+    diffusion=replace(PRETRAIN, unet=replace(TINY_UNET, classes=3)), per_class=40, steps=20,
+    batch_size=8, classifier=ClassifierConfig(network="mlp", epochs=30, batch_size=8), patience=30,
+)  # fmt: skip
+DDB = DDBConfig(flags="error set", classifier=DEBIAS.classifier)
 PLAN = (
     ("pretrain", PRETRAIN, {"restart": False}), ("audit", AUDIT, {}), ("generate", INJECT, {}),
-    ("debias", DEBIAS, {}),
+    ("debias", DEBIAS, {}), ("amplify", AMPLIFY, {}), ("ddb", DDB, {}),
 )  # fmt: skip
 
 
@@ -90,7 +98,7 @@ def from_(nursery):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The same four stages in this process, never interrupted."""
+    """The same stages in this process, never interrupted."""
     threads, steps = torch.get_num_threads(), fidelity.MIN_STEPS
     torch.set_num_threads(1)
     fidelity.MIN_STEPS = FEW_STEPS
@@ -101,15 +109,22 @@ def undisturbed(tmp_path_factory):
     drain(stages.run_audit(project, AUDIT, device=CPU))
     drain(stages.run_generate(project, INJECT, device=CPU))
     drain(stages.run_debias(project, DEBIAS, device=CPU))
+    drain(amplify.run_amplify(project, AMPLIFY, device=CPU))
+    drain(amplify.run_ddb(project, DDB, device=CPU))
     torch.set_num_threads(threads)
     fidelity.MIN_STEPS = steps
     return project
 
 
 def results(project):
-    """Everything that the four stages made, to the last bit."""
+    """Everything that the stages made, to the last bit."""
+    drawn = project.pixels_of(project.manifest("amplify")["set"])
     return {
         "model": (project.folder("diffusion") / "model.safetensors").read_bytes(),
+        "amplifier": (project.folder("amplify") / "model.safetensors").read_bytes(),
+        "losses": (project.folder("amplify") / "scores.csv").read_text(),
+        "drawn": np.array(drawn).tobytes(),
+        "ddb": project.arms("ddb"),
         "scores": (project.folder("audit") / "scores.csv").read_text(),
         "set": project.set_id(),
         "images": np.array(project.synthetic().pixels).tobytes(),
@@ -132,15 +147,23 @@ def finished(project, job):
     """How much of the job is finished, read from what lies on the disk."""
     if job.kind == "pretrain":
         return peek(project.folder("diffusion") / "checkpoint").get("step", 0)
+    rows = project.db.rows("SELECT COUNT(*) FROM synthetic WHERE project = 'p'")[0][0]
     if job.kind == "generate":
-        rows = project.db.rows("SELECT COUNT(*) FROM synthetic WHERE project = 'p'")
-        return rows[0][0]
+        return rows
+    steps = 0
+    if job.kind == "amplify":
+        model = project.folder("amplify") / "diffusion"
+        steps = AMPLIFY.diffusion.steps
+        if not (model / "made_of.json").is_file():
+            folders = (project.root / "work").glob("conditional-*")
+            steps = max((peek(f).get("step", 0) for f in folders if not f.suffix), default=0)
+        steps += rows
     epochs = 0
     # Not the folders beside it in which a save is under way (NAME.new, NAME.old).
     for folder in (f for f in (project.root / "work").glob(f"{job.kind}-*") if not f.suffix):
         for one in [folder, *(folder / f"{arm}-0" for arm in ("vanilla", "debiased"))]:
             epochs += len(peek(one).get("history", ()))
-    return epochs
+    return steps + epochs
 
 
 def test_jobs_killed_at_random_moments_lose_nothing_and_end_the_same(

@@ -36,7 +36,7 @@ from debias_core.config import (
     from_json,
     to_json,
 )
-from debias_core.data.benchmarks import TINTED, is_colored_digits
+from debias_core.data.benchmarks import TINTED, is_colored_digits, shipped_model
 from debias_core.data.images import Pixels, enlarge, grid, png, to_uint8
 from debias_core.data.planted import PALETTE
 from debias_core.data.table import ImageTable
@@ -161,13 +161,7 @@ def conditional_model(
 ) -> Stage[EpsilonNet]:
     """The project's class-conditional model, trained on its biased train part unless it is there."""
     table, folder = project.table(), project.folder("amplify") / "diffusion"
-    begin = project.model_folder(table) if config.begin else None
-    start, from_model = None, ""
-    if begin is not None:
-        from_model = weights_digest(begin)
-        start = load_model(begin, device)[0]
-        if start.config != replace(config.diffusion.unet, classes=0):
-            start, from_model = None, ""
+    start, from_model = _begin_with(project, config, device)
     made_of = {"made_of": fingerprint(to_json(config.diffusion), table.data_id, from_model)}
     known = folder / "made_of.json"
     if not (known.is_file() and json.loads(known.read_text()) == made_of):
@@ -185,6 +179,22 @@ def conditional_model(
         write_json(known, made_of)
         shutil.rmtree(work, ignore_errors=True)
     return load_model(folder, device)[0]
+
+
+def _begin_with(
+    project: Project, config: AmplifyConfig, device: torch.device
+) -> tuple[EpsilonNet | None, str]:
+    """The model whose weights the training begins with, and its digest; (None, "") where none fits.
+
+    For Colored Digits that which ships class-conditional, else the data's own unconditional one.
+    """
+    table, wanted = project.table(), config.diffusion.unet
+    for folder in (shipped_model(table, conditional=True), project.model_folder(table)):
+        if config.begin and folder is not None:
+            has = model_config(folder).unet
+            if has in (wanted, replace(wanted, classes=0)):
+                return load_model(folder, device)[0], weights_digest(folder)
+    return None, ""
 
 
 def _framed(pixels: Pixels, frame: Frame) -> Pixels:

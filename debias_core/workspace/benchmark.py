@@ -160,13 +160,13 @@ def run_benchmark(
         "unet_evaluations_per_image": sum(s.evaluations_per_image for s in sets) / len(sets),
         "share_of_generation_in_network": stages.spread([s.network_share for s in sets]),
         "seconds": clock.seconds,
-        "energy": _energy([project_of(seed) for seed in range(config.seeds)], started),
+        "energy": energy_of([project_of(seed) for seed in range(config.seeds)], started),
         "settings": to_json(config),
         "arms": tuple(arms),
     }
 
 
-def _energy(projects: Sequence[Project], since: float) -> dict[str, Any]:
+def energy_of(projects: Sequence[Project], since: float) -> dict[str, Any]:
     """kWh and gCO₂eq of this run's stages over all seeds; None where nothing was measured."""
     kwh: dict[str, float] = {}
     for project in projects:

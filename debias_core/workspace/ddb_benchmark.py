@@ -26,7 +26,15 @@ from debias_core.diffusion.synthesis import Frame
 from debias_core.methods import ddb
 from debias_core.records import ArmResult, Progress, Scores, Stage
 from debias_core.workspace import amplify, stages
-from debias_core.workspace.benchmark import PUBLISHED, Clock, ensure_data, finished, named
+from debias_core.workspace.benchmark import (
+    PUBLISHED,
+    Clock,
+    energy_of,
+    ensure_data,
+    finished,
+    named,
+)
+from debias_core.workspace.database import now
 from debias_core.workspace.store import Project, fingerprint
 
 ARMS = ("vanilla", "debiased", "real_amplifier", "groupdro")
@@ -38,7 +46,7 @@ def run_ddb_benchmark(
     config: DDBBenchmarkConfig, project_of: Callable[[int], Project], *, device: torch.device
 ) -> Stage[dict[str, Any]]:
     """Run the loop at every seed and return every number, as `--json` writes it."""
-    clock = Clock("import", "audit", "amplify", "compare", "debias")
+    clock, started = Clock("import", "audit", "amplify", "compare", "debias"), now()
     arms: list[ArmResult] = []
     audits, amplified, groups, compared = [], [], [], []
     for seed in range(config.seeds):
@@ -102,6 +110,7 @@ def run_ddb_benchmark(
             "empty": [g["empty"] for g in groups],
         },
         "seconds": clock.seconds,
+        "energy": energy_of([project_of(seed) for seed in range(config.seeds)], started),
         "settings": to_json(config),
     }  # fmt: skip
 
