@@ -1,6 +1,7 @@
 """DDB in a project: drawn, trained and kept; killed and taken up again; and what it may not touch."""
 
 import json
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from debias_core.config import (
     ClassifierConfig,
     DDBBenchmarkConfig,
     DDBConfig,
+    DebiasConfig,
     DiffusionConfig,
 )
 from debias_core.data.images import decode
@@ -21,9 +23,10 @@ from debias_core.data.planted import PALETTE, tint
 from debias_core.data.table import save_table
 from debias_core.pipeline import drain
 from debias_core.records import UserError
-from debias_core.workspace import amplify, stages
+from debias_core.workspace import amplify, exports, stages
 from debias_core.workspace.store import Project
 from tests.conftest import CPU, TINY_UNET
+from tests.test_project import keep, synthetic_of
 
 MLP = ClassifierConfig(network="mlp", epochs=4, batch_size=16, lr=1e-2)
 CONFIG = AmplifyConfig(
@@ -261,3 +264,22 @@ def test_the_commands_amplify_and_debias_a_project(project, tmp_path, capsys):
     assert app.main(["ddb", *at, "--epochs", "2", "--network", "mlp", "--json", str(out)]) == 0
     assert set(json.loads(out.read_text())) == {"vanilla", "debiased", "groups", "settings"}
     assert app.main(["ddb", *at, "--recipe", "ddb-3"]) == 2
+
+
+def test_report_and_weights_hold_what_was_amplified(project, table):
+    quick = ClassifierConfig(network="mlp", epochs=2)
+    drain(stages.run_audit(project, AuditConfig(classifier=quick, top_k=4), device=CPU))
+    keep(project, synthetic_of(table))
+    drain(stages.run_debias(project, DebiasConfig(classifier=quick), device=CPU))
+    html = drain(stages.run_report(project, device=CPU)).read_text()
+    assert "Diffusing DeBias" not in html
+    drain(amplify.run_amplify(project, CONFIG, device=CPU))
+    drain(amplify.run_ddb(project, DDB, device=CPU))
+    html = drain(stages.run_report(project, device=CPU)).read_text()
+    for text in ("24 images that a class-conditional", "Recipe ddb-1", "were taken to break"):
+        assert text in html, text
+    drain(exports.export(project, "weights"))
+    with zipfile.ZipFile(project.export_file("weights")) as archive:
+        names, readme = set(archive.namelist()), archive.read("README.txt").decode()
+    assert {"amplifier/model.safetensors", "ddb-1/model.json"} <= names
+    assert "the bias amplifier" in readme and "recipe I:" in readme and "recipe II" not in readme

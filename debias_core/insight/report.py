@@ -46,9 +46,13 @@ def build_report(
     curated: dict[str, int],
     energy: dict[str, Any],
     captions: dict[str, Any] | None,
+    amplified: dict[str, Any] | None,
     device: torch.device,
 ) -> str:
-    """The report as one HTML text; plotly's script is inlined, so that it opens without network."""
+    """The report as one HTML text; plotly's script is inlined, so that it opens without network.
+
+    `captions` and `amplified` are what DiffuBias and DDB made in the project, where they were used.
+    """
     from debias_core.insight import gradcam
 
     train = table.where("train")
@@ -73,6 +77,7 @@ def build_report(
         curated=curated,
         energy=energy,
         captions=_with_pictures(captions, train),
+        amplified=amplified,
         explanations=explanations,
         data_url=data_url,
         heat_note=heat_note,
@@ -159,8 +164,12 @@ def _html(figure: go.Figure) -> Markup:
 
 def data_url(pixels: Pixels, side: int = 96) -> str:
     """uint8 [H, W, 3] as a PNG data URL, enlarged to about `side` pixels."""
-    encoded = base64.b64encode(images.png(images.enlarge(pixels, side))).decode()
-    return f"data:image/png;base64,{encoded}"
+    return png_url(images.png(images.enlarge(pixels, side)))
+
+
+def png_url(png: bytes) -> str:
+    """A PNG file as a data URL."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 CAPTIONED = 30  # images whose captions the report shows

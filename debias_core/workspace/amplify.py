@@ -420,3 +420,29 @@ def groups_in_words(project: Project, scores: Scores, config: DDBConfig) -> dict
         scores, train.y, train.class_names, flags=config.flags, gamma=config.gamma
     )
     return {"flags": config.flags, **found.about(train.conflicting())}
+
+
+def for_report(project: Project) -> dict[str, Any] | None:
+    """What was drawn and what a recipe made of it; None where nothing was amplified."""
+    from debias_core.insight.report import accuracy_rows, png_url
+
+    if not project.has("amplify"):
+        return None
+    about, recipe = project.manifest("amplify"), None
+    sheet = project.folder("amplify") / "sheet.png"
+    if project.has("ddb"):
+        trained = project.manifest("ddb")
+        recipe = {
+            "name": trained["config"]["recipe"],
+            "losses": trained["config"]["losses"],
+            "rows": accuracy_rows(project.arms("ddb")),
+            "flagged": (trained["groups"] or {}).get("flagged"),
+        }
+    drawn = about.get("count")
+    return {
+        "drawn": drawn,
+        "share": about.get("aligned_share"),
+        "average_precision": about["average_precision"],
+        "sheet": png_url(sheet.read_bytes()) if drawn and sheet.is_file() else None,
+        "recipe": recipe,
+    }

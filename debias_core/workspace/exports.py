@@ -4,7 +4,8 @@
                    verdict is data)
     union.zip      train/, valid/ and test/, each CLASS/NAME.png and metadata.jsonl: the originals, and
                    in train the synthetic images that are trained on
-    weights.zip    f_B, vanilla, debiased, the project's own diffusion model, and how to load them
+    weights.zip    f_B, vanilla, debiased, DDB's amplifier and debiased net where there are, the project's
+                   own diffusion model, and how to load them
     config.json    the settings, marks, verdicts and numbers that `repeat` starts from
 
 Both image folders follow the convention of Hugging Face's imagefolder loader (`file_name`, from the
@@ -272,7 +273,7 @@ Weights of the project {name}, data set {data_id}, images of {size} x {size} pix
 f_B/        the bias classifier of the audit: it has learned the shortcut, and is there to find it
 vanilla/    trained on the originals alone, seed {seed}
 debiased/   trained on the originals and the synthetic images, seed {seed}
-{diffusion}
+{ddb}{diffusion}
 A classifier's folder holds model.safetensors (the weights) and model.json (network, image size, class
 names). The images go in as RGB in [-1, 1], and out come logits in the order of the classes.
 
@@ -284,6 +285,11 @@ app.py) in the place of APP:
 Classes:
 {classes}
 """
+DDB = {
+    "amplifier": "amplifier/  the bias amplifier of Diffusing DeBias, frozen\n",
+    "ddb-1": "ddb-1/      trained by its recipe I: pseudo-groups and GroupDRO\n",
+    "ddb-2": "ddb-2/      trained by its recipe II: a weight for each image\n",
+}
 DIFFUSION = """\
 diffusion/  the diffusion model that made the synthetic images: model.safetensors (bf16), config.json;
             `python app.py repeat config.json --model diffusion` takes it
@@ -291,12 +297,16 @@ diffusion/  the diffusion model that made the synthetic images: model.safetensor
 
 
 def _weights(project: Project) -> Files:
-    """The three classifiers, the project's own diffusion model, and how to load them."""
+    """The three classifiers, those of DDB, the project's own diffusion model, and how to load them."""
     about = project.manifest("debias")
     project.manifest("audit")
     table = project.table()
     folders = {"f_B": project.folder("audit")}
     folders |= {arm: project.folder("debias") / arm for arm in ARMS}
+    if project.has("amplify"):
+        folders["amplifier"] = project.folder("amplify")
+    if project.has("ddb"):
+        folders[project.manifest("ddb")["config"]["recipe"]] = project.folder("ddb") / "debiased"
     paths = {
         f"{name}/{file}": folder / file
         for name, folder in folders.items()
@@ -312,6 +322,7 @@ def _weights(project: Project) -> Files:
         data_id=table.data_id,
         size=table.image_size,
         seed=about["arms"][0]["seed"],
+        ddb="".join(text for name, text in DDB.items() if name in folders),
         diffusion=DIFFUSION if own else "",
         classes="\n".join(f"    {i}  {name}" for i, name in enumerate(names)),
     )

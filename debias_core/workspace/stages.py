@@ -742,7 +742,7 @@ def run_report(
     project: Project, *, device: torch.device, arms: tuple[ArmResult, ...] | None = None
 ) -> Stage[Path]:
     """Write the self-contained HTML report; `arms` may bring the results of more seeds."""
-    from debias_core.workspace import language
+    from debias_core.workspace import amplify, language
 
     table, result, synthetic = project.table(), project.audit(), project.synthetic()
     shown = arms if arms is not None else project.arms()
@@ -764,6 +764,7 @@ def run_report(
         split_rule=project.import_report().get("split_rule", ""),
         energy=footprint.to_json(project),
         captions=language.for_report(project),
+        amplified=amplify.for_report(project),
         device=device,
     )
     path = project.begin("report") / "report.html"
