@@ -393,6 +393,21 @@ def test_a_click_in_the_grid_of_gamma_and_t_edit_adopts_both(page):
     )
 
 
+def test_a_mask_is_painted_for_the_contents_of_one_class(page):
+    page.get_by_text("Where to inject (mask)").click()
+    which, told = (
+        page.get_by_label("Contents that the mask is for"),
+        page.locator(".ds-canvas + .ds-row + [role=status]"),
+    )
+    expect(told).to_have_text("The whole picture takes the content (no mask).")
+    which.select_option("3")
+    press(page, "None")
+    page.get_by_label("Row 1, column 2").click()
+    expect(told).to_have_text("1 of 16 cells take the content.")
+    which.select_option("all classes")
+    expect(told).to_contain_text("(no mask). Masks of their own: 3.")
+
+
 def test_generation_is_a_job_whose_progress_the_drawer_shows(page, studio):
     put(page, "How many images", 40)
     press(page, "Generate")
@@ -414,7 +429,6 @@ def test_axe_finds_no_serious_violation_while_a_job_runs(page, name):
     if name == "Audit":
         expect(page.locator(".ds-map .main-svg").first).to_be_visible()
     if name == "Augment":
-        page.get_by_text("Where to inject (mask)").click()
         expect(page.locator(".ds-paint button").first).to_be_visible()
         expect(page.locator(".ds-compare img")).to_have_count(25)
     shoot(page, name.lower())
@@ -429,6 +443,11 @@ def test_what_was_generated_is_shown_when_the_job_is_done(page, demo):
     )
     recipes = demo.synthetic().recipes
     assert {(r.gamma, r.t_edit) for r in recipes} == {(0.9, 300)} and len(recipes) == 40
+    painted = (0, 1, *[0] * 14)
+    assert {r.mask_cells == painted for r in recipes if r.label == 3} <= {True}
+    assert {r.mask_cells for r in recipes if r.label != 3} == {None}
+    masks = demo.manifest("synthetic")["config"]["class_masks"]
+    assert [tuple(m) for m in masks] == [painted if c == 3 else () for c in range(10)]
 
 
 def test_what_is_marked_as_junk_or_wrong_label_is_not_amplified(studio, demo):

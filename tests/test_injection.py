@@ -324,18 +324,26 @@ def test_sharing_originals_saves_their_inversions(tiny_net, table, device):
     assert cost(1) - cost(3) == pytest.approx((9 + 1) * 2 / 3)
 
 
-def test_the_preview_shows_what_the_run_would_make(tiny_net, table, device):
-    train, config = table.where("train"), InjectConfig(count=4, steps=8)
+@pytest.mark.parametrize("direct", [(), (300,)])
+@pytest.mark.parametrize("masks", [(), ((), (1,) * 8 + (0,) * 8, (0,) * 15 + (1,))])
+def test_the_preview_shows_what_the_run_would_make(tiny_net, table, device, direct, masks):
+    train, model = table.where("train"), replace(TINY, swap=0.5)
+    config = InjectConfig(count=4, steps=8, direct=direct, class_masks=masks)
     pairs = draw_pairs(train, tops(table), config)
     made = np.concatenate(
-        [b for _, b in generate(tiny_net, TINY, train, pairs, config, device=device)]
+        [b for _, b in generate(tiny_net, model, train, pairs, config, device=device)]
     )
     preview = Preview(
-        tiny_net, TINY, train.pixels[pairs.original], train.pixels[pairs.content], config,
+        tiny_net, model, train.pixels[pairs.original], train.pixels[pairs.content], config,
         device=device,
     )  # fmt: skip
-    shown = preview.render(gamma=config.gamma, t_edit=config.t_edit)
+    of_pairs = tuple(masks[c] for c in train.y[pairs.content]) if masks else ()
+    shown = preview.render(gamma=config.gamma, t_edit=config.t_edit, masks=of_pairs)
     assert np.abs(made.astype(int) - shown).max() <= 1
+    (alone,) = preview.sweep(
+        1, gammas=[config.gamma], t_edit=config.t_edit, mask=(*of_pairs, (), ())[1]
+    )
+    assert np.abs(shown[1].astype(int) - alone).max() <= 1
 
 
 def test_wrong_inputs_say_what_to_do(tiny_net, table, device):

@@ -35,7 +35,7 @@ GRID_EDITS = (100, 200, 300, 500, 700)
 
 METHOD_AT = 6  # place of the method among the settings
 
-Cells = tuple[int, ...] | None
+Masks = tuple[tuple[int, ...], ...]  # (): everywhere; one for all classes; or one for each
 
 _counting = threading.Lock()
 
@@ -43,7 +43,7 @@ _counting = threading.Lock()
 def build(place: Place, project: gr.Dropdown) -> Part:
     """Lay out the tab and wire the preview and the generation."""
     base = InjectConfig()
-    pairs, cells = gr.State(None), gr.State(None)
+    pairs, masks = gr.State(None), gr.State(())
     gr.Markdown(words.AUGMENT_INTRO)
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
@@ -122,14 +122,14 @@ def build(place: Place, project: gr.Dropdown) -> Part:
 
     @lru_cache(maxsize=256)
     def cell(
-        chosen: Pairs, t_boost: int, t_edit: int, cells: Cells, direct: bool
+        chosen: Pairs, t_boost: int, t_edit: int, mask: tuple[int, ...], direct: bool
     ) -> tuple[str, ...]:
         """One row of the comparison grid, as data URLs; kept, so that it is drawn once."""
         from debias_core.insight.report import data_url
 
         with _counting:
             made = previewer(chosen, t_boost, direct)[0].sweep(
-                0, gammas=GRID_GAMMAS, t_edit=t_edit, mask_cells=cells
+                0, gammas=GRID_GAMMAS, t_edit=t_edit, mask=mask
             )
         return tuple(data_url(image) for image in made)
 
@@ -154,7 +154,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         return Pairs(project_name, originals, given, number, stamp)
 
     def render(
-        chosen: Pairs | None, cells: Cells, gamma: float, t_edit: float, t_boost: float,
+        chosen: Pairs | None, masks: Masks, gamma: float, t_edit: float, t_boost: float,
         count: float, shared: float, method: str, contents: float, direct: bool,
     ) -> tuple[show.Gallery, str]:  # fmt: skip
         if chosen is None:
@@ -165,7 +165,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         with _counting:  # the net is shared, and so are its counts
             net.count = EvaluationCount()
             began = time.perf_counter()
-            made = preview.render(gamma=gamma, t_edit=int(t_edit), mask_cells=cells)
+            made = preview.render(gamma=gamma, t_edit=int(t_edit), masks=of_pairs(chosen, masks))
             seconds = time.perf_counter() - began
             injection = forward_equivalents(net) / len(made)
         rows = map(show.side_by_side, zip(originals, given, made, strict=True))
@@ -237,7 +237,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             if show.has_swaps(mine)
             else gr.update(visible=False, value=False),
         )
-        return chosen, gr.skip() if same else None, *first, text, shown, value, own, *found
+        return chosen, gr.skip() if same else (), *first, text, shown, value, own, *found
 
     def redraw(project_name: str, chosen: Pairs | None, *settings: Any) -> tuple[Any, ...]:
         fresh = draw(project_name, chosen.draw + 1 if chosen else 0, settings[METHOD_AT])
@@ -247,13 +247,22 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         shown = gr.update(visible=settings[METHOD_AT] == "crossinject")
         return shown, *redraw(project_name, None, *settings)
 
-    def painted(event: gr.EventData) -> Cells:
-        values = tuple(int(bool(v)) for v in event._data.get("cells", ()))
-        return values if values and not all(values) else None
+    def painted(event: gr.EventData) -> Masks:
+        masks = (tuple(int(bool(v)) for v in m) for m in event._data.get("masks", ()))
+        # One that covers everything is none.
+        found = tuple(() if all(m) else m for m in masks)
+        return found if any(found) else ()
+
+    def of_pairs(chosen: Pairs, masks: Masks) -> Masks:
+        """The mask of each pair's content."""
+        if len(masks) < 2:
+            return masks * len(chosen.contents)
+        table = table_of(place.project(chosen.project))
+        return tuple(masks[c] for c in table.y[table.positions(chosen.contents)])
 
     def sweep(
         chosen: Pairs | None,
-        cells: Cells,
+        masks: Masks,
         gamma: float,
         t_edit: float,
         t_boost: float,
@@ -267,8 +276,9 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         if chosen is None:
             raise message(UserError(words.NOTHING_TO_BLEND))
         try:
+            mask = next(iter(of_pairs(chosen, masks)), ())
             for edit in GRID_EDITS:
-                row = cell(chosen, int(t_boost), edit, cells, direct)
+                row = cell(chosen, int(t_boost), edit, mask, direct)
                 filled.update({f"{g}|{edit}": url for g, url in zip(GRID_GAMMAS, row, strict=True)})
                 yield gr.update(
                     value=dict(value, cells=dict(filled))
@@ -280,13 +290,15 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         return float(event._data["gamma"]), int(event._data["t_edit"])
 
     def run(
-        project_name: str, cells: Cells, gamma: float, t_edit: float, t_boost: float,
+        project_name: str, masks: Masks, gamma: float, t_edit: float, t_boost: float,
         count: float, shared: float, method: str, contents: float, direct: bool,
     ) -> None:  # fmt: skip
         mine = place.project(project_name)
         config = InjectConfig(
             method=method, contents=int(contents), count=int(count), gamma=gamma, t_edit=int(t_edit), t_boost=int(t_boost),
-            contents_per_original=1 if direct else int(shared), mask_cells=cells,
+            contents_per_original=1 if direct else int(shared),
+            mask_cells=masks[0] if len(masks) == 1 else None,
+            class_masks=masks if len(masks) > 1 else (),
             direct=DIRECT if direct else (),
         )  # fmt: skip
         mine.manifest("audit")
@@ -312,7 +324,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         args = {"config": to_json(config), "restart": False}
         jobs.submit(mine.db, mine.name, "pretrain", args, needed_bytes=2 << 30)
 
-    settings = [cells, gamma, t_edit, t_boost, count, shared, method, contents, direct]
+    settings = [masks, gamma, t_edit, t_boost, count, shared, method, contents, direct]
     assert settings[METHOD_AT] is method
     latest: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden"}
     for slider in (gamma, t_edit, t_boost, count, shared, contents, direct):
@@ -320,11 +332,11 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         slider.change(guarded(safe_render), [pairs, *settings], [preview, cost], **latest)
     method.change(guarded(choose), [project, *settings], [contents, pairs, preview, cost], **latest)
     other.click(guarded(redraw), [project, pairs, *settings], [pairs, preview, cost])
-    mask.mask(painted, None, cells, show_progress="hidden").then(
+    mask.mask(painted, None, masks, show_progress="hidden").then(
         guarded(safe_render), [pairs, *settings], [preview, cost], show_progress="hidden"
     )
     compare.click(
-        sweep, [pairs, cells, gamma, t_edit, t_boost, direct], grid, show_progress="minimal"
+        sweep, [pairs, masks, gamma, t_edit, t_boost, direct], grid, show_progress="minimal"
     )
     grid.adopt(adopt, None, [gamma, t_edit], show_progress="hidden")
     queued = [
@@ -339,7 +351,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     part = Part(
         [
             pairs,
-            cells,
+            masks,
             preview,
             cost,
             outcome,

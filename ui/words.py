@@ -167,8 +167,8 @@ T_BOOST = "t_boost, where fresh noise begins"
 T_BOOST_INFO = "Higher makes livelier texture that is further from the original."
 MASK_TITLE = "Where to inject (mask)"
 MASK_INTRO = (
-    "Paint the cells that shall take the content. The model's inner grid is this coarse, so that a "
-    "finer mask would change nothing."
+    "Paint the cells that shall take the content, for all classes or for the contents of one. The model's "
+    "inner grid is this coarse, so that a finer mask would change nothing."
 )
 GRID_TITLE = "Compare γ and t_edit on the first pair"
 GRID_INTRO = (

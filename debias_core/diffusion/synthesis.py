@@ -386,12 +386,15 @@ def class_masks(config: InjectConfig, cells: int) -> Tensor | None:
     Raises:
         UserError: when they are not made for a bottleneck of this size.
     """
-    if not config.class_masks:
+    return _masks(config.class_masks, cells)
+
+
+def _masks(masks: Sequence[tuple[int, ...]], cells: int) -> Tensor | None:
+    """[len(masks), 1, cells, cells], an empty one everywhere; None where all are."""
+    if not any(masks):
         return None
     everywhere = torch.ones(cells, cells)
-    return torch.stack(
-        [mask_from_cells(own, cells) if own else everywhere for own in config.class_masks]
-    )[:, None]
+    return torch.stack([mask_from_cells(m, cells) if m else everywhere for m in masks])[:, None]
 
 
 class Preview:
@@ -427,16 +430,12 @@ class Preview:
         self._x = invert(net, self._a_bar, x, **grid)
         self._bank = content_bank(net, self._a_bar, c, t_edit=0, **grid)
 
-    def render(
-        self,
-        *,
-        gamma: float,
-        t_edit: int,
-        mask_cells: tuple[int, ...] | None = None,
-    ) -> Pixels:
-        """The pairs' results at this γ and t_edit, uint8 [B, H, W, 3]; the same noise every time."""
-        rows = torch.arange(len(self._x))
-        return self._make(rows, gamma, t_edit, mask_cells)
+    def render(self, *, gamma: float, t_edit: int, masks: Sequence[tuple[int, ...]] = ()) -> Pixels:
+        """The pairs' results at this γ and t_edit, uint8 [B, H, W, 3]; the same noise every time.
+
+        `masks` are each pair's cells, an empty one everywhere; or () for all of them everywhere.
+        """
+        return self._make(torch.arange(len(self._x)), gamma, t_edit, masks)
 
     def sweep(
         self,
@@ -444,21 +443,22 @@ class Preview:
         *,
         gammas: Sequence[float],
         t_edit: int,
-        mask_cells: tuple[int, ...] | None = None,
+        mask: tuple[int, ...] = (),
     ) -> Pixels:
         """One pair at several γ, uint8 [len(gammas), H, W, 3], as `render` would draw each."""
         rows = torch.full((len(gammas),), pair)
-        return self._make(rows, torch.tensor(gammas, device=self._device), t_edit, mask_cells)
+        masks = (mask,) * len(gammas)
+        return self._make(rows, torch.tensor(gammas, device=self._device), t_edit, masks)
 
     def _make(
         self,
         rows: Tensor,
         gamma: Tensor | float,
         t_edit: int,
-        mask_cells: tuple[int, ...] | None,
+        masks: Sequence[tuple[int, ...]],
     ) -> Pixels:
-        c, cells = self._config, self._net.config.bottleneck
-        mask = None if mask_cells is None else mask_from_cells(mask_cells, cells).to(self._device)
+        c, mask = self._config, _masks(masks, self._net.config.bottleneck)
+        mask = mask if mask is None else mask.to(self._device)
         if c.direct:
             z = self._noise(rows, (2, len(c.direct)))[:, 0]
             rows = rows.to(self._device)

@@ -3,16 +3,29 @@
 
 DebiasStudio.widget("mask", (ctx) => {
   const { el, button, count } = DebiasStudio;
-  let side = 0, cells = [], paint = null, at = 0, example = "";
+  // `whole` is the mask of all classes; `own` those of classes that have another, by number.
+  let side = 0, whole = [], own = new Map(), chosen = "", cells = [], names = [], paint = null, at = 0, example = "";
   const image = el("img", { alt: "Example image", draggable: "false" });
   const grid = el("div", { class: "ds-paint", role: "group", "aria-label": "Mask: which parts take the content" });
   const told = el("p", { role: "status" });
+  const which = el("select", { "aria-label": "Contents that the mask is for", onchange: () => {
+    chosen = which.value;
+    cells = own.get(chosen) ?? whole;
+    show();
+  } });
+  const same = button("As all classes", () => {
+    own.delete(chosen);
+    cells = whole;
+    show();
+    tell();
+  });
   const buttons = [["All", () => 1], ["None", () => 0], ["Invert", (cell) => 1 - cell]].map(([text, to]) => button(text, () => {
     cells = cells.map(to);
+    keep();
     show();
     tell();
   }));
-  ctx.body.append(el("div", { class: "ds-canvas" }, image, grid), el("div", { class: "ds-row" }, buttons), told,
+  ctx.body.append(el("div", { class: "ds-row" }, el("label", {}, "Contents of ", which), same), el("div", { class: "ds-canvas" }, image, grid), el("div", { class: "ds-row" }, buttons), told,
     el("p", { class: "ds-small" }, "Drag over the picture, or use the arrow keys and Space. "
       + "Clear cells take the content; striped cells keep the original."));
 
@@ -22,13 +35,22 @@ DebiasStudio.widget("mask", (ctx) => {
       cell.tabIndex = i === at ? 0 : -1;
     });
     const on = cells.reduce((sum, cell) => sum + cell, 0);
-    told.textContent = on === cells.length ? "The whole picture takes the content (no mask)."
-      : `${count(on)} of ${count(cells.length, "cell")} take the content.`;
+    const others = [...own.keys()].filter((c) => c !== chosen).map((c) => names[c]);
+    same.disabled = !own.has(chosen);
+    told.textContent = (on === cells.length ? "The whole picture takes the content (no mask)."
+      : `${count(on)} of ${count(cells.length, "cell")} take the content.`)
+      + (others.length ? ` Masks of their own: ${others.join(", ")}.` : "");
   }
-  const tell = () => ctx.trigger("mask", { cells });
+  // One mask for all classes, or one for each.
+  const tell = () => ctx.trigger("mask", { masks: own.size ? names.map((_, c) => own.get(String(c)) ?? whole) : [whole] });
+  function keep() {
+    if (chosen === "") whole = cells;
+    else own.set(chosen, cells);
+  }
   function set(i, value) {
     if (cells[i] === value) return;
     cells = cells.with(i, value);
+    keep();
     show();
   }
 
@@ -67,16 +89,21 @@ DebiasStudio.widget("mask", (ctx) => {
     const answer = await ctx.api("mask");
     if (!answer) return;
     if (answer.image !== example) image.src = example = answer.image;
+    if (answer.classes.join("\n") !== names.join("\n")) {
+      names = answer.classes;
+      which.replaceChildren(el("option", { value: "" }, "all classes"), ...names.map((name, c) => el("option", { value: c }, name)));
+      side = 0;
+    }
     if (answer.cells !== side) {
       side = answer.cells;
       at = 0;
-      cells = Array(side * side).fill(1);
+      which.value = chosen = "";
+      own = new Map();
+      whole = cells = Array(side * side).fill(1);
       grid.style.gridTemplate = `repeat(${side}, 1fr) / repeat(${side}, 1fr)`;
       grid.replaceChildren(...cells.map((_, i) =>
         el("button", { type: "button", "aria-label": `Row ${Math.floor(i / side) + 1}, column ${(i % side) + 1}` })));
     }
-    // A mask that Python holds (after a reload, say) is shown; without one, what was painted stays.
-    if (value.cells?.length === cells.length && paint === null) cells = value.cells.map(Number);
     show();
   }
   return { update };
