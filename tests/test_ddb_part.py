@@ -60,7 +60,7 @@ def test_amplify_and_the_recipes_are_submitted_and_told(place, tmp_path):
     drain(amplify.run_ddb(project, DDB, device=CPU))
     text, rows = training.refresh("p")
     assert "images are taken to break the pattern" in text
-    assert [row[0] for row in rows["value"]] == ["vanilla", "debiased"]
+    assert [row[0] for row in rows["value"]] == ["vanilla", "by the recipe"]
 
 
 def test_pseudo_groups_are_shown_of_either_classifier_s_losses(place):

@@ -84,8 +84,9 @@ def groups(place: Place, project: gr.Dropdown) -> Part:
                 label=words.RECIPE_FLAGS_LABEL,
             )  # fmt: skip
             gamma = gr.Slider(
-                0, 6, base.gamma, step=0.25, label=words.GROUPS_GAMMA, info=words.GROUPS_GAMMA_INFO
-            )
+                0, 6, base.gamma, step=0.25, label=words.GROUPS_GAMMA, info=words.GROUPS_GAMMA_INFO,
+                min_width=300,
+            )  # fmt: skip
         text = gr.Markdown()
         with gr.Row():
             sizes = gr.Dataframe(

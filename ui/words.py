@@ -470,6 +470,11 @@ GROUPS_GAMMA_INFO = (
 )
 GROUPS_COLUMNS = ("class", "fit the pattern", "break it")
 GROUPS_MOST = "**Images that are taken to break the pattern**, those of highest loss first"
+RECIPE_ARMS = {
+    "debiased": "by the recipe",
+    "real_amplifier": "the same, led by an amplifier trained on real images",
+    "groupdro": "GroupDRO with the true groups",
+}
 RECIPE_COLUMNS = ("arm", "seed", "all", "bias-aligned", "bias-conflicting", "worst group")
 NOT_BY_RECIPE = "Not trained by a recipe yet."
 
@@ -533,7 +538,7 @@ def recipe_rows(arms: list[dict[str, Any]]) -> list[list[str]]:
 
     return [
         [
-            a["arm"], str(a["seed"]),
+            RECIPE_ARMS.get(a["arm"], a["arm"]), str(a["seed"]),
             *(percent(a["accuracy"][k]) for k in ("average", "aligned", "conflicting", "worst")),
         ]
         for a in arms
