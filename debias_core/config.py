@@ -971,6 +971,8 @@ BASELINES: dict[str, dict[str, BaselineConfig]] = {
 _OF_METHOD: dict[str, type[BaselineConfig]] = {
     name: type(config) for name, config in BASELINES["digits"].items()
 }
+BASELINE_METHODS = tuple(_OF_METHOD)
+TABLE = (*BASELINE_METHODS, *METHODS, "diffubias", *RECIPES)  # what `benchmark` knows
 
 
 def baseline_config(
