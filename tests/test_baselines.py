@@ -12,6 +12,7 @@ from debias_core import config as cfg
 from debias_core import pipeline
 from debias_core.classifier.arms import same_steps
 from debias_core.classifier.difficulty import relative_difficulty
+from debias_core.classifier.groupdro import balanced_repeats, group_objective, true_groups
 from debias_core.classifier.losses import (
     cross_entropy,
     generalised_cross_entropy,
@@ -329,7 +330,8 @@ def test_the_mix_is_mostly_the_partner_and_has_its_label(table, variant):
 def test_hsic_is_the_mean_over_all_fours_of_different_images():
     g = torch.Generator().manual_seed(0)
     a, b = torch.randn(6, 3, generator=g), torch.randn(6, 2, generator=g)
-    k, other = rebias.rbf(a, 1.0), rebias.rbf(b, 1.0)
+    # One kernel with a diagonal of any values: RBF's is 1 everywhere, and hides what is done to it.
+    k, other = rebias.rbf(a, 1.0), b @ b.T
     # The textbook's U-statistic: k_ij (l_ij + l_qr - 2 l_iq) over ordered fours.
     terms = [
         (k[i, j] * (other[i, j] + other[q, r] - 2 * other[i, q])).item()
@@ -394,6 +396,38 @@ def test_no_method_but_the_oracles_sees_the_attribute(table, method, device):
     seeing, _ = drain(pipeline.baseline(table, method, config, seed=1, device=device))
     blind, _ = drain(pipeline.baseline(table.without_bias(), method, config, seed=1, device=device))
     assert seeing.loss == blind.loss and seeing.accuracy.average == blind.accuracy.average
+
+
+@pytest.mark.parametrize("method", pipeline.BASELINES)
+def test_only_an_oracle_is_handed_the_attribute(table, method, monkeypatch, device):
+    handed = []
+
+    def spy(train, config, run):
+        handed.append(train.bias)
+        yield from ()
+        return build_classifier("mlp", 8, 3, 0)
+
+    monkeypatch.setitem(pipeline.BASELINES, method, spy)
+    drain(pipeline.baseline(table, method, CONFIGS[method], seed=0, device=device))
+    assert (handed[0] is not None) == (method in ("group-dro", "dfr"))
+
+
+def test_groupdro_draws_every_true_group_as_often(table, device):
+    train = table.where("train")
+    groups = true_groups(train)
+    repeats = balanced_repeats(groups)
+    found, net = drain(
+        pipeline.baseline(table, "group-dro", CONFIGS["group-dro"], seed=0, device=device)
+    )
+    again = drain(
+        train_classifier(
+            train.pixels, train.y, 3, same_steps(MLP, 48, int(repeats.sum())), seed=0, device=device,
+            repeats=repeats, objective=group_objective(groups, eta=0.01),
+        )
+    )  # fmt: skip
+    for a, b in zip(net.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert found.epochs == 2
 
 
 @pytest.mark.parametrize("method", pipeline.ORACLES)
