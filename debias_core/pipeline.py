@@ -6,6 +6,7 @@ in a bar, a test drains it, the page streams it.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from debias_core.classifier.arms import followed, train_arm
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import Run
-from debias_core.config import BaselineConfig, DebiasConfig, DiffusionConfig, InjectConfig
+from debias_core.config import BaselineConfig, DebiasConfig, DiffusionConfig, InjectConfig, to_json
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
 from debias_core.diffusion import synthesis, workers
@@ -320,7 +321,8 @@ def baseline(
         train, valid = train.without_bias(), valid.without_bias()
     run = Run(
         seed=seed, device=device, watch=test, valid=valid if len(valid) else None,
-        work=work, piece=piece, name=f"train {method}, seed {seed}",
+        work=work, key=json.dumps([method, to_json(config)]), piece=piece,
+        name=f"train {method}, seed {seed}",
     )  # fmt: skip
     stage = BASELINES[method](train, config, run)
     usual = table.aligned_bias()

@@ -388,6 +388,14 @@ def test_a_resumed_training_is_the_undisturbed_one(table, method, tmp_path, devi
         assert torch.equal(a, b)
 
 
+def test_a_training_with_another_setting_does_not_go_on_from_this_one(table, tmp_path, device):
+    config, other = CONFIGS["lff"], replace(CONFIGS["lff"], q=0.3)
+    drain(pipeline.baseline(table, "lff", config, seed=0, device=device, work=tmp_path))
+    expected = drain(pipeline.baseline(table, "lff", other, seed=0, device=device))[0]
+    found = drain(pipeline.baseline(table, "lff", other, seed=0, device=device, work=tmp_path))[0]
+    assert found == expected
+
+
 @pytest.mark.parametrize("method", [m for m in pipeline.BASELINES if m not in pipeline.ORACLES])
 def test_no_method_but_the_oracles_sees_the_attribute(table, method, device):
     config = replace(CONFIGS[method], classifier=replace(MLP, epochs=1))
