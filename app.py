@@ -330,6 +330,8 @@ def benchmark(
         "devices": devices, "label-from": label_from, "synthetic-share": synthetic_share,
         "retrain-loss": retrain_loss, "guidance": guidance,
     }  # fmt: skip
+    if "lff" in methods:
+        given.pop("precision")
     extra = [f"--{name}" for name, value in given.items() if value is not None]
     images = [m for m in methods if m in (*cfg.METHODS, "diffubias")]
     if extra and not images:
@@ -366,7 +368,9 @@ def benchmark(
             Row(
                 name,
                 settings(name, at),
-                cfg.baseline_config(dataset, name, paper_protocol=paper_protocol, **training)
+                cfg.baseline_config(
+                    dataset, name, paper_protocol=paper_protocol, precision=precision, **training
+                )
                 if name in cfg.BASELINE_METHODS
                 else None,
             )

@@ -976,11 +976,16 @@ TABLE = (*BASELINE_METHODS, *METHODS, "diffubias", *RECIPES)  # what `benchmark`
 
 
 def baseline_config(
-    dataset: str, method: str, *, paper_protocol: bool = False, **classifier: Any
+    dataset: str,
+    method: str,
+    *,
+    paper_protocol: bool = False,
+    precision: str | None = None,
+    **classifier: Any,
 ) -> BaselineConfig:
     """A baseline's settings on a named data set, with changes to its classifier (None: as it is).
 
-    `paper_protocol` divides pixels by 255 twice, as LfF's public code and its successors do with an MLP.
+    `precision` is LfF's, and no concern of the others. `paper_protocol` divides pixels by 255 twice, as LfF's public code and its successors do with an MLP.
     """
     _require(
         method in _OF_METHOD,
@@ -996,4 +1001,6 @@ def baseline_config(
             f"The papers divide by 255 twice in the MLP alone, not in '{net.network}'.",
         )
         net = dataclasses.replace(net, network="mlp255")
+    if precision is not None and isinstance(config, LfFConfig):
+        config = dataclasses.replace(config, precision=precision)
     return dataclasses.replace(config, classifier=net)

@@ -94,6 +94,18 @@ def test_lff_minimises_gce_of_f_b_and_weighted_ce_of_f_d(table):
     assert both.predicts is both.nets["f_D"]
 
 
+def test_lff_in_bf16_is_the_same_step_but_for_rounding(table):
+    train, x, y, rows = batch(table)
+    totals = [
+        lff.joint(train, cfg.LfFConfig(MLP, precision=p), seed=0, device=CPU)
+        .step(x, y, rows, torch.empty(6, 0))
+        .item()
+        for p in ("float32", "bf16")
+    ]
+    print(f"LfF's loss in float32 and bf16: {totals}")
+    assert totals[0] != totals[1] and totals[1] == pytest.approx(totals[0], rel=1e-2)
+
+
 def test_what_nets_begin_with_in_common_is_done_once_with_the_same_result(table):
     x = to_float(table.pixels[:5])
     for network in ("mlp", "mlp255", "conv"):
@@ -481,6 +493,8 @@ def test_settings_come_from_the_preset_with_what_is_asked():
     assert config.classifier.lr == 1e-3
     paper = cfg.baseline_config("cmnist", "lff", paper_protocol=True)
     assert paper.classifier.network == "mlp255"
+    assert cfg.baseline_config("digits", "lff", precision="bf16").precision == "bf16"
+    assert cfg.baseline_config("digits", "jtt", precision="bf16") == cfg.BASELINES["digits"]["jtt"]
     other = cfg.baseline_config("ccifar10", "jtt")
     assert other.classifier == cfg.BENCHMARKS["ccifar10"].debias.classifier
     with pytest.raises(UserError, match="MLP alone"):

@@ -151,6 +151,8 @@ def test_published_figures_stand_at_their_ratio():
     [
         (["digits", "--method", "amplibias"], "no method 'amplibias' in the tool"),
         (["digits", "--method", "lff", "--gamma", "0.5"], "lff does not know --gamma"),
+        (["digits", "--method", "lff", "--precision", "half"], "float32 or bf16"),
+        (["digits", "--method", "jtt", "--precision", "bf16"], "jtt does not know --precision"),
         (["digits", "--method", "lff", "--paper-protocol"], "MLP alone"),
         (["digits", "--method", "diffinject", "--paper-protocol"], "--network mlp255"),
         (["bffhq", "--method", "lff"], "no benchmark 'bffhq'"),
