@@ -248,10 +248,8 @@ def benchmark(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="One or more: "
-            + ", ".join(cfg.TABLE)
-            + ". More than one, more than one ratio or one "
-            "of the field's baselines makes a table, cell by cell."
+            help=f"One or more of {', '.join(cfg.TABLE)}. Several of them, several ratios or one of "
+            "the field's baselines make a table, cell by cell (default: diffinject)."
         ),
     ] = None,
     ratio: Annotated[
@@ -310,8 +308,8 @@ def benchmark(
     from debias_core.workspace.benchmark import benchmark_project, run_benchmark
     from ui import words
 
-    methods, ratios = list(dict.fromkeys(method or ["diffinject"])), ratio or [1.0]
-    ratios = list(dict.fromkeys(ratios))
+    methods = list(dict.fromkeys(method or ["diffinject"]))
+    ratios = list(dict.fromkeys(ratio or [1.0]))
     if unknown := [m for m in methods if m not in cfg.TABLE]:
         raise UserError(
             f"There is no method '{unknown[0]}' in the tool. Choose from: {', '.join(cfg.TABLE)}."
@@ -334,6 +332,8 @@ def benchmark(
         given.pop("precision")
     extra = [f"--{name}" for name, value in given.items() if value is not None]
     images = [m for m in methods if m in (*cfg.METHODS, "diffubias")]
+    if audit_epochs is not None and set(methods) <= set(cfg.BASELINE_METHODS):
+        extra.append("--audit-epochs")
     if extra and not images:
         raise UserError(f"{methods[0]} does not know {', '.join(extra)}: leave it out.")
     if paper_protocol and not any(m in cfg.BASELINE_METHODS for m in methods):

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +18,7 @@ from debias_core.records import ArmResult, GroupAccuracy, UserError
 from debias_core.workspace import cells
 from debias_core.workspace.benchmark import benchmark_project, cell, published
 from debias_core.workspace.cells import Row, run_cells
+from debias_core.workspace.store import Project, working
 
 CPU = torch.device("cpu")
 SHORT = ("--epochs", "1", "--network", "mlp", "--batch-size", "512")
@@ -119,6 +123,21 @@ def test_a_cell_that_can_t_be_run_says_why_and_the_others_go_on(tmp_path, monkey
         drain(run_cells(tmp_path, [row("jtt")], seeds=[0], device=CPU))
 
 
+def test_a_project_is_free_again_whatever_was_started_meanwhile(tmp_path):
+    project = Project(tmp_path, "one")
+    with working(project):
+        child = os.fork()
+        if child == 0:  # as between fork and exec: it has the lock's file open
+            time.sleep(30)
+            os._exit(0)
+    try:
+        with working(project):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 def arm(**changes):
     accuracy = GroupAccuracy(
         ("a, aligned", "a, conflicting"), (1.0, 0.5), (4, 2), 5 / 6, 0.5, "a, conflicting", 1.0, 0.5
@@ -151,6 +170,7 @@ def test_published_figures_stand_at_their_ratio():
     [
         (["digits", "--method", "amplibias"], "no method 'amplibias' in the tool"),
         (["digits", "--method", "lff", "--gamma", "0.5"], "lff does not know --gamma"),
+        (["digits", "--method", "lff", "--audit-epochs", "3"], "does not know --audit-epochs"),
         (["digits", "--method", "lff", "--precision", "half"], "float32 or bf16"),
         (["digits", "--method", "jtt", "--precision", "bf16"], "jtt does not know --precision"),
         (["digits", "--method", "lff", "--paper-protocol"], "MLP alone"),

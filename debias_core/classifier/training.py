@@ -113,8 +113,8 @@ def fit(
     `lr(epoch)` is the learning rate of each epoch, where it changes.
 
     `draw(batch, rng)` gives the images of the rows at positions `batch`, and what else is random;
-    `step_loss(*drawn, batch)` is their mean loss: a method brings its own (weights, groups, several nets) and shares order, budget
-    and seeds with the others. Everything random is drawn for the whole batch and from (seed, epoch),
+    `step_loss(*drawn, batch)` is their mean loss: a method brings its own (weights, groups, several
+    nets) and shares order, budget and seeds with the others. Everything random is drawn for the whole batch and from (seed, epoch),
     so that neither a late start nor smaller pieces (see `memory.backward`) change it.
 
     Raises:
@@ -187,7 +187,7 @@ def train_classifier(
         net, trained = joint.predicts, joint.nets.to(device)
     optimizer = torch.optim.Adam(
         trained.parameters(), lr=config.lr, weight_decay=config.weight_decay,
-        fused=joint is not None,  # a single net's figures are kept to the last bit
+        fused=joint is not None,  # faster; a single net's figures are kept to the last bit
     )  # fmt: skip
     take = _loader(pixels, device)
     labels = torch.as_tensor(y, device=device)

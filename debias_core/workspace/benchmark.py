@@ -165,7 +165,8 @@ def run_benchmark(
 ) -> Stage[dict[str, Any]]:
     """Run the loop at every seed and return every number, as `--json` writes it, and the `arms`.
 
-    With `only` at that seed alone. `anew` drops what the projects hold; else finished stages are kept. Several `devices` generate.
+    With `only` at that seed alone. `anew` drops what the projects hold; else finished stages are kept.
+    Several `devices` generate.
     """
     clock, started = Clock("import", "audit", "generate", "judge", "debias"), now()
     audits: list[AuditResult] = []
