@@ -245,8 +245,17 @@ def demo(
 def benchmark(
     dataset: Annotated[str, typer.Argument(help="digits, cmnist or ccifar10.")],
     workspace: Workspace = DEFAULT_WORKSPACE,
-    method: Method = "diffinject",
-    ratio: Ratio = 1.0,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"One or more of {', '.join(cfg.TABLE)}. Several of them, several ratios or one of "
+            "the field's baselines make a table, cell by cell (default: diffinject)."
+        ),
+    ] = None,
+    ratio: Annotated[
+        list[float] | None,
+        typer.Option(help="Percent of bias-conflicting images, one or more of 0.5, 1, 2, 5."),
+    ] = None,
     seeds: Seeds = 3,
     network: Network = None,
     audit_network: Annotated[
@@ -279,49 +288,139 @@ def benchmark(
     text_filter: TextFilter = True,
     recombine: Recombine = False,
     guidance: Guidance = None,
+    paper_protocol: Annotated[
+        bool,
+        typer.Option(
+            "--paper-protocol",
+            help="Baselines with an MLP: divide pixels by 255 twice, as the papers' code does.",
+        ),
+    ] = False,
     validation: Validation = False,
     json_file: JsonFile = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write the cells to this file.")
+    ] = None,
+    markdown_file: Annotated[
+        Path | None, typer.Option("--markdown", help="Write the table to this file.")
+    ] = None,
 ) -> None:
-    """The loop on a named data set, over seeds, beside the published figures; resumable."""
-    if method in cfg.RECIPES:
-        given = {
-            "audit-network": audit_network, "top-k": top_k, "per-class": per_class, "gamma": gamma,
-            "t-edit": t_edit, "t-start": t_start, "steps": steps, "inversion": inversion, "mode": mode,
-            "direct": direct, "precision": precision, "mask": mask, "count": count,
-            "contents": contents, "contents-per-original": contents_per_original,
-            "devices": devices, "label-from": label_from, "synthetic-share": synthetic_share,
-            "retrain-loss": retrain_loss, "guidance": guidance,
-        }  # fmt: skip
-        _ddb_benchmark(
-            dataset, workspace, method, given, json_file, ratio=ratio, seeds=seeds,
-            validation=validation, network=network, audit_epochs=audit_epochs, epochs=epochs, lr=lr,
-            batch_size=batch_size,
-        )  # fmt: skip
-        return
+    """A named data set, over seeds, beside the published figures; resumable, a table cell by cell."""
     from debias_core.workspace.benchmark import benchmark_project, run_benchmark
     from ui import words
 
-    _check_json(json_file)
+    methods = list(dict.fromkeys(method or ["diffinject"]))
+    ratios = list(dict.fromkeys(ratio or [1.0]))
+    if unknown := [m for m in methods if m not in cfg.TABLE]:
+        raise UserError(
+            f"There is no method '{unknown[0]}' in the tool. Choose from: {', '.join(cfg.TABLE)}."
+        )
+    for path in (json_file, csv_file, markdown_file):
+        _check_json(path)
+    training: dict[str, Any] = {
+        "network": network, "epochs": epochs, "lr": lr, "batch_size": batch_size,
+    }  # fmt: skip
+    # What only methods that make images know.
+    given = {
+        "audit-network": audit_network, "top-k": top_k, "per-class": per_class, "gamma": gamma,
+        "t-edit": t_edit, "t-start": t_start, "steps": steps, "inversion": inversion, "mode": mode,
+        "direct": direct, "precision": precision, "mask": mask, "count": count,
+        "contents": contents, "contents-per-original": contents_per_original,
+        "devices": devices, "label-from": label_from, "synthetic-share": synthetic_share,
+        "retrain-loss": retrain_loss, "guidance": guidance,
+    }  # fmt: skip
+    if "lff" in methods:
+        given.pop("precision")
+    extra = [f"--{name}" for name, value in given.items() if value is not None]
+    images = [m for m in methods if m in (*cfg.METHODS, "diffubias")]
+    if audit_epochs is not None and set(methods) <= set(cfg.BASELINE_METHODS):
+        extra.append("--audit-epochs")
+    if extra and not images:
+        raise UserError(f"{methods[0]} does not know {', '.join(extra)}: leave it out.")
+    if paper_protocol and not any(m in cfg.BASELINE_METHODS for m in methods):
+        raise UserError(f"{methods[0]} does not know --paper-protocol: use --network mlp255.")
+
+    def settings(name: str, at: float) -> cfg.BenchmarkConfig | cfg.DDBBenchmarkConfig:
+        shared: dict[str, Any] = {"ratio": at, "seeds": seeds, "validation": validation}
+        if name in cfg.RECIPES:
+            return _ddb_settings(dataset, name, audit_epochs=audit_epochs, **shared, **training)
+        if name in cfg.BASELINE_METHODS:
+            return replace(
+                _benchmark_of(dataset, "diffinject", at), seeds=seeds, validation=validation
+            )
+        return _benchmark(
+            dataset, audit_network=audit_network, audit_epochs=audit_epochs, loss=retrain_loss,
+            synthetic_share=synthetic_share, top_k=top_k, per_class=per_class, text_filter=text_filter,
+            recombine=recombine, guidance=guidance, method=name, gamma=gamma, t_edit=t_edit,
+            t_start=t_start, steps=steps, inversion=inversion, mode=mode, direct=_times(direct),
+            precision=precision, mask=_box(mask), count=count, contents=contents,
+            label_from=label_from, contents_per_original=contents_per_original, **shared, **training,
+        )  # fmt: skip
+
     where = _devices(devices)
-    settings = _benchmark(
-        dataset, ratio=ratio, seeds=seeds, validation=validation, network=network,
-        audit_network=audit_network, audit_epochs=audit_epochs, epochs=epochs, lr=lr,
-        batch_size=batch_size, loss=retrain_loss, synthetic_share=synthetic_share,
-        top_k=top_k, per_class=per_class, text_filter=text_filter, recombine=recombine, guidance=guidance,
-        method=method, gamma=gamma, t_edit=t_edit, t_start=t_start, steps=steps, inversion=inversion,
-        mode=mode, direct=_times(direct), precision=precision, mask=_box(mask), count=count, contents=contents, label_from=label_from,
-        contents_per_original=contents_per_original,
-    )  # fmt: skip
-    stage = run_benchmark(
-        settings, lambda seed: benchmark_project(workspace, settings, seed),
-        device=where[0], devices=where,
-    )  # fmt: skip
-    if dataset == "ccifar10":
+    if dataset == "ccifar10" and images:
         console.print(words.LOW_LEVEL, markup=False)
-    result = _run(stage, benchmark_project(workspace, settings, 0))
-    del result["arms"]
-    _benchmark_table(result)
+    one = settings(methods[0], ratios[0])
+    files = {"csv_file": csv_file, "markdown_file": markdown_file}
+    if len(methods) > 1 or len(ratios) > 1 or methods[0] in cfg.BASELINE_METHODS:
+        from debias_core.workspace.cells import Row, run_cells
+
+        rows = [
+            Row(
+                name,
+                settings(name, at),
+                cfg.baseline_config(
+                    dataset, name, paper_protocol=paper_protocol, precision=precision, **training
+                )
+                if name in cfg.BASELINE_METHODS
+                else None,
+            )
+            for at in ratios
+            for name in methods
+        ]
+        result = _run(
+            run_cells(workspace, rows, seeds=range(seeds), device=where[0], devices=where)
+        )
+        _cells_table(result["rows"], result["scored_on"])
+    elif isinstance(one, cfg.DDBBenchmarkConfig):
+        result = _run_ddb(workspace, one)
+        _ddb_table(result)
+    else:
+        stage = run_benchmark(
+            one, lambda seed: benchmark_project(workspace, one, seed),
+            device=where[0], devices=where,
+        )  # fmt: skip
+        result = _run(stage, benchmark_project(workspace, one, 0))
+        del result["arms"]
+        _benchmark_table(result)
+    _write_tables(result, **files)
     _write_json(json_file, result)
+
+
+def _cells_table(rows: list[dict[str, Any]], scored_on: str) -> None:
+    from debias_core.workspace.cells import HEADS, in_words
+
+    table = Table(*HEADS)
+    for row in rows:
+        table.add_row(*map(_plain, in_words(row)))
+    console.print(table)
+    console.print(
+        f"Accuracy of the last epoch on the {scored_on} part, mean ± s.d. over the seeds; seconds and Wh "
+        "are a seed's.",
+        markup=False,
+        highlight=False,
+    )
+
+
+def _write_tables(
+    result: dict[str, Any], *, csv_file: Path | None, markdown_file: Path | None
+) -> None:
+    from debias_core.workspace.cells import as_csv, as_markdown, over_seeds
+
+    if csv_file is not None:
+        csv_file.expanduser().write_text(as_csv(result["cells"]), encoding="utf-8")
+    if markdown_file is not None:
+        rows = result.get("rows") or [over_seeds(result["cells"])]
+        markdown_file.expanduser().write_text(as_markdown(rows), encoding="utf-8")
 
 
 def _ddb_benchmark(
@@ -330,6 +429,20 @@ def _ddb_benchmark(
     recipe: str,
     given: dict[str, Any],
     json_file: Path | None,
+    **options: Any,
+) -> None:
+    """A recipe of DDB over seeds; `given` are options that it has no use for."""
+    _check_json(json_file)
+    if extra := [f"--{name}" for name, value in given.items() if value is not None]:
+        raise UserError(f"{recipe} does not know {', '.join(extra)}: leave it out.")
+    result = _run_ddb(workspace, _ddb_settings(dataset, recipe, **options))
+    _ddb_table(result)
+    _write_json(json_file, result)
+
+
+def _ddb_settings(
+    dataset: str,
+    recipe: str,
     *,
     ratio: float,
     seeds: int,
@@ -339,14 +452,8 @@ def _ddb_benchmark(
     epochs: int | None,
     lr: float | None,
     batch_size: int | None,
-) -> None:
-    """A recipe of DDB over seeds; `given` are options that it has no use for."""
-    from debias_core.workspace.benchmark import benchmark_project
-    from debias_core.workspace.ddb_benchmark import run_ddb_benchmark
-
-    _check_json(json_file)
-    if extra := [f"--{name}" for name, value in given.items() if value is not None]:
-        raise UserError(f"{recipe} does not know {', '.join(extra)}: leave it out.")
+) -> cfg.DDBBenchmarkConfig:
+    """A recipe's preset with the options that were given."""
     if dataset not in cfg.DDB:
         raise UserError(f"{recipe} has no settings for '{dataset}'. Choose: {', '.join(cfg.DDB)}.")
     base = cfg.DDB[dataset]
@@ -354,7 +461,7 @@ def _ddb_benchmark(
         base.ddb.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
     )
     bias_net = _set(base.audit.classifier, network=network, epochs=audit_epochs)
-    settings = replace(
+    return replace(
         base,
         percent=ratio,
         seeds=seeds,
@@ -363,12 +470,16 @@ def _ddb_benchmark(
         amplify=replace(base.amplify, classifier=_set(base.amplify.classifier, network=network)),
         ddb=replace(base.ddb, recipe=recipe, classifier=final_net),
     )
+
+
+def _run_ddb(workspace: Path, settings: cfg.DDBBenchmarkConfig) -> dict[str, Any]:
+    from debias_core.workspace.benchmark import benchmark_project
+    from debias_core.workspace.ddb_benchmark import run_ddb_benchmark
+
     stage = run_ddb_benchmark(
         settings, lambda seed: benchmark_project(workspace, settings, seed), device=_device()
     )
-    result = _run(stage, benchmark_project(workspace, settings, 0))
-    _ddb_table(result)
-    _write_json(json_file, result)
+    return _run(stage, benchmark_project(workspace, settings, 0))
 
 
 def _ddb_table(result: dict[str, Any]) -> None:

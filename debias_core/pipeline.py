@@ -6,20 +6,22 @@ in a bar, a test drains it, the page streams it.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from debias_core.classifier.arms import train_arm
+from debias_core.classifier.arms import followed, train_arm
 from debias_core.classifier.networks import Classifier
-from debias_core.config import DebiasConfig, DiffusionConfig, InjectConfig
+from debias_core.classifier.training import Run
+from debias_core.config import BaselineConfig, DebiasConfig, DiffusionConfig, InjectConfig, to_json
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
 from debias_core.diffusion import synthesis, workers
@@ -32,6 +34,17 @@ from debias_core.diffusion.unet import (
 from debias_core.insight.projection import map_rows, project
 from debias_core.methods import crossinject, diffinject
 from debias_core.methods.audit import audit
+from debias_core.methods.baselines import (
+    bias_ensemble,
+    dfr,
+    disent,
+    group_dro,
+    jtt,
+    lff,
+    rebias,
+    selecmix,
+    vanilla,
+)
 from debias_core.records import (
     ArmResult,
     AuditResult,
@@ -50,6 +63,7 @@ from debias_core.records import (
 __all__ = [
     "ARMS",
     "audit",
+    "baseline",
     "debias",
     "drain",
     "inspect",
@@ -62,6 +76,20 @@ ARMS = ("vanilla", "debiased")
 
 # The methods that inject, by the name in `InjectConfig.method`: which content into which original.
 DRAW_PAIRS = {"diffinject": diffinject.draw_pairs, "crossinject": crossinject.draw_pairs}
+
+# The field's baselines, by name: a training on the rows of a table.
+BASELINES: dict[str, Callable[[ImageTable, Any, Run], Stage[Classifier]]] = {
+    "vanilla": vanilla.train,
+    "lff": lff.train,
+    "disent": disent.train,
+    "bias-ensemble": bias_ensemble.train,
+    "rebias": rebias.train,
+    "jtt": jtt.train,
+    "group-dro": group_dro.train,
+    "dfr": dfr.train,
+    "selecmix": selecmix.train,
+}
+ORACLES = ("group-dro", "dfr")  # alone in seeing the bias attribute
 
 
 def pick_device() -> torch.device:
@@ -267,6 +295,40 @@ def debias(
             raise
         results = results[:whole]
     return tuple(results), nets
+
+
+def baseline(
+    table: ImageTable,
+    method: str,
+    config: BaselineConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    work: Path | None = None,
+    piece: int | None = None,
+) -> Stage[tuple[ArmResult, Classifier]]:
+    """Train one of `BASELINES` on the train part; its last epoch on the test part, and the net.
+
+    Only the oracles see the bias attribute. Where there is a validation part, its accuracy after every
+    epoch is in the result. With a folder `work` every finished epoch is kept there, and a second call
+    goes on after it.
+
+    Raises:
+        UserError: when an oracle lacks the attribute.
+    """
+    train, test, valid = (table.where(part) for part in ("train", "test", "valid"))
+    if method not in ORACLES:
+        train, valid = train.without_bias(), valid.without_bias()
+    run = Run(
+        seed=seed, device=device, watch=test, valid=valid if len(valid) else None,
+        work=work, key=json.dumps([method, to_json(config)]), piece=piece,
+        name=f"train {method}, seed {seed}",
+    )  # fmt: skip
+    stage = BASELINES[method](train, config, run)
+    usual = table.aligned_bias()
+    return (
+        yield from followed(method, stage, test, usual, seed=seed, images=len(train), device=device)
+    )
 
 
 def draws(originals: int, synthetic: int, config: DebiasConfig) -> NDArray[np.int64]:

@@ -252,6 +252,9 @@ class ArmResult:
     epochs: int
     loss: tuple[float, ...]
     test_accuracy: tuple[float, ...]
+    valid_accuracy: tuple[
+        float, ...
+    ] = ()  # of every epoch, where a validation part was watched too
 
 
 @dataclass(frozen=True)

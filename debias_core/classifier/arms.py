@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,14 +38,6 @@ def train_arm(
     `usual` is each class's usual attribute, for scoring alone (`ImageTable.aligned_bias`); the rest
     as for `train_classifier`.
     """
-    losses: list[float] = []
-    accuracies: list[float] = []
-
-    def kept(progress: Progress) -> Progress:
-        losses.append(progress.values["loss"])
-        accuracies.append(progress.values["accuracy"])
-        return progress
-
     stage = train_classifier(
         pixels,
         y,
@@ -59,7 +52,42 @@ def train_arm(
         repeats=repeats,
         objective=objective,
     )
+    return (yield from followed(name, stage, test, usual, seed=seed, images=len(y), device=device))
+
+
+def followed(
+    name: str,
+    stage: Stage[Classifier],
+    test: ImageTable,
+    usual: dict[int, int] | None,
+    *,
+    seed: int,
+    images: int,
+    device: torch.device,
+) -> Stage[tuple[ArmResult, Classifier]]:
+    """A training that watches `test`, whatever else it trains before: its result with the curve, and the net."""
+    losses: list[float] = []
+    accuracies: list[float] = []
+    valid: list[float] = []
+
+    def kept(progress: Progress) -> Progress:
+        if "accuracy" in progress.values:
+            losses.append(progress.values["loss"])
+            accuracies.append(progress.values["accuracy"])
+        if "valid" in progress.values:
+            valid.append(progress.values["valid"])
+        return progress
+
     net = yield from relayed(stage, kept)
     accuracy = group_accuracy(test, score(net, test, device=device).pred, usual)
-    curve = (tuple(losses), tuple(accuracies))
-    return ArmResult(name, seed, accuracy, len(y), config.epochs, *curve), net
+    curve = (tuple(losses), tuple(accuracies), tuple(valid))
+    return ArmResult(name, seed, accuracy, images, len(losses), *curve), net
+
+
+def same_steps(config: ClassifierConfig, images: int, drawn: int) -> ClassifierConfig:
+    """The settings with the epochs that take, at `drawn` images an epoch, as many optimiser steps as
+    theirs over so many `images`."""
+    size = config.batch_size
+    return replace(
+        config, epochs=max(1, round(config.epochs * -(-images // size) / -(-drawn // size)))
+    )

@@ -57,12 +57,13 @@ def balanced_repeats(groups: Ints) -> Ints:
     return times
 
 
-def true_groups(train: ImageTable) -> Ints | None:
+def true_groups(train: ImageTable, usual: dict[int, int] | None = None) -> Ints | None:
     """class·2 + conflicting [N] as the bias attribute says, numbered without gaps; None when unknown.
 
+    `usual` is each class's usual attribute, where these rows are not the ones that tell it.
     For the oracle alone: no method that goes without bias labels may see them.
     """
-    conflicting = train.conflicting()
+    conflicting = train.conflicting(usual)
     if conflicting is None:
         return None
     return np.unique(train.y * 2 + conflicting, return_inverse=True)[1]

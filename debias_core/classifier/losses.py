@@ -20,3 +20,11 @@ def generalised_cross_entropy(logits: Tensor, y: Tensor, q: float = 0.7) -> Tens
     """GCE = (1 - p_y^q)/q [B] (DiffInject Eq. 1), the true loss: its gradient is p_y^q · ∇CE (Eq. 2)."""
     log_p = F.log_softmax(logits, dim=1).gather(1, y[:, None]).squeeze(1)
     return -torch.expm1(q * log_p) / q
+
+
+def gradient_gce(ce: Tensor, q: float = 0.7) -> Tensor:
+    """q·sg(p_y^q)·CE [B] from CE [B]: q times GCE's gradient, as every public code trains with it.
+
+    Its value is no GCE: nothing may be ranked by it.
+    """
+    return q * torch.exp(-q * ce.detach()) * ce

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -38,12 +39,22 @@ class Classifier(nn.Module):
         return self.head(self.body(x))
 
 
-def build_classifier(network: str, image_size: int, classes: int, seed: int) -> Classifier:
-    """A freshly initialised "mlp", "mlp255", "conv" or "resnet18"; the same weights for the same seed."""
+def build_classifier(
+    network: str,
+    image_size: int,
+    classes: int,
+    seed: int,
+    *,
+    hidden: tuple[int, ...] = (100, 100, 100),
+) -> Classifier:
+    """A freshly initialised "mlp", "mlp255", "conv" or "resnet18"; the same weights for the same seed.
+
+    `hidden` are an MLP's hidden layers; the others have their own.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if network.startswith("mlp"):
-            return _mlp(image_size, classes, divide_twice=network == "mlp255")
+            return _mlp(image_size, classes, hidden, divide_twice=network == "mlp255")
         if network == "conv":
             return _conv(classes)
         assert network == "resnet18", network
@@ -57,16 +68,18 @@ class DivideTwice(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x + 1) / (2 * 255)
+        return (x + 1).div_(2 * 255)
 
 
-def _mlp(image_size: int, classes: int, *, divide_twice: bool) -> Classifier:
-    """Three hidden layers of 100, as on Colored MNIST (DiffInject 3)."""
-    widths = (3 * image_size**2, 100, 100, 100)
+def _mlp(
+    image_size: int, classes: int, hidden: tuple[int, ...], *, divide_twice: bool
+) -> Classifier:
+    """By default three hidden layers of 100, as on Colored MNIST (DiffInject 3)."""
+    widths = (3 * image_size**2, *hidden)
     layers: list[nn.Module] = [*([DivideTwice()] if divide_twice else []), nn.Flatten()]
     for a, b in itertools.pairwise(widths):
         layers += [nn.Linear(a, b), nn.ReLU()]
-    return Classifier(nn.Sequential(*layers), 100, classes, None)
+    return Classifier(nn.Sequential(*layers), widths[-1], classes, None)
 
 
 def _conv(classes: int) -> Classifier:
@@ -93,6 +106,15 @@ def _resnet18(image_size: int, classes: int) -> Classifier:
         net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         net.maxpool = nn.Identity()
     return Classifier(net, 512, classes, net.layer4)
+
+
+def logits_of(nets: Sequence[Classifier], x: Tensor) -> list[Tensor]:
+    """The logits [B, classes] of each net for x [B, 3, H, W], what they begin with in common done once."""
+    first = [n.body[0] if isinstance(n.body, nn.Sequential) else None for n in nets]
+    if not all(isinstance(layer, DivideTwice) for layer in first):
+        return [net(x) for net in nets]
+    small = first[0](x) if first[0] is not None else x
+    return [net.head(net.body[1:](small)) for net in nets]  # type: ignore[index]
 
 
 def save_classifier(

@@ -23,7 +23,7 @@ from debias_core.checkpoint import (
 from debias_core.classifier import losses
 from debias_core.classifier.networks import Classifier, build_classifier
 from debias_core.config import ClassifierConfig, to_json
-from debias_core.data.images import Pixels, mix_channels, to_float
+from debias_core.data.images import Pixels, mix_channels, planes, scaled, to_float
 from debias_core.data.table import ImageTable
 from debias_core.records import Progress, Scores, Stage, UserError
 
@@ -40,6 +40,57 @@ class Objective:
     state: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Joint:
+    """Nets that are trained together: what a method makes of a batch, instead of one net's losses.
+
+    `step(x [b, 3, H, W], y [b], rows [b], noise [b, k])` is the scalar to minimise over the parameters of
+    `nets`; `rows` are the images' positions in the training set, `noise` is uniform in [0, 1), drawn for
+    the whole batch. `predicts`, one of the nets, is watched and returned. `state` as an Objective's.
+    """
+
+    nets: nn.ModuleDict
+    predicts: Classifier
+    step: Callable[[Tensor, Tensor, NDArray[np.int64], Tensor], Tensor]
+    noise: int = 0  # k
+    state: dict[str, Tensor] = field(default_factory=dict)
+    lr: Callable[[int], float] | None = None  # of each epoch, where it changes
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training is told beside its settings, whichever method's it is.
+
+    `watch` is shown and never selects; `valid`, where there is one, tells the best epoch beside the last.
+    Finished epochs are kept below the folder `work`.
+    """
+
+    seed: int
+    device: torch.device
+    watch: ImageTable | None = None
+    valid: ImageTable | None = None
+    work: Path | None = None
+    key: str = ""
+    piece: int | None = None
+    name: str = "train"
+
+    def aside(self, part: str, *, seed: int | None = None) -> dict[str, Any]:
+        """The arguments of `train_classifier` for a net that helps; `part` is its name."""
+        return {
+            "seed": self.seed if seed is None else seed,
+            "device": self.device,
+            "stage": f"{self.name}, {part}",
+            "checkpoint": None if self.work is None else self.work / part.replace(" ", "-"),
+            "key": self.key,
+            "piece": self.piece,
+        }
+
+    def last(self) -> dict[str, Any]:
+        """Those for the net that is returned: the one that is watched."""
+        own = {"stage": self.name, "watch": self.watch, "valid": self.valid}
+        return self.aside("last") | own
+
+
 SCORE_BATCH = 512
 # Largest set that is kept as one tensor on the device; beyond it rows come from the memory map.
 IN_MEMORY_BYTES = 4 << 30
@@ -47,8 +98,8 @@ IN_MEMORY_BYTES = 4 << 30
 
 def fit(
     optimizer: torch.optim.Optimizer,
-    draw: Callable[[NDArray[np.int64], np.random.Generator], Tensor],
-    step_loss: Callable[[Tensor, NDArray[np.int64]], Tensor],
+    draw: Callable[[NDArray[np.int64], np.random.Generator], tuple[Tensor, ...]],
+    step_loss: Callable[..., Tensor],
     rows: int,
     *,
     epochs: range,
@@ -61,9 +112,9 @@ def fit(
 
     `lr(epoch)` is the learning rate of each epoch, where it changes.
 
-    `draw(batch, rng)` gives the images of the rows at positions `batch`, `step_loss(images, batch)`
-    their mean loss: a method brings its own (weights, groups, several nets) and shares order, budget
-    and seeds with the others. Everything random is drawn for the whole batch and from (seed, epoch),
+    `draw(batch, rng)` gives the images of the rows at positions `batch`, and what else is random;
+    `step_loss(*drawn, batch)` is their mean loss: a method brings its own (weights, groups, several
+    nets) and shares order, budget and seeds with the others. Everything random is drawn for the whole batch and from (seed, epoch),
     so that neither a late start nor smaller pieces (see `memory.backward`) change it.
 
     Raises:
@@ -80,8 +131,8 @@ def fit(
             batches.pop()  # batch norm has no variance over one image
         total = 0.0
         for batch in batches:
-            images = draw(batch, rng)
-            loss, piece = memory.backward(step_loss, (images, batch), optimizer, piece, least=2)
+            drawn = draw(batch, rng)
+            loss, piece = memory.backward(step_loss, (*drawn, batch), optimizer, piece, least=2)
             optimizer.step()
             total += loss * len(batch)
         mean = total / sum(map(len, batches))
@@ -108,6 +159,8 @@ def train_classifier(
     enough: Callable[[Classifier], bool] | None = None,
     objective: Objective | None = None,
     patience: int | None = None,
+    joint: Joint | None = None,
+    valid: ImageTable | None = None,
 ) -> Stage[Classifier]:
     """Train a fresh net on images [N, H, W, 3] and labels [N]; the last epoch is what is returned.
 
@@ -120,13 +173,22 @@ def train_classifier(
     images to compute at a time where a whole batch is known not to fit. `enough(net)`, asked after
     each epoch, may end the training early. `objective` puts a batch's losses together in a method's own
     way. With `patience` training stops early: it ends once the mean loss on `watch` (`held_out` in the
-    progress) has not fallen for so many epochs, and the net of the lowest is returned.
+    progress) has not fallen for so many epochs, and the net of the lowest is returned. `joint` brings its
+    own nets, which are trained instead. On `valid` the accuracy of every epoch is told as well.
     """
+    assert joint is None or (objective is None and patience is None), "a joint step is its own"
     assert patience is None or watch is not None, "early stopping needs images that are held out"
     if len(y) < 2:
         raise UserError(f"Training needs at least 2 images, but there are {len(y)}.")
-    net = build_classifier(config.network, pixels.shape[1], classes, seed).to(device)
-    optimizer = torch.optim.Adam(net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    if joint is None:
+        net = build_classifier(config.network, pixels.shape[1], classes, seed).to(device)
+        trained: nn.Module = net
+    else:
+        net, trained = joint.predicts, joint.nets.to(device)
+    optimizer = torch.optim.Adam(
+        trained.parameters(), lr=config.lr, weight_decay=config.weight_decay,
+        fused=joint is not None,  # faster; a single net's figures are kept to the last bit
+    )  # fmt: skip
     take = _loader(pixels, device)
     labels = torch.as_tensor(y, device=device)
     drawn = np.arange(len(y)) if repeats is None else np.arange(len(y)).repeat(repeats)
@@ -134,11 +196,18 @@ def train_classifier(
     if config.loss == "gce":
         loss_of = lambda z, t: losses.generalised_cross_entropy(z, t, config.q)  # noqa: E731
 
-    def draw(batch: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
-        return augment(take(drawn[batch]), config.augment, rng)
+    def draw(batch: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, ...]:
+        images = augment(take(drawn[batch]), config.augment, rng)
+        if joint is None:
+            return (images,)
+        noise = rng.random((len(batch), joint.noise), dtype=np.float32)
+        return images, torch.as_tensor(noise, device=device)
 
-    def step_loss(images: Tensor, batch: NDArray[np.int64]) -> Tensor:
-        rows = drawn[batch]
+    def step_loss(images: Tensor, *others: Any) -> Tensor:
+        rows = drawn[others[-1]]
+        if joint is not None:
+            y_of = labels[torch.as_tensor(rows, device=device)]
+            return joint.step(images, y_of, rows, others[0])
         each = loss_of(net(images), labels[torch.as_tensor(rows, device=device)])
         return each.mean() if objective is None else objective.total(each, rows)
 
@@ -146,18 +215,21 @@ def train_classifier(
     history: list[dict[str, float]] = []
     ended = False
     best: dict[str, Tensor] = {}
-    held = {} if objective is None else objective.state
+    method = objective or joint
+    held = {} if method is None else method.state
     # What must be the same for a checkpoint to be this training's.
     run: dict[str, Any] = {"config": to_json(config), "seed": seed, "key": key}
     run |= {"shape": pixels.shape, "classes": classes, "watched": watch is not None}
     run["drawn"] = len(drawn)
+    if valid is not None:
+        run["validated"] = True
     if patience is not None:
         run["patience"] = patience
     run = json.loads(json.dumps(run))
     if checkpoint is not None and (kept := load_checkpoint(checkpoint)) is not None:
         tensors, state = kept
         if state.get("run") == run:
-            net.load_state_dict(tensors["net"])
+            trained.load_state_dict(tensors["net"])
             restore_optimizer(optimizer, tensors["optimizer"])
             history, piece = state["history"], min(piece, state["piece"])
             ended = state.get("ended", False)
@@ -176,9 +248,9 @@ def train_classifier(
         batch_size=config.batch_size,
         seed=seed,
         piece=piece,
-        lr=config.lr_at if config.decay else None,
+        lr=joint.lr if joint is not None else config.lr_at if config.decay else None,
     )
-    net.train()
+    trained.train()
     for loss, piece in () if ended else epochs:
         values = {"loss": loss}
         if watch is not None:
@@ -187,6 +259,9 @@ def train_classifier(
             net.train()
             if patience is not None:
                 values["held_out"] = float(seen.loss.mean())
+        if valid is not None:
+            values["valid"] = float((score(net, valid, device=device).pred == valid.y).mean())
+            net.train()
         history.append(values)
         if patience is not None:
             curve = [v["held_out"] for v in history]
@@ -198,7 +273,7 @@ def train_classifier(
             ended = enough(net)
             net.train()
         if checkpoint is not None:
-            groups = {"net": net.state_dict(), "optimizer": optimizer_tensors(optimizer)}
+            groups = {"net": trained.state_dict(), "optimizer": optimizer_tensors(optimizer)}
             if held:
                 groups["objective"] = held
             if best:
@@ -228,10 +303,11 @@ def _loader(pixels: Pixels, device: torch.device) -> Callable[[NDArray[np.int64]
     """Rows → float [B, 3, H, W]: from one uint8 tensor on the device where that fits."""
     held = None
     if pixels.nbytes <= IN_MEMORY_BYTES:
-        held = memory.attempt(lambda: torch.as_tensor(np.array(pixels), device=device))
+        held = memory.attempt(lambda: planes(pixels).to(device))
     if held is None:
         return lambda rows: to_float(pixels[rows]).to(device)
-    return lambda rows: to_float(held[torch.as_tensor(rows, device=device)])
+    # index_select: plain indexing of bytes is many times slower on a CPU.
+    return lambda rows: scaled(held.index_select(0, torch.as_tensor(rows, device=device)))
 
 
 def augment(x: Tensor, kinds: tuple[str, ...], rng: np.random.Generator) -> Tensor:

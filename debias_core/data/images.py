@@ -66,7 +66,19 @@ def to_float(pixels: Pixels | Tensor) -> Tensor:
         # torch wants memory that may be written, which a read-only map is not.
         pixels = np.ascontiguousarray(pixels) if pixels.flags.writeable else np.array(pixels)
     x = torch.as_tensor(pixels)
-    return x.permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1.0)
+    return scaled(x.permute(0, 3, 1, 2).contiguous())
+
+
+def planes(pixels: Pixels) -> Tensor:
+    """uint8 [N, H, W, 3] → uint8 [N, 3, H, W], a copy: each batch is then read in one go."""
+    import torch
+
+    return torch.as_tensor(np.ascontiguousarray(np.asarray(pixels).transpose(0, 3, 1, 2)))
+
+
+def scaled(planes: Tensor) -> Tensor:
+    """uint8 [N, 3, H, W] → float32 of the same shape in [-1, 1]."""
+    return planes.float().div_(127.5).sub_(1.0)
 
 
 def to_uint8(x: Tensor) -> Pixels:

@@ -29,7 +29,8 @@ from debias_core.workspace import amplify, stages
 from debias_core.workspace.benchmark import (
     PUBLISHED,
     Clock,
-    energy_of,
+    cell,
+    energy_since,
     ensure_data,
     finished,
     named,
@@ -43,14 +44,20 @@ LOOKED_AT = 10  # images a class for each other w
 
 
 def run_ddb_benchmark(
-    config: DDBBenchmarkConfig, project_of: Callable[[int], Project], *, device: torch.device
+    config: DDBBenchmarkConfig,
+    project_of: Callable[[int], Project],
+    *,
+    device: torch.device,
+    only: int | None = None,
 ) -> Stage[dict[str, Any]]:
-    """Run the loop at every seed and return every number, as `--json` writes it."""
+    """Run the loop at every seed (with `only` at that one) and return every number, as `--json` writes it."""
     clock, started = Clock("import", "audit", "amplify", "compare", "debias"), now()
     arms: list[ArmResult] = []
     audits, amplified, groups, compared = [], [], [], []
-    for seed in range(config.seeds):
-        project = project_of(seed)
+    cells: list[dict[str, Any]] = []
+    seeds = list(range(config.seeds)) if only is None else [only]
+    for seed in seeds:
+        project, before, since = project_of(seed), clock.seconds["total"], now()
         with clock("import"):
             ensure_data(project, config, seed)
             yield Progress(f"import, seed {seed}", 1, 1)
@@ -77,12 +84,16 @@ def run_ddb_benchmark(
             )
             arms += made
             groups.append(about["groups"])
+        mine = next(a for a in made if a.arm == "debiased")
+        took = clock.seconds["total"] - before
+        kwh = energy_since([project], since)["kwh"]["total"]
+        cells.append(cell(config, config.ddb.recipe, mine, took, kwh))
     synthetic = [m for m in amplified if "set" in m]
     return {
         "dataset": config.dataset,
         "method": config.ddb.recipe,
         "ratio_percent": config.percent,
-        "seeds": list(range(config.seeds)),
+        "seeds": seeds,
         "scored_on": "validation" if config.validation else "test",
         "epoch_reported": "last",
         "k": len(audits[0].top_k.ids),
@@ -110,8 +121,9 @@ def run_ddb_benchmark(
             "empty": [g["empty"] for g in groups],
         },
         "seconds": clock.seconds,
-        "energy": energy_of([project_of(seed) for seed in range(config.seeds)], started),
+        "energy": energy_since([project_of(seed) for seed in seeds], started),
         "settings": to_json(config),
+        "cells": cells,
     }  # fmt: skip
 
 

@@ -568,7 +568,12 @@ def working(project: Project) -> Iterator[None]:
                 f"Another process is working on project '{project.name}': wait until it is done, "
                 "or stop it."
             ) from None
-        yield
+        try:
+            yield
+        finally:
+            # Said, not left to the closing: a process that is just being started elsewhere in this
+            # one (CodeCarbon's look at the hardware) has the file open too, until it has its own program.
+            fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -1,0 +1,65 @@
+"""Relative difficulty: how hard an image is for the biased net, beside the other (LfF, 3.2).
+
+Notation:
+    l_b, l_d    running CE of each image under f_B and f_D              [N], -1 before the first visit
+    α           share of the past: l ← loss at first, then α·l + (1-α)·loss
+    m_c         the largest l of class c among all images visited so far [C]
+    W           (l_b/m_b) / (l_b/m_b + l_d/m_d + 1e-8)                    [b]
+
+LfF, DisEnt, BiasEnsemble and SelecMix weigh their debiased net's losses by W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from debias_core.classifier.networks import build_classifier
+from debias_core.config import ClassifierConfig
+
+Ints = NDArray[np.int64]
+Weigh = Callable[[Tensor, Tensor, Ints], Tensor]
+# Added to a run's seed for the first weights of the nets beside the one that is returned.
+BESIDE = 1_000
+
+
+def relative_difficulty(
+    y: Ints, classes: int, *, alpha: float, device: torch.device
+) -> tuple[Weigh, dict[str, Tensor]]:
+    """W as a function of (CE of f_B [b], CE of f_D [b], rows [b]), and the running losses that it keeps.
+
+    Each call counts as a visit of its rows. Where a batch has to be computed in pieces, each piece is
+    a batch.
+    """
+    labels = torch.as_tensor(y, device=device)
+    state = {name: torch.full((len(y),), -1.0, device=device) for name in ("l_b", "l_d")}
+
+    def normalised(name: str, loss: Tensor, at: Tensor) -> Tensor:
+        running, old = state[name], state[name][at]
+        now = torch.where(old < 0, loss, alpha * old + (1 - alpha) * loss)
+        running[at] = now
+        largest = torch.zeros(classes, device=device).scatter_reduce(0, labels, running, "amax")
+        return now / largest[labels[at]].clamp_min(1e-8)
+
+    @torch.no_grad()
+    def weigh(loss_b: Tensor, loss_d: Tensor, rows: Ints) -> Tensor:
+        at = torch.as_tensor(rows, device=device)
+        l_b = normalised("l_b", loss_b.detach().float(), at)
+        l_d = normalised("l_d", loss_d.detach().float(), at)
+        return l_b / (l_b + l_d + 1e-8)
+
+    return weigh, state
+
+
+def two_nets(config: ClassifierConfig, image_size: int, classes: int, seed: int) -> nn.ModuleDict:
+    """f_D, with a plain training's first weights at this seed, and f_B with others."""
+    return nn.ModuleDict(
+        {
+            "f_D": build_classifier(config.network, image_size, classes, seed),
+            "f_B": build_classifier(config.network, image_size, classes, seed + BESIDE),
+        }
+    )

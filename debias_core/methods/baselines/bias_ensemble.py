@@ -1,0 +1,94 @@
+"""BiasEnsemble before LfF: f_B learns from bias-aligned images alone (Lee et al., AAAI 2023).
+
+Notation:
+    D_A     images of which at least `votes` of several biased nets (GCE) say p_y > 0.99
+    W       relative difficulty, from CE of f_B and f_D over all images     [b]
+
+1. Train the biased nets for 1,000 iterations each, from different first weights.
+2. D_A by their votes.
+3. LfF with f_B trained on D_A alone, with CE: minimise mean CE(f_B) over D_A + mean W·CE(f_D).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from debias_core.classifier.difficulty import BESIDE, Ints, relative_difficulty, two_nets
+from debias_core.classifier.losses import cross_entropy
+from debias_core.classifier.networks import Classifier, logits_of
+from debias_core.classifier.training import Joint, Run, score, train_classifier
+from debias_core.config import BiasEnsembleConfig
+from debias_core.data.table import ImageTable
+from debias_core.records import Progress, Stage, UserError
+
+
+def aligned_by_vote(
+    p_true: NDArray[np.float32], *, confidence: float, votes: int
+) -> NDArray[np.bool_]:
+    """D_A [N] from the nets' p_y [nets, N]."""
+    return (p_true > confidence).sum(0) >= votes
+
+
+def joint(
+    train: ImageTable,
+    aligned: NDArray[np.bool_],
+    config: BiasEnsembleConfig,
+    *,
+    seed: int,
+    device: torch.device,
+) -> Joint:
+    """f_B on the rows of `train` in D_A [N], f_D on all, and their step."""
+    classes = len(train.class_names)
+    nets = two_nets(config.classifier, train.image_size, classes, seed).to(device)
+    f_b, f_d = nets["f_B"], nets["f_D"]
+    assert isinstance(f_b, Classifier) and isinstance(f_d, Classifier)
+    weigh, state = relative_difficulty(train.y, classes, alpha=config.alpha, device=device)
+    in_a = torch.as_tensor(aligned, device=device)
+
+    def step(x: Tensor, y: Tensor, rows: Ints, noise: Tensor) -> Tensor:
+        ce_b, ce_d = (cross_entropy(z, y) for z in logits_of((f_b, f_d), x))
+        weight = weigh(ce_b, ce_d, rows)
+        mine = in_a[torch.as_tensor(rows, device=device)]
+        # A batch without any has no loss of f_B.
+        of_b = (ce_b * mine).sum() / mine.sum().clamp_min(1)
+        return of_b + (weight * ce_d).mean()
+
+    return Joint(nets, f_d, step, state=state)
+
+
+def train(train: ImageTable, config: BiasEnsembleConfig, run: Run) -> Stage[Classifier]:
+    """Vote on D_A, then train f_B and f_D together on the rows of `train`; returns f_D.
+
+    Raises:
+        UserError: when the nets agree about too few images.
+    """
+    classes, size = len(train.class_names), config.classifier.batch_size
+    epochs = max(1, round(config.iterations / -(-len(train) // size)))
+    biased = replace(config.classifier, loss="gce", q=config.q, epochs=epochs)
+    said = []
+    for i in range(config.nets):
+        net = yield from train_classifier(
+            train.pixels, train.y, classes, biased,
+            **run.aside(f"biased net {i + 1}", seed=run.seed + BESIDE * (i + 2)),
+        )  # fmt: skip
+        said.append(score(net, train, device=run.device).p_true)
+    aligned = aligned_by_vote(np.stack(said), confidence=config.confidence, votes=config.votes)
+    if aligned.sum() < 2:
+        raise UserError(
+            f"The biased nets are sure of {aligned.sum()} images only: train them for more than "
+            f"{config.iterations} iterations."
+        )
+    yield Progress(
+        f"{run.name}, votes", 1, 1, f"{aligned.sum():,} of {len(train):,} taken as aligned"
+    )
+    both = joint(train, aligned, config, seed=run.seed, device=run.device)
+    return (
+        yield from train_classifier(
+            train.pixels, train.y, classes, config.classifier, joint=both, **run.last()
+        )
+    )

@@ -1,0 +1,51 @@
+"""LfF: learning from the failure of a biased net (Nam et al., NeurIPS 2020).
+
+Notation:
+    f_B     the biased net, trained with GCE (q)
+    f_D     the debiased net
+    W       relative difficulty of an image (`classifier/difficulty.py`)    [b]
+
+    minimise  mean GCE(f_B) + mean W·CE(f_D),  jointly from step 0          (Algorithm 1)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from debias_core.classifier.difficulty import Ints, relative_difficulty, two_nets
+from debias_core.classifier.losses import cross_entropy, gradient_gce
+from debias_core.classifier.networks import Classifier, logits_of
+from debias_core.classifier.training import Joint, Run, train_classifier
+from debias_core.config import LfFConfig
+from debias_core.data.table import ImageTable
+from debias_core.records import Stage
+
+
+def joint(train: ImageTable, config: LfFConfig, *, seed: int, device: torch.device) -> Joint:
+    """f_B and f_D over the rows of `train`, and their step."""
+    classes = len(train.class_names)
+    nets = two_nets(config.classifier, train.image_size, classes, seed).to(device)
+    f_b, f_d = nets["f_B"], nets["f_D"]
+    assert isinstance(f_b, Classifier) and isinstance(f_d, Classifier)
+    weigh, state = relative_difficulty(train.y, classes, alpha=config.alpha, device=device)
+
+    def step(x: Tensor, y: Tensor, rows: Ints, noise: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            logits = logits_of((f_b, f_d), x)
+        ce_b, ce_d = (cross_entropy(z.float(), y) for z in logits)
+        weight = weigh(ce_b, ce_d, rows)
+        return gradient_gce(ce_b, config.q).mean() + (weight * ce_d).mean()
+
+    return Joint(nets, f_d, step, state=state)
+
+
+def train(train: ImageTable, config: LfFConfig, run: Run) -> Stage[Classifier]:
+    """Train f_B and f_D together on the rows of `train`; returns f_D after the last epoch."""
+    both = joint(train, config, seed=run.seed, device=run.device)
+    return (
+        yield from train_classifier(
+            train.pixels, train.y, len(train.class_names), config.classifier,
+            joint=both, **run.last(),
+        )
+    )  # fmt: skip

@@ -1,0 +1,18 @@
+"""Vanilla (ERM): the mean CE over all training images, what every other method is held against."""
+
+from __future__ import annotations
+
+from debias_core.classifier.networks import Classifier
+from debias_core.classifier.training import Run, train_classifier
+from debias_core.config import VanillaConfig
+from debias_core.data.table import ImageTable
+from debias_core.records import Stage
+
+
+def train(train: ImageTable, config: VanillaConfig, run: Run) -> Stage[Classifier]:
+    """Train one net on the rows of `train`; its last epoch is what is returned."""
+    return (
+        yield from train_classifier(
+            train.pixels, train.y, len(train.class_names), config.classifier, **run.last()
+        )
+    )

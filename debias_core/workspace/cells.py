@@ -1,0 +1,232 @@
+"""The field on one table: method × ratio × seed on a named data set, cell by cell; resumable throughout.
+
+A cell lives in the benchmark's project of its ratio and seed, beside what the other methods made there:
+
+    cells/METHOD-KEY.json       a finished cell; KEY is made of its settings and its data
+    work/baseline-METHOD-KEY    the epochs of one that is not finished
+
+A finished cell is read back, not run again; one that was killed goes on after its last whole epoch (or
+stage, for the methods that make images).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from debias_core import pipeline
+from debias_core.config import (
+    BaselineConfig,
+    BenchmarkConfig,
+    DDBBenchmarkConfig,
+    to_json,
+)
+from debias_core.records import ArmResult, Progress, Stage, T, UserError, relayed
+from debias_core.workspace.benchmark import (
+    benchmark_project,
+    cell,
+    ensure_data,
+    run_benchmark,
+)
+from debias_core.workspace.ddb_benchmark import run_ddb_benchmark
+from debias_core.workspace.footprint import footprints, metered
+from debias_core.workspace.stages import spread
+from debias_core.workspace.store import Project, fingerprint, working, write_json
+
+METRICS = (
+    "unbiased_accuracy", "aligned_accuracy", "conflicting_accuracy", "worst_group_accuracy",
+)  # fmt: skip
+COSTS = ("seconds", "kwh", "grams")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at one ratio, at several seeds.
+
+    `on` says which data set and part, and is the whole setting of a method that makes images;
+    `baseline` is that of one of the field's.
+    """
+
+    method: str
+    on: BenchmarkConfig | DDBBenchmarkConfig
+    baseline: BaselineConfig | None = None
+
+
+def run_cells(
+    workspace: Path,
+    rows: Sequence[Row],
+    *,
+    seeds: Sequence[int],
+    device: torch.device,
+    devices: Sequence[torch.device] = (),
+) -> Stage[dict[str, Any]]:
+    """Fill the table: its `cells` and, over the seeds, its `rows`, as `--json` writes them.
+
+    A cell that can't be run has its reason as "error", and the others go on.
+
+    Raises:
+        UserError: when not one can be run, with the first reason.
+    """
+    cells: list[dict[str, Any]] = []
+    # Of a ratio and seed all methods in turn: they share the project, and its audit.
+    for done, (seed, row) in enumerate(((s, r) for s in seeds for r in rows), start=1):
+        try:
+            stage = _cell(workspace, row, seed, device=device, devices=devices)
+            made = yield from _of_row(stage, row)
+            said = f"{100 * made['unbiased_accuracy']:.1f} %"
+        except UserError as error:
+            made = _failed(row, seed, str(error))
+            said = str(error)
+        cells.append(made)
+        note = f"{row.method}, {row.on.percent:g} %, seed {seed}: {said}"
+        yield Progress("cells", done, len(seeds) * len(rows), note)
+    errors = [c["error"] for c in cells if c["error"] is not None]
+    if len(errors) == len(cells):
+        raise UserError(errors[0])
+    of_row = [cells[i :: len(rows)] for i in range(len(rows))]
+    return {
+        "dataset": rows[0].on.dataset,
+        "seeds": list(seeds),
+        "scored_on": "validation" if rows[0].on.validation else "test",
+        "epoch_reported": "last",
+        "cells": [c for mine in of_row for c in mine],
+        "rows": [over_seeds(mine) for mine in of_row],
+    }
+
+
+def _of_row(stage: Stage[T], row: Row) -> Stage[T]:
+    """Pass a stage through with its row in the name."""
+    return relayed(
+        stage, lambda p: replace(p, stage=f"{row.method}, {row.on.percent:g} %: {p.stage}")
+    )
+
+
+def _cell(
+    workspace: Path,
+    row: Row,
+    seed: int,
+    *,
+    device: torch.device,
+    devices: Sequence[torch.device],
+) -> Stage[dict[str, Any]]:
+    """One cell, from its project where it is finished there."""
+    on = replace(row.on, seeds=1)
+    project = benchmark_project(workspace, on, seed)
+    with working(project):
+        ensure_data(project, on, seed)
+        # Of a baseline's data set its id says everything.
+        settings = to_json(on if row.baseline is None else row.baseline)
+        key = fingerprint(row.method, settings, project.data_id(), seed)
+        kept = project.root / "cells" / f"{row.method}-{key}.json"
+        if kept.is_file():
+            return json.loads(kept.read_text(encoding="utf-8"))
+        if row.baseline is not None:
+            made = yield from _baseline(project, row, seed, key, device)
+        elif isinstance(on, DDBBenchmarkConfig):
+            result = yield from run_ddb_benchmark(on, lambda _: project, device=device, only=seed)
+            made = result["cells"][0]
+        else:
+            result = yield from run_benchmark(
+                on, lambda _: project, device=device, devices=devices, only=seed
+            )
+            made = result["cells"][0]
+        made |= {"settings": settings, "error": None}
+        write_json(kept, made)
+        return json.loads(kept.read_text(encoding="utf-8"))  # the same as when it is read back
+
+
+def _baseline(
+    project: Project, row: Row, seed: int, key: str, device: torch.device
+) -> Stage[dict[str, Any]]:
+    """One of the field's methods at one seed; time and energy are of all of the cell's runs."""
+    assert row.baseline is not None
+    config, work = row.baseline, project.work("baseline", f"{row.method}-{key}")
+
+    def train(project: Project) -> Stage[ArmResult]:
+        arm, _ = yield from pipeline.baseline(
+            project.table(), row.method, config, seed=seed, device=device, work=work
+        )
+        return arm
+
+    stage = f"{row.method} {key[:6]}"
+    arm = yield from metered(stage)(train)(project)
+    (cost,) = (f for f in footprints(project) if f.stage == stage)
+    made = cell(row.on, row.method, arm, cost.seconds, cost.kwh)
+    project.record_run("baseline", to_json(config), made, cost.seconds)
+    shutil.rmtree(work, ignore_errors=True)
+    return made
+
+
+def _failed(row: Row, seed: int, reason: str) -> dict[str, Any]:
+    about = {"dataset": row.on.dataset, "method": row.method, "ratio": row.on.percent, "seed": seed}
+    return {**about, **dict.fromkeys((*METRICS, *COSTS)), "error": reason}
+
+
+def over_seeds(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One line of the table: mean, spread and seeds of each figure, None where a seed has none."""
+    first = cells[0]
+    best = [c.get("best_on_validation") for c in cells]
+    return {
+        **{name: first[name] for name in ("dataset", "method", "ratio")},
+        **{name: spread([c[name] for c in cells]) for name in (*METRICS, *COSTS)},
+        "best_on_validation": spread([b["unbiased_accuracy"] if b else None for b in best]),
+        "published": first.get("published"),
+        "errors": sorted({c["error"] for c in cells if c.get("error") is not None}),
+    }
+
+
+def as_csv(cells: Sequence[dict[str, Any]]) -> str:
+    """The cells, a line each."""
+    names = ["dataset", "method", "ratio", "seed", *METRICS, "published", *COSTS, "error"]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, extrasaction="ignore", restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(cells)
+    return out.getvalue()
+
+
+HEADS = (
+    "method", "conflicting images", "all", "published", "bias-aligned", "bias-conflicting",
+    "worst group", "seconds", "Wh",
+)  # fmt: skip
+
+
+def in_words(row: dict[str, Any]) -> list[str]:
+    """One line of the table as text, under `HEADS`."""
+    if row["errors"]:
+        return [row["method"], f"{row['ratio']:g} %", row["errors"][0], *[""] * (len(HEADS) - 3)]
+    shown = [percent(row[name]) for name in METRICS]
+    figure = "" if row["published"] is None else f"{100 * row['published']:.2f} %"
+    cost = row["seconds"]["mean"] if row["seconds"] else None
+    energy = 1_000 * row["kwh"]["mean"] if row["kwh"] else None
+    return [
+        row["method"],
+        f"{row['ratio']:g} %",
+        shown[0],
+        figure,
+        *shown[1:],
+        "" if cost is None else f"{cost:.1f}",
+        "" if energy is None else f"{energy:.2f}",
+    ]
+
+
+def percent(value: dict[str, Any] | None) -> str:
+    """Mean ± s.d. over the seeds, in percent."""
+    if value is None:
+        return "unknown"
+    wide = f" ± {100 * value['sd']:.1f}" if len(value["per_seed"]) > 1 else ""
+    return f"{100 * value['mean']:.1f}{wide} %"
+
+
+def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The table over the seeds."""
+    lines = [HEADS, ["---"] * len(HEADS), *(in_words(row) for row in rows)]
+    return "".join("| " + " | ".join(t.replace("|", "\\|") for t in x) + " |\n" for x in lines)

@@ -1,0 +1,525 @@
+"""The field's baselines: every weight and loss against a step worked by hand, and exact resumption."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from debias_core import config as cfg
+from debias_core import pipeline
+from debias_core.classifier.arms import same_steps
+from debias_core.classifier.difficulty import relative_difficulty
+from debias_core.classifier.groupdro import balanced_repeats, group_objective, true_groups
+from debias_core.classifier.losses import (
+    cross_entropy,
+    generalised_cross_entropy,
+    gradient_gce,
+)
+from debias_core.classifier.networks import build_classifier, logits_of
+from debias_core.classifier.training import Run, penultimate, score, train_classifier
+from debias_core.data.images import planes, scaled, to_float
+from debias_core.methods.baselines import bias_ensemble, dfr, disent, jtt, lff, rebias, selecmix
+from debias_core.pipeline import drain
+from debias_core.records import UserError
+
+CPU = torch.device("cpu")
+MLP = cfg.ClassifierConfig(network="mlp", epochs=4, batch_size=16, lr=1e-2)
+CONFIGS = {
+    name: replace(config, classifier=MLP) for name, config in cfg.BASELINES["digits"].items()
+}
+CONFIGS["bias-ensemble"] = replace(CONFIGS["bias-ensemble"], iterations=30, confidence=0.5)
+CONFIGS["jtt"] = replace(CONFIGS["jtt"], first_epochs=1, times=3)
+CONFIGS["disent"] = replace(CONFIGS["disent"], swap_after=0.5)
+
+
+def batch(table, n=6):
+    train = table.where("train").without_bias()
+    rows = np.arange(n)
+    return train, to_float(train.pixels[rows]), torch.as_tensor(train.y[rows]), rows
+
+
+# ---- losses and weights ----
+
+
+def test_the_gradient_form_of_gce_has_q_times_its_gradient_and_another_value():
+    logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    y = torch.tensor([0, 1, 2, 0, 1])
+    (true,) = torch.autograd.grad(generalised_cross_entropy(logits, y, 0.7).sum(), logits)
+    surrogate = gradient_gce(cross_entropy(logits, y), 0.7)
+    (ours,) = torch.autograd.grad(surrogate.sum(), logits)
+    assert torch.allclose(ours, 0.7 * true, atol=1e-6)
+    assert not torch.allclose(surrogate, 0.7 * generalised_cross_entropy(logits, y, 0.7), atol=1e-2)
+
+
+def test_relative_difficulty_of_two_visits_worked_by_hand():
+    y = np.array([0, 0, 1])
+    weigh, state = relative_difficulty(y, 2, alpha=0.7, device=CPU)
+    first = weigh(torch.tensor([2.0, 1.0]), torch.tensor([1.0, 4.0]), np.array([0, 2]))
+    # First visits: l is the loss. Each is its class's largest, so that both are 1 of 1.
+    assert first.tolist() == pytest.approx([0.5, 0.5])
+    second = weigh(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 1.0]), np.array([0, 1]))
+    # Row 0: l_b = 0.7·2 + 0.3·1 = 1.7, l_d = 0.7·1 + 0.3·2 = 1.3; row 1, a first visit: 4 and 1.
+    # The largest of class 0: 4 and 1.3.
+    b, d = np.array([1.7 / 4, 1.0]), np.array([1.0, 1 / 1.3])
+    assert second.tolist() == pytest.approx((b / (b + d)).tolist(), rel=1e-5)
+    assert state["l_b"].tolist() == pytest.approx([1.7, 4.0, 1.0])
+    assert state["l_d"].tolist() == pytest.approx([1.3, 1.0, 4.0])
+
+
+def test_images_without_any_loss_have_a_finite_weight():
+    weigh, _ = relative_difficulty(np.array([0, 0]), 1, alpha=0.7, device=CPU)
+    assert torch.isfinite(weigh(torch.zeros(2), torch.zeros(2), np.arange(2))).all()
+
+
+def test_lff_minimises_gce_of_f_b_and_weighted_ce_of_f_d(table):
+    train, x, y, rows = batch(table)
+    config = cfg.LfFConfig(MLP)
+    both = lff.joint(train, config, seed=0, device=CPU)
+    total = both.step(x, y, rows, torch.empty(6, 0))
+    ce_b = F.cross_entropy(both.nets["f_B"](x), y, reduction="none")
+    ce_d = F.cross_entropy(both.nets["f_D"](x), y, reduction="none")
+    weigh, _ = relative_difficulty(train.y, 3, alpha=0.7, device=CPU)
+    w = weigh(ce_b, ce_d, rows)
+    p_b = torch.exp(-ce_b)
+    assert total.item() == pytest.approx((0.7 * p_b**0.7 * ce_b + w * ce_d).mean().item(), rel=1e-5)
+    total.backward()
+    (g_b,) = torch.autograd.grad(
+        generalised_cross_entropy(both.nets["f_B"](x), y, 0.7).mean(), both.nets["f_B"].head.bias
+    )
+    assert torch.allclose(both.nets["f_B"].head.bias.grad, 0.7 * g_b, atol=1e-6)
+    assert not torch.equal(both.nets["f_B"].head.weight, both.nets["f_D"].head.weight)
+    assert both.predicts is both.nets["f_D"]
+
+
+def test_lff_in_bf16_is_the_same_step_but_for_rounding(table):
+    train, x, y, rows = batch(table)
+    totals = [
+        lff.joint(train, cfg.LfFConfig(MLP, precision=p), seed=0, device=CPU)
+        .step(x, y, rows, torch.empty(6, 0))
+        .item()
+        for p in ("float32", "bf16")
+    ]
+    print(f"LfF's loss in float32 and bf16: {totals}")
+    assert totals[0] != totals[1] and totals[1] == pytest.approx(totals[0], rel=1e-2)
+
+
+def test_what_nets_begin_with_in_common_is_done_once_with_the_same_result(table):
+    x = to_float(table.pixels[:5])
+    for network in ("mlp", "mlp255", "conv"):
+        nets = [build_classifier(network, 8, 3, seed).eval() for seed in (0, 1)]
+        for z, net in zip(logits_of(nets, x), nets, strict=True):
+            assert torch.equal(z, net(x))
+    assert torch.equal(scaled(planes(table.pixels)), to_float(table.pixels))
+
+
+def disent_by_hand(nets, x, y, config, other=None):
+    """L_dis and L_swap, written out; W of a first visit."""
+    net, c_b = nets["f_D"], nets["C_b"]
+    z_i, z_b = net.body.intrinsic(x), net.body.bias(x)
+    ce_i = F.cross_entropy(net.head(torch.cat([z_i, z_b], 1)), y, reduction="none")
+    ce_b = F.cross_entropy(c_b(torch.cat([z_i, z_b], 1)), y, reduction="none")
+
+    def gce(ce):
+        return (0.7 * torch.exp(-ce) ** 0.7 * ce).mean()
+
+    largest_b = torch.stack([ce_b[y == c].max() for c in range(3)])
+    largest_i = torch.stack([ce_i[y == c].max() for c in range(3)])
+    b, d = ce_b / largest_b[y], ce_i / largest_i[y]
+    w = b / (b + d)
+    total = (w * ce_i).mean() + config.lambda_dis * gce(ce_b)
+    if other is not None:
+        s_i = F.cross_entropy(net.head(torch.cat([z_i, z_b[other]], 1)), y, reduction="none")
+        s_b = F.cross_entropy(c_b(torch.cat([z_i, z_b[other]], 1)), y[other], reduction="none")
+        total += config.lambda_swap * ((w * s_i).mean() + config.lambda_swap_b * gce(s_b))
+    return total.item()
+
+
+def test_disent_s_loss_before_and_after_the_swap_begins(table):
+    train, x, y, rows = batch(table)
+    config = replace(CONFIGS["disent"], lambda_dis=3.0, lambda_swap=5.0, lambda_swap_b=2.0)
+    noise = torch.tensor([[0.5], [0.1], [0.9], [0.2], [0.7], [0.3]])
+    other = torch.tensor([1, 3, 5, 0, 4, 2])  # the noise in order
+    for swaps in (False, True):
+        four = disent.joint(train, config, seed=0, device=CPU)
+        # 48 images, 4 epochs, half of the training: swaps begin after 96 images.
+        four.state["seen"].fill_(96 if swaps else 95)
+        total = four.step(x, y, rows, noise)
+        by_hand = disent_by_hand(four.nets, x, y, config, other if swaps else None)
+        assert total.item() == pytest.approx(by_hand, rel=1e-5)
+        assert int(four.state["seen"]) == (102 if swaps else 101)
+
+
+def test_disent_s_encoders_learn_from_their_own_head_alone(table):
+    train, x, y, rows = batch(table)
+    four = disent.joint(train, replace(CONFIGS["disent"], lambda_dis=0.0), seed=0, device=CPU)
+    four.step(x, y, rows, torch.zeros(6, 1)).backward()
+    of = {n: p.grad for n, p in four.nets.named_parameters()}
+    # Without the bias head's loss nothing reaches the bias encoder: C_i sees z_b without gradient.
+    assert all(not g.any() for n, g in of.items() if ".bias." in n and g is not None)
+    assert any(g.any() for n, g in of.items() if "intrinsic" in n)
+
+
+def test_disent_s_rate_halves_from_the_second_share_of_the_swaps_on():
+    config = cfg.DisEntConfig(cfg.ClassifierConfig(epochs=50, lr=1e-2))
+    # Steps 0-20,000 of 50,000 at the full rate, then half of it every 10,000.
+    rates = [config.lr_at(e) for e in (0, 9, 10, 19, 20, 29, 30, 40, 49)]
+    assert rates == pytest.approx([0.01] * 4 + [0.005] * 2 + [0.0025] + [0.00125] * 2)
+
+
+def test_an_image_is_taken_as_aligned_by_three_sure_votes_of_five():
+    p = np.full((5, 4), 0.5, dtype=np.float32)
+    p[:3, 0] = 0.995
+    p[:2, 1] = 0.999
+    p[:, 2] = 0.99  # not above it
+    p[:, 3] = 1.0
+    found = bias_ensemble.aligned_by_vote(p, confidence=0.99, votes=3)
+    assert found.tolist() == [True, False, False, True]
+
+
+def test_bias_ensemble_s_f_b_learns_from_the_aligned_alone(table):
+    train, x, y, rows = batch(table)
+    aligned = np.zeros(len(train), dtype=bool)
+    aligned[[1, 4, 40]] = True
+    both = bias_ensemble.joint(train, aligned, CONFIGS["bias-ensemble"], seed=0, device=CPU)
+    total = both.step(x, y, rows, torch.empty(6, 0))
+    ce_b = F.cross_entropy(both.nets["f_B"](x), y, reduction="none")
+    ce_d = F.cross_entropy(both.nets["f_D"](x), y, reduction="none")
+    w = relative_difficulty(train.y, 3, alpha=0.7, device=CPU)[0](ce_b, ce_d, rows)
+    expected = (ce_b[1] + ce_b[4]) / 2 + (w * ce_d).mean()
+    assert total.item() == pytest.approx(expected.item(), rel=1e-5)
+    none = bias_ensemble.joint(train, aligned & False, CONFIGS["bias-ensemble"], seed=0, device=CPU)
+    none.step(x, y, rows, torch.empty(6, 0)).backward()
+    assert not any(p.grad.any() for p in none.nets["f_B"].parameters())
+
+
+def test_nets_that_agree_about_nothing_are_said(table, device):
+    config = replace(CONFIGS["bias-ensemble"], iterations=1, confidence=0.999999)
+    with pytest.raises(UserError, match="more than 1 iterations"):
+        drain(pipeline.baseline(table, "bias-ensemble", config, seed=0, device=device))
+
+
+def test_jtt_draws_the_errors_lambda_times():
+    pred, y = np.array([0, 1, 1, 2]), np.array([0, 0, 1, 1])
+    assert jtt.draws(pred, y, 50).tolist() == [1, 50, 1, 50]
+
+
+def test_jtt_trains_a_fresh_net_on_the_first_one_s_errors(table, device):
+    config = CONFIGS["jtt"]
+    train = table.where("train").without_bias()
+    found, net = drain(pipeline.baseline(table, "jtt", config, seed=0, device=device))
+    first = drain(
+        train_classifier(
+            train.pixels, train.y, 3, replace(MLP, epochs=1), seed=0, device=device
+        )
+    )  # fmt: skip
+    wrong = score(first, train, device=device).pred != train.y
+    assert wrong.any()
+    again = drain(
+        train_classifier(
+            train.pixels, train.y, 3, same_steps(MLP, 48, int(48 + 2 * wrong.sum())),
+            seed=0, device=device, repeats=np.where(wrong, 3, 1),
+        )
+    )  # fmt: skip
+    for a, b in zip(net.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert found.epochs == len(found.test_accuracy) == len(found.loss)
+
+
+def test_as_many_optimiser_steps_whatever_is_drawn():
+    config = cfg.ClassifierConfig(epochs=30, batch_size=64)
+    assert same_steps(config, 1300, 2600).epochs == round(30 * 21 / 41)
+    assert same_steps(config, 1300, 1300).epochs == 30
+    assert same_steps(replace(config, epochs=1), 1300, 10**6).epochs == 1
+
+
+# ---- DFR ----
+
+
+def test_balanced_rows_have_as_many_of_each_group_as_the_smallest():
+    groups = np.array([0] * 7 + [1] * 2 + [2] * 3)
+    rows = dfr.balanced(groups, np.random.default_rng(0))
+    assert np.bincount(groups[rows]).tolist() == [2, 2, 2]
+    assert len(set(rows)) == 6
+
+
+def test_the_last_layer_is_scikit_learn_s_on_plain_features():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.preprocessing import StandardScaler
+
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    features = rng.normal(0, 1, (60, 5)) * [1, 20, 3, 0, 0.1] + y[:, None] * [2, 0, 1, 0, 0] + 7
+    groups = y  # equally large: every draw has all of them, in another order
+    w, b = dfr.last_layer(features, y, groups, 3, c=0.3, resamples=4, seed=0)
+    phi = StandardScaler().fit_transform(features)
+    lr = LogisticRegression(l1_ratio=1.0, C=0.3, solver="liblinear", random_state=0, tol=1e-8)
+    theirs = OneVsRestClassifier(lr).fit(phi, y).decision_function(phi)
+    assert np.abs(features @ w.T + b - theirs).max() < 2e-2
+    assert (w[:, 3] == 0).all()  # a dead unit stays out
+
+
+def test_the_strength_is_the_one_of_the_best_worst_group():
+    rng = np.random.default_rng(1)
+    y = np.arange(80) % 2
+    groups = np.arange(80) % 4
+    features = np.stack([y + rng.normal(0, 0.1, 80), rng.normal(0, 1, 80)], 1)
+    config = cfg.DFRConfig(strengths=(1e-6, 1.0))
+    # So strong an L1 leaves no weight, and one class is never named.
+    assert dfr.choose_c(features, y, groups, 2, config) == 1.0
+    assert dfr.choose_c(features[:8], y[:8], groups[:8], 2, config) == 1e-6  # too few: the first
+
+
+def test_dfr_changes_erm_s_head_alone(table, device):
+    plain, net = drain(
+        pipeline.baseline(table, "vanilla", CONFIGS["vanilla"], seed=0, device=device)
+    )
+    other, again = drain(pipeline.baseline(table, "dfr", CONFIGS["dfr"], seed=0, device=device))
+    assert plain.test_accuracy == other.test_accuracy
+    assert np.array_equal(
+        penultimate(net, table.pixels, device=device),
+        penultimate(again, table.pixels, device=device),
+    )
+    assert not torch.equal(net.head.weight, again.head.weight)
+
+
+# ---- SelecMix and ReBias ----
+
+
+def test_partners_contradict_the_bias():
+    angle = torch.tensor([0.0, 0.1, 3.0, 0.05, 1.5])
+    z = torch.stack([angle.cos(), angle.sin()], 1)
+    y = torch.tensor([0, 0, 0, 1, 1])
+    # The same class, furthest; another class, nearest.
+    assert selecmix.partners(z, y, same_class=True).tolist() == [2, 2, 0, 4, 3]
+    assert selecmix.partners(z, y, same_class=False).tolist() == [3, 3, 4, 0, 1]
+    alone = selecmix.partners(z[:2], y[[0, 3]], same_class=True)
+    assert alone.tolist() == [0, 1]
+
+
+def test_the_contrastive_loss_by_hand():
+    z = F.normalize(torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]]), dim=1)
+    y = torch.tensor([0, 0, 1, 0])
+    expected = []
+    for i in range(4):
+        others = [a for a in range(4) if a != i]
+        total = sum(np.exp(float(z[i] @ z[a]) / 0.2) for a in others)
+        p = {a: np.exp(float(z[i] @ z[a]) / 0.2) / total for a in others}
+        positives = [a for a in others if y[a] == y[i]]
+        if positives:
+            expected.append(np.mean([0.7 * p[a] ** 0.7 * -np.log(p[a]) for a in positives]))
+    assert len(expected) == 3
+    got = selecmix.contrastive(z, y, q=0.7, temperature=0.2)
+    assert got.item() == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["V+", "L+"])
+def test_the_mix_is_mostly_the_partner_and_has_its_label(table, variant):
+    train, x, y, rows = batch(table)
+    config = replace(CONFIGS["selecmix"], variant=variant)
+    made = selecmix.joint(train, config, seed=0, device=CPU)
+    noise = torch.rand(6, 2, generator=torch.Generator().manual_seed(0))
+    noise[0, 0] = 0.9  # another class
+    total = made.step(x, y, rows, noise)
+    z = F.normalize(made.nets["f_A"](x), dim=1)
+    other = selecmix.partners(z, y, same_class=False)
+    share = (noise[:, 1] / 2).view(-1, 1, 1, 1)
+    assert share.max() <= 0.5
+    mixed = F.cross_entropy(made.predicts(share * x + (1 - share) * x[other]), y[other])
+    expected = selecmix.contrastive(z, y, q=0.7, temperature=0.2)
+    if variant == "V+":
+        expected = expected + mixed
+        assert set(made.nets) == {"f_D", "f_A"} and not made.state
+    else:
+        both = lff.joint(train, cfg.LfFConfig(MLP), seed=0, device=CPU)
+        expected = expected + both.step(x, y, rows, noise) + 0.1 * mixed
+    assert total.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_hsic_is_the_mean_over_all_fours_of_different_images():
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(6, 3, generator=g), torch.randn(6, 2, generator=g)
+    # One kernel with a diagonal of any values: RBF's is 1 everywhere, and hides what is done to it.
+    k, other = rebias.rbf(a, 1.0), b @ b.T
+    # The textbook's U-statistic: k_ij (l_ij + l_qr - 2 l_iq) over ordered fours.
+    terms = [
+        (k[i, j] * (other[i, j] + other[q, r] - 2 * other[i, q])).item()
+        for i, j, q, r in itertools.permutations(range(6), 4)
+    ]
+    assert rebias.hsic(k, other).item() == pytest.approx(np.mean(terms), abs=1e-7)
+    distance = torch.cdist(a, a) ** 2
+    assert torch.allclose(rebias.rbf(a, 1.5), torch.exp(-distance / (2 * 1.5**2)), atol=1e-5)
+
+
+def test_rebias_pulls_f_away_from_g_and_g_towards_f(table):
+    train, x, y, rows = batch(table)
+    made = rebias.joint(train, replace(CONFIGS["rebias"], weight=2.0), seed=0, device=CPU)
+    f, g = made.nets["f"], made.nets["g"]
+    made.step(x, y, rows, torch.empty(6, 0)).backward()
+    of_f, of_g = f.body[1].weight.grad.clone(), g.body[0].weight.grad.clone()
+    for net, sign, mine in ((f, 1, of_f), (g, -1, of_g)):
+        dependence = rebias.hsic(rebias.rbf(f.features(x), 1.0), rebias.rbf(g.features(x), 1.0))
+        total = F.cross_entropy(net(x), y) + sign * 2.0 * dependence
+        first = net.body[1] if net is f else net.body[0]
+        (by_hand,) = torch.autograd.grad(total, first.weight)
+        assert torch.allclose(mine, by_hand, atol=1e-5)
+        (without,) = torch.autograd.grad(F.cross_entropy(net(x), y), first.weight)
+        assert not torch.allclose(mine, without, atol=1e-5)
+
+
+def test_g_sees_single_pixels(table):
+    g = rebias.pixelwise((8, 8), 3, 0).eval()
+    x = to_float(table.pixels[:2])
+    mixed = x.flatten(2)[:, :, torch.randperm(64)].view_as(x)
+    assert torch.allclose(g(x), g(mixed), atol=1e-5)
+
+
+# ---- all of them ----
+
+
+@pytest.mark.parametrize("method", [m for m in pipeline.BASELINES if m != "vanilla"])
+def test_a_resumed_training_is_the_undisturbed_one(table, method, tmp_path, device):
+    whole, net = drain(pipeline.baseline(table, method, CONFIGS[method], seed=0, device=device))
+    seen = []
+    started = pipeline.baseline(
+        table, method, CONFIGS[method], seed=0, device=device, work=tmp_path
+    )
+    while sum("accuracy" in p.values for p in seen) < 3:  # in the middle of the last net's epochs
+        seen.append(next(started))
+        if len(seen) > 40 or (method in ("jtt", "group-dro") and "accuracy" in seen[-1].values):
+            break
+    started.close()
+    again, other = drain(
+        pipeline.baseline(table, method, CONFIGS[method], seed=0, device=device, work=tmp_path)
+    )
+    assert again == whole
+    for a, b in zip(net.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_training_with_another_setting_does_not_go_on_from_this_one(table, tmp_path, device):
+    config, other = CONFIGS["lff"], replace(CONFIGS["lff"], q=0.3)
+    drain(pipeline.baseline(table, "lff", config, seed=0, device=device, work=tmp_path))
+    expected = drain(pipeline.baseline(table, "lff", other, seed=0, device=device))[0]
+    found = drain(pipeline.baseline(table, "lff", other, seed=0, device=device, work=tmp_path))[0]
+    assert found == expected
+
+
+@pytest.mark.parametrize("method", [m for m in pipeline.BASELINES if m not in pipeline.ORACLES])
+def test_no_method_but_the_oracles_sees_the_attribute(table, method, device):
+    config = replace(CONFIGS[method], classifier=replace(MLP, epochs=1))
+    if method == "bias-ensemble":
+        config = replace(config, iterations=6, confidence=0.34)
+    seeing, _ = drain(pipeline.baseline(table, method, config, seed=1, device=device))
+    blind, _ = drain(pipeline.baseline(table.without_bias(), method, config, seed=1, device=device))
+    assert seeing.loss == blind.loss and seeing.accuracy.average == blind.accuracy.average
+
+
+@pytest.mark.parametrize("method", pipeline.BASELINES)
+def test_only_an_oracle_is_handed_the_attribute(table, method, monkeypatch, device):
+    handed = []
+
+    def spy(train, config, run):
+        handed.append(train.bias)
+        yield from ()
+        return build_classifier("mlp", 8, 3, 0)
+
+    monkeypatch.setitem(pipeline.BASELINES, method, spy)
+    drain(pipeline.baseline(table, method, CONFIGS[method], seed=0, device=device))
+    assert (handed[0] is not None) == (method in ("group-dro", "dfr"))
+
+
+def test_groupdro_draws_every_true_group_as_often(table, device):
+    train = table.where("train")
+    groups = true_groups(train)
+    repeats = balanced_repeats(groups)
+    found, net = drain(
+        pipeline.baseline(table, "group-dro", CONFIGS["group-dro"], seed=0, device=device)
+    )
+    again = drain(
+        train_classifier(
+            train.pixels, train.y, 3, same_steps(MLP, 48, int(repeats.sum())), seed=0, device=device,
+            repeats=repeats, objective=group_objective(groups, eta=0.01),
+        )
+    )  # fmt: skip
+    for a, b in zip(net.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert found.epochs == 2
+
+
+@pytest.mark.parametrize("method", pipeline.ORACLES)
+def test_an_oracle_without_the_attribute_says_so(table, method, device):
+    with pytest.raises(UserError, match="bias attribute"):
+        drain(
+            pipeline.baseline(
+                table.without_bias(), method, CONFIGS[method], seed=0, device=device
+            )
+        )  # fmt: skip
+
+
+def test_vanilla_is_the_plain_training(table, device):
+    train = table.where("train")
+    _, net = drain(pipeline.baseline(table, "vanilla", CONFIGS["vanilla"], seed=3, device=device))
+    plain = drain(train_classifier(train.pixels, train.y, 3, MLP, seed=3, device=device))
+    for a, b in zip(net.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_validation_part_tells_every_epoch_s_accuracy_and_selects_nothing(table, device):
+    split = table.split.copy()
+    split[40:48] = "valid"
+    parted = replace(table, split=split)
+    found, net = drain(pipeline.baseline(parted, "lff", CONFIGS["lff"], seed=0, device=device))
+    assert len(found.valid_accuracy) == len(found.test_accuracy) == 4
+    valid = parted.where("valid")
+    last = (score(net, valid, device=device).pred == valid.y).mean()
+    assert found.valid_accuracy[-1] == pytest.approx(last)
+    train = parted.where("train").without_bias()
+    run = Run(seed=0, device=device)
+    unseen = drain(lff.train(train, CONFIGS["lff"], run))
+    for a, b in zip(net.parameters(), unseen.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+# ---- settings ----
+
+
+def test_settings_come_from_the_preset_with_what_is_asked():
+    config = cfg.baseline_config("cmnist", "lff", epochs=3, lr=None)
+    assert (config.classifier.network, config.classifier.epochs) == ("mlp", 3)
+    assert config.classifier.lr == 1e-3
+    paper = cfg.baseline_config("cmnist", "lff", paper_protocol=True)
+    assert paper.classifier.network == "mlp255"
+    assert cfg.baseline_config("digits", "lff", precision="bf16").precision == "bf16"
+    assert cfg.baseline_config("digits", "jtt", precision="bf16") == cfg.BASELINES["digits"]["jtt"]
+    other = cfg.baseline_config("ccifar10", "jtt")
+    assert other.classifier == cfg.BENCHMARKS["ccifar10"].debias.classifier
+    with pytest.raises(UserError, match="MLP alone"):
+        cfg.baseline_config("digits", "lff", paper_protocol=True)
+    with pytest.raises(UserError, match="no baseline 'a2'"):
+        cfg.baseline_config("digits", "a2")
+    assert set(cfg.BASELINES["digits"]) == set(cfg.BASELINES["cmnist"]) == set(pipeline.BASELINES)
+
+
+def test_settings_travel_through_json():
+    for config in CONFIGS.values():
+        assert cfg.from_json(type(config), cfg.to_json(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: cfg.LfFConfig(q=0), "q must lie"),
+        (lambda: cfg.LfFConfig(precision="half"), "precision"),
+        (lambda: cfg.BiasEnsembleConfig(votes=6), "votes"),
+        (lambda: cfg.SelecMixConfig(variant="W"), "V\\+ or L\\+"),
+        (lambda: cfg.DisEntConfig(swap_after=0), "swap_after"),
+        (lambda: cfg.JTTConfig(times=0), "times"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(make, said):
+    with pytest.raises(UserError, match=said):
+        make()

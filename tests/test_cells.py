@@ -1,0 +1,205 @@
+"""The field's table through the command line: cells that are kept, what they hold, and what can't be run."""
+
+import csv
+import json
+import os
+import signal
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import app
+from debias_core import config as cfg
+from debias_core.pipeline import drain
+from debias_core.records import ArmResult, GroupAccuracy, UserError
+from debias_core.workspace import cells
+from debias_core.workspace.benchmark import benchmark_project, cell, published
+from debias_core.workspace.cells import Row, run_cells
+from debias_core.workspace.store import Project, working
+
+CPU = torch.device("cpu")
+SHORT = ("--epochs", "1", "--network", "mlp", "--batch-size", "512")
+
+
+def row(method, percent=1.0, **classifier):
+    on = replace(cfg.BENCHMARKS["digits"], percent=percent)
+    short = {"epochs": 2, "network": "mlp", "batch_size": 512, **classifier}
+    return Row(method, on, cfg.baseline_config("digits", method, **short))
+
+
+def test_the_command_fills_a_table_of_methods_ratios_and_seeds(tmp_path, capsys):
+    out = {name: tmp_path / f"table.{name}" for name in ("json", "csv", "markdown")}
+    files = [word for name, path in out.items() for word in (f"--{name}", str(path))]
+    command = [
+        "benchmark", "digits", "--method", "vanilla", "--method", "lff", "--ratio", "1",
+        "--ratio", "5", "--seeds", "2", *SHORT, "--workspace", str(tmp_path), *files,
+    ]  # fmt: skip
+    assert app.main(command) == 0
+    found = json.loads(out["json"].read_text())
+    keys = [(c["dataset"], c["method"], c["ratio"], c["seed"]) for c in found["cells"]]
+    expected = [("digits", m, r, s) for r in (1.0, 5.0) for m in ("vanilla", "lff") for s in (0, 1)]
+    assert keys == expected
+    for c in found["cells"]:
+        # 497 test images, and their parts.
+        assert c["unbiased_accuracy"] * 497 == pytest.approx(round(c["unbiased_accuracy"] * 497))
+        low, high = sorted((c["aligned_accuracy"], c["conflicting_accuracy"]))
+        assert low <= c["unbiased_accuracy"] <= high
+        assert c["worst_group_accuracy"] <= low and c["seconds"] > 0
+        assert (c["epoch_reported"], c["epochs"], c["error"]) == ("last", 1, None)
+        assert c["best_on_validation"] is None  # there is no validation part
+    of_lff = [c["unbiased_accuracy"] for c in found["cells"] if c["method"] == "lff"][:2]
+    mean = found["rows"][1]["unbiased_accuracy"]
+    assert mean["mean"] == pytest.approx(np.mean(of_lff))
+    assert mean["sd"] == pytest.approx(np.std(of_lff, ddof=1))
+    with out["csv"].open() as handle:
+        lines = list(csv.DictReader(handle))
+    assert [float(x["unbiased_accuracy"]) for x in lines] == [
+        c["unbiased_accuracy"] for c in found["cells"]
+    ]
+    table = out["markdown"].read_text().splitlines()
+    assert len(table) == 2 + 4 and table[3].startswith("| lff | 1 % | ")
+    assert f"{100 * mean['mean']:.1f} ± {100 * mean['sd']:.1f} %" in table[3]
+    assert "lff" in capsys.readouterr().out
+
+
+def test_a_finished_cell_is_read_back_and_another_setting_is_another_cell(tmp_path, monkeypatch):
+    rows = [row("vanilla"), row("jtt")]
+    whole = drain(run_cells(tmp_path, rows, seeds=[0], device=CPU))
+
+    def refuse(*_args, **_options):
+        raise AssertionError("a finished cell was run again")
+
+    monkeypatch.setattr("debias_core.pipeline.baseline", refuse)
+    assert drain(run_cells(tmp_path, rows, seeds=[0], device=CPU)) == whole
+    with pytest.raises(AssertionError, match="run again"):
+        drain(run_cells(tmp_path, [row("vanilla", lr=1e-2)], seeds=[0], device=CPU))
+
+
+def test_a_cell_that_was_killed_goes_on_after_its_last_epoch(tmp_path):
+    longer = row("lff", epochs=5)
+    whole = drain(run_cells(tmp_path / "a", [longer], seeds=[0], device=CPU))["cells"][0]
+    started = run_cells(tmp_path / "b", [longer], seeds=[0], device=CPU)
+    seen = [next(started) for _ in range(3)]
+    assert seen[-1].done == 3 and seen[-1].stage == "lff, 1 %: train lff, seed 0"
+    started.close()
+    steps = []
+    again = drain(run_cells(tmp_path / "b", [longer], seeds=[0], device=CPU), steps.append)[
+        "cells"
+    ][0]
+    # The finished epochs are told again, and only the others are run.
+    assert [p.done for p in steps if p.stage.endswith("seed 0")] == [1, 2, 3, 4, 5]
+    costs = ("seconds", "kwh", "grams")
+    assert {k: v for k, v in again.items() if k not in costs} == {
+        k: v for k, v in whole.items() if k not in costs
+    }
+    project = benchmark_project(tmp_path / "b", longer.on, 0)
+    rows = project.db.rows("SELECT seconds FROM energy WHERE project = ?", (project.name,))
+    # Both runs are in the cell's time.
+    assert len(rows) == 2 and again["seconds"] == pytest.approx(sum(r["seconds"] for r in rows))
+    assert not list((project.root / "work").glob("*"))
+
+
+def test_a_cell_that_can_t_be_run_says_why_and_the_others_go_on(tmp_path, monkeypatch):
+    from debias_core import pipeline
+
+    real = pipeline.baseline
+
+    def failing(table, method, *args, **options):
+        if method == "jtt":
+            raise UserError("Out of luck: try another day.")
+        return real(table, method, *args, **options)
+
+    monkeypatch.setattr("debias_core.pipeline.baseline", failing)
+    found = drain(run_cells(tmp_path, [row("jtt"), row("vanilla")], seeds=[0], device=CPU))
+    assert found["cells"][0]["error"] == "Out of luck: try another day."
+    assert found["cells"][0]["unbiased_accuracy"] is None
+    assert found["cells"][1]["unbiased_accuracy"] > 0
+    assert "Out of luck" in cells.as_markdown(found["rows"]).splitlines()[2]
+    assert "Out of luck" in cells.as_csv(found["cells"])
+    with pytest.raises(UserError, match="Out of luck"):
+        drain(run_cells(tmp_path, [row("jtt")], seeds=[0], device=CPU))
+
+
+def test_a_project_is_free_again_whatever_was_started_meanwhile(tmp_path):
+    project = Project(tmp_path, "one")
+    with working(project):
+        child = os.fork()
+        if child == 0:  # as between fork and exec: it has the lock's file open
+            time.sleep(30)
+            os._exit(0)
+    try:
+        with working(project):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def arm(**changes):
+    accuracy = GroupAccuracy(
+        ("a, aligned", "a, conflicting"), (1.0, 0.5), (4, 2), 5 / 6, 0.5, "a, conflicting", 1.0, 0.5
+    )
+    given = ArmResult("lff", 2, accuracy, 10, 3, (3.0, 2.0, 1.0), (0.9, 0.8, 0.7))
+    return replace(given, **changes)
+
+
+def test_the_best_epoch_is_the_validation_part_s_never_the_test_part_s():
+    on = replace(cfg.BENCHMARKS["cmnist"], percent=1.0)
+    with_valid = cell(on, "lff", arm(valid_accuracy=(0.1, 0.6, 0.6)), 1.0, None)
+    assert with_valid["best_on_validation"] == {"epoch": 2, "unbiased_accuracy": 0.8}
+    assert with_valid["unbiased_accuracy"] == 5 / 6  # the last one's
+    last = cell(on, "lff", arm(), 1.0, None)
+    assert last["best_on_validation"] is None and last["published"] == pytest.approx(0.7401)
+    held_out = cell(replace(on, validation=True), "lff", arm(), 1.0, None)
+    assert held_out["published"] is None and held_out["scored_on"] == "validation"
+
+
+def test_published_figures_stand_at_their_ratio():
+    assert published("cmnist", "lff", 1.0) == pytest.approx(0.7401)
+    assert published("cmnist", "diffinject", 5.0) == pytest.approx(0.9229)
+    assert published("cmnist", "diffinject", 0.5) is None
+    assert published("digits", "lff", 1.0) is None
+    assert published("cmnist", "lff", 100.0) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["digits", "--method", "amplibias"], "no method 'amplibias' in the tool"),
+        (["digits", "--method", "lff", "--gamma", "0.5"], "lff does not know --gamma"),
+        (["digits", "--method", "lff", "--audit-epochs", "3"], "does not know --audit-epochs"),
+        (["digits", "--method", "lff", "--precision", "half"], "float32 or bf16"),
+        (["digits", "--method", "jtt", "--precision", "bf16"], "jtt does not know --precision"),
+        (["digits", "--method", "lff", "--paper-protocol"], "MLP alone"),
+        (["digits", "--method", "diffinject", "--paper-protocol"], "--network mlp255"),
+        (["bffhq", "--method", "lff"], "no benchmark 'bffhq'"),
+        (["ccifar10", "--method", "lff", "--method", "ddb-1"], "no settings for 'ccifar10'"),
+        (["digits", "--method", "lff", "--ratio", "3"], "ratio must be one of"),
+    ],
+)
+def test_what_can_t_be_run_is_one_line(words, said, tmp_path, capsys):
+    assert app.main(["benchmark", *words, "--workspace", str(tmp_path)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_method_that_makes_images_is_a_cell_too(tmp_path, quick_judge):
+    out = tmp_path / "out.json"
+    short = ["--audit-epochs", "1", "--epochs", "1", "--count", "6", "--network", "mlp"]
+    command = [
+        "benchmark", "digits", "--method", "crossinject", "--contents", "20", "--seeds", "1",
+        *short, "--workspace", str(tmp_path), "--json", str(out),
+    ]  # fmt: skip
+    assert app.main(command) == 0
+    alone = json.loads(out.read_text())
+    (mine,) = alone["cells"]
+    # The old keys stand beside it.
+    assert alone["debiased"]["unbiased_accuracy"]["per_seed"] == [mine["unbiased_accuracy"]]
+    assert mine["method"] == "crossinject" and mine["seconds"] > 0
+    both = [*command[:4], "--method", "vanilla", *command[4:]]
+    assert app.main(both) == 0
+    table = json.loads(out.read_text())["cells"]
+    assert [c["method"] for c in table] == ["crossinject", "vanilla"]
+    assert table[0]["unbiased_accuracy"] == mine["unbiased_accuracy"]
