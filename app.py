@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
+from rich.table import Column, Table
 
 from debias_core import config as cfg
 from debias_core.records import Progress, Stage, UserError
@@ -399,7 +399,7 @@ def benchmark(
 def _cells_table(rows: list[dict[str, Any]], scored_on: str) -> None:
     from debias_core.workspace.cells import HEADS, in_words
 
-    table = Table(*HEADS)
+    table = Table(*(Column(head, no_wrap=head in ("method", "ratio")) for head in HEADS))
     for row in rows:
         table.add_row(*map(_plain, in_words(row)))
     console.print(table)

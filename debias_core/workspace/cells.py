@@ -194,8 +194,7 @@ def as_csv(cells: Sequence[dict[str, Any]]) -> str:
 
 
 HEADS = (
-    "method", "conflicting images", "all", "published", "bias-aligned", "bias-conflicting",
-    "worst group", "seconds", "Wh",
+    "method", "ratio", "all", "published", "aligned", "conflicting", "worst group", "seconds", "Wh",
 )  # fmt: skip
 
 
