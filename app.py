@@ -1281,6 +1281,37 @@ def ddb(
 
 
 @command.command()
+def compare(
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help=f"One or more of {', '.join(cfg.BASELINE_METHODS)}."),
+    ] = None,
+    network: Network = None,
+    epochs: Epochs = None,
+    seeds: Seeds = 1,
+    json_file: JsonFile = None,
+) -> None:
+    """The field's baselines on a project's own images; resumable, a finished one is read back."""
+    from debias_core.workspace.cells import over_seeds, run_compare
+
+    _check_json(json_file)
+    if not 1 <= seeds <= 100:
+        raise UserError(f"seeds must be 1 to 100, but is {seeds}.")
+    base = cfg.CompareConfig()
+    settings = cfg.CompareConfig(
+        tuple(method or base.methods), tuple(range(seeds)), network or "", epochs or 0
+    )
+    project = _project(workspace, name)
+    cells = _run(run_compare(project, settings, device=_device()), project)
+    by_method = [[c for c in cells if c["method"] == m] for m in settings.methods]
+    rows = [over_seeds(mine) for mine in by_method if mine]
+    _cells_table(rows, "test")
+    _write_json(json_file, {"cells": cells, "rows": rows, "settings": cfg.to_json(settings)})
+
+
+@command.command()
 def debias(
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,

@@ -1007,6 +1007,7 @@ _OF_METHOD: dict[str, type[BaselineConfig]] = {
     name: type(config) for name, config in BASELINES["digits"].items()
 }
 BASELINE_METHODS = tuple(_OF_METHOD)
+ORACLES = ("group-dro", "dfr")  # alone in seeing the bias attribute
 TABLE = (*BASELINE_METHODS, *METHODS, "diffubias", *RECIPES)  # what `benchmark` knows
 
 
@@ -1020,14 +1021,15 @@ def baseline_config(
 ) -> BaselineConfig:
     """A baseline's settings on a named data set, with changes to its classifier (None: as it is).
 
-    `precision` is LfF's, and no concern of the others. `paper_protocol` divides pixels by 255 twice, as LfF's public code and its successors do with an MLP.
+    Of other images the method's own with the plain classifier. `precision` is LfF's, and no concern of the others. `paper_protocol` divides pixels by 255 twice, as LfF's public code and its successors do with an MLP.
     """
     _require(
         method in _OF_METHOD,
         f"There is no baseline '{method}'. Choose one of: {', '.join(_OF_METHOD)}.",
     )
     known = BASELINES.get(dataset, {}).get(method)
-    config = known or _OF_METHOD[method](BENCHMARKS[dataset].debias.classifier)
+    on = BENCHMARKS.get(dataset)
+    config = known or _OF_METHOD[method](ClassifierConfig() if on is None else on.debias.classifier)
     changes = {name: value for name, value in classifier.items() if value is not None}
     net = dataclasses.replace(config.classifier, **changes)
     if paper_protocol:
@@ -1039,3 +1041,31 @@ def baseline_config(
     if precision is not None and isinstance(config, LfFConfig):
         config = dataclasses.replace(config, precision=precision)
     return dataclasses.replace(config, classifier=net)
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """The field's baselines on a project's own images, each at every seed."""
+
+    methods: tuple[str, ...] = ("vanilla", "lff", "jtt")
+    seeds: tuple[int, ...] = (0,)
+    network: str = ""  # of every method; "": its own
+    epochs: int = 0  # 0: its own
+
+    def __post_init__(self) -> None:
+        _require(len(self.methods) >= 1, "Choose at least one method to compare.")
+        unknown = [m for m in self.methods if m not in BASELINE_METHODS]
+        _require(
+            not unknown,
+            f"There is no baseline '{(*unknown, '')[0]}'. Choose from: {', '.join(BASELINE_METHODS)}.",
+        )
+        _require(
+            len(set(self.methods)) == len(self.methods),
+            "Each method is compared once: name it once.",
+        )
+        _require(len(self.seeds) >= 1, "Give at least one seed.")
+        _require(
+            self.network in ("", *NETWORKS),
+            f"Unknown network '{self.network}'. Choose one of: {', '.join(NETWORKS)}.",
+        )
+        _require(0 <= self.epochs <= 10_000, f"epochs must be 1 to 10,000, but is {self.epochs}.")

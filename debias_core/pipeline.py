@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 from debias_core.classifier.arms import followed, train_arm
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import Run
-from debias_core.config import BaselineConfig, DebiasConfig, DiffusionConfig, InjectConfig, to_json
+from debias_core.config import (
+    ORACLES,
+    BaselineConfig,
+    DebiasConfig,
+    DiffusionConfig,
+    InjectConfig,
+    to_json,
+)
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
 from debias_core.diffusion import synthesis, workers
@@ -89,7 +96,6 @@ BASELINES: dict[str, Callable[[ImageTable, Any, Run], Stage[Classifier]]] = {
     "dfr": dfr.train,
     "selecmix": selecmix.train,
 }
-ORACLES = ("group-dro", "dfr")  # alone in seeing the bias attribute
 
 
 def pick_device() -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from debias_core.records import Recipe
@@ -39,6 +40,7 @@ JOB_TITLES = {
     "export": "Export",
     "amplify": "Amplification",
     "ddb": "Training with the amplifier",
+    "compare": "Comparison",
 }
 JOB_ACTIONS = {
     "keep": "Stop and keep",
@@ -432,7 +434,75 @@ def generated(count: int, seconds: float, evaluations: float) -> str:
     return f"{count} images in {seconds:.0f} s, {evaluations:.1f} U-Net forward-equivalents each."
 
 
-# Diffusing DeBias, below Augment and Train
+# The field's baselines, below Train
+COMPARE_TITLE = "Compare with the field"
+COMPARE_INTRO = (
+    "Published methods on your images alone, without synthetic ones, beside what was trained here. A finished "
+    "line is kept: a comparison that was stopped, or is widened later, goes on behind it."
+)
+COMPARE_METHODS = "Methods"
+COMPARE_NAMES = {
+    "vanilla": "Vanilla (ERM)",
+    "lff": "LfF",
+    "disent": "DisEnt",
+    "bias-ensemble": "BiasEnsemble (LfF+BE)",
+    "rebias": "ReBias",
+    "jtt": "JTT",
+    "group-dro": "GroupDRO (oracle)",
+    "dfr": "DFR (oracle)",
+    "selecmix": "SelecMix",
+}
+COMPARE_INFO = "An oracle sees the bias attribute; without one it can't run."
+COMPARE_EPOCHS = "Epochs, 0: each method's own"
+COMPARE_BUTTON = "Compare"
+COMPARE_COLUMNS = (
+    "method", "seeds", "all", "bias-aligned", "bias-conflicting", "worst group", "seconds a seed",
+)  # fmt: skip
+NO_ORACLE = "{} needs the bias attribute, which these images do not have: leave it out."
+WITH_SYNTHETIC = "with synthetic images (Train both)"
+RECIPE_SHORT = {"ddb-1": "Diffusing DeBias, recipe I", "ddb-2": "Diffusing DeBias, recipe II"}
+NOT_COMPARED = "Not compared yet."
+
+
+def compared(about: dict[str, Any]) -> str:
+    """How far the last comparison is."""
+    done, wanted = len(about["cells"]), about["wanted"]
+    so_far = "" if done == wanted else f" {done} of {wanted} trainings are done."
+    return f"Accuracy on the test part after the last epoch, mean ± s.d. over the seeds.{so_far}"
+
+
+def compared_rows(
+    cells: list[dict[str, Any]], trained: list[tuple[str, list[dict[str, Any]]]]
+) -> list[list[str]]:
+    """A line for each method, and for each of the arms (name, accuracies) that were trained here."""
+    by_method: dict[str, list[dict[str, Any]]] = {}
+    for c in cells:
+        by_method.setdefault(c["method"], []).append(c)
+    names = ("unbiased", "aligned", "conflicting", "worst_group")
+    rows = [
+        [
+            COMPARE_NAMES[method], str(len(mine)),
+            *(spread([c[f"{n}_accuracy"] for c in mine]) for n in names),
+            f"{sum(c['seconds'] for c in mine) / len(mine):.0f}",
+        ]
+        for method, mine in by_method.items()
+    ]  # fmt: skip
+    for name, mine in trained:
+        keys = ("average", "aligned", "conflicting", "worst")
+        rows.append([name, str(len(mine)), *(spread([a[k] for a in mine]) for k in keys), ""])
+    return rows
+
+
+def spread(values: list[float | None]) -> str:
+    """Mean ± sample s.d. in percent."""
+    known = [v for v in values if v is not None]
+    if len(known) < len(values) or not known:
+        return "unknown"
+    more = f" ± {100 * stdev(known):.1f}" if len(known) > 1 else ""
+    return f"{100 * fmean(known):.1f}{more} %"
+
+
+# Diffusing DeBias, below Audit, Augment and Train
 AMPLIFY_TITLE = "Amplify: draw more of the bias (Diffusing DeBias)"
 AMPLIFY_INTRO = (
     "A diffusion model that knows your classes draws what is usual of each: the shortcut. A classifier "

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +60,24 @@ FIELD: dict[str, dict[str, tuple[float | None, ...]]] = {
 }
 
 
-def published(dataset: str, method: str, percent: float) -> float | None:
+def published(dataset: str, method: str, percent: float | None) -> float | None:
     """A method's published accuracy over all test images, 0 to 1; None where there is none."""
     row = FIELD.get(dataset, {}).get(method)
     figure = row[RATIOS.index(percent)] if row and percent in RATIOS else None
     return None if figure is None else figure / 100
 
 
+@dataclass(frozen=True)
+class Own:
+    """A project's own images, in the place of a named data set's settings."""
+
+    dataset: str
+    percent: float | None = None
+    validation: bool = False
+
+
 def cell(
-    config: BenchmarkConfig | DDBBenchmarkConfig,
+    config: BenchmarkConfig | DDBBenchmarkConfig | Own,
     method: str,
     arm: ArmResult,
     seconds: float | None,

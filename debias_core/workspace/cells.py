@@ -15,7 +15,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,17 @@ import torch
 
 from debias_core import pipeline
 from debias_core.config import (
+    ORACLES,
     BaselineConfig,
     BenchmarkConfig,
+    CompareConfig,
     DDBBenchmarkConfig,
+    baseline_config,
     to_json,
 )
-from debias_core.records import ArmResult, Progress, Stage, T, UserError, relayed
+from debias_core.records import ArmResult, Progress, Stage, StopAsked, T, UserError, relayed
 from debias_core.workspace.benchmark import (
+    Own,
     benchmark_project,
     cell,
     ensure_data,
@@ -122,47 +126,126 @@ def _cell(
     project = benchmark_project(workspace, on, seed)
     with working(project):
         ensure_data(project, on, seed)
-        # Of a baseline's data set its id says everything.
-        settings = to_json(on if row.baseline is None else row.baseline)
-        key = fingerprint(row.method, settings, project.data_id(), seed)
-        kept = project.root / "cells" / f"{row.method}-{key}.json"
+        if row.baseline is not None:
+            return (
+                yield from baseline_cell(
+                    project, row.method, row.baseline, seed, on=row.on, device=device
+                )
+            )
+        settings = to_json(on)
+        kept = _kept(project, row.method, settings, seed)
         if kept.is_file():
             return json.loads(kept.read_text(encoding="utf-8"))
-        if row.baseline is not None:
-            made = yield from _baseline(project, row, seed, key, device)
-        elif isinstance(on, DDBBenchmarkConfig):
+        if isinstance(on, DDBBenchmarkConfig):
             result = yield from run_ddb_benchmark(on, lambda _: project, device=device, only=seed)
-            made = result["cells"][0]
         else:
             result = yield from run_benchmark(
                 on, lambda _: project, device=device, devices=devices, only=seed
             )
-            made = result["cells"][0]
-        made |= {"settings": settings, "error": None}
-        write_json(kept, made)
-        return json.loads(kept.read_text(encoding="utf-8"))  # the same as when it is read back
+        return _keep(kept, result["cells"][0], settings)
 
 
-def _baseline(
-    project: Project, row: Row, seed: int, key: str, device: torch.device
+def _kept(project: Project, method: str, settings: dict[str, Any], seed: int) -> Path:
+    """The file of a finished cell; of the data their id says everything."""
+    key = fingerprint(method, settings, project.data_id(), seed)
+    return project.root / "cells" / f"{method}-{key}.json"
+
+
+def _keep(path: Path, made: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    write_json(path, {**made, "settings": settings, "error": None})
+    return json.loads(path.read_text(encoding="utf-8"))  # the same as when it is read back
+
+
+def baseline_cell(
+    project: Project,
+    method: str,
+    config: BaselineConfig,
+    seed: int,
+    *,
+    on: BenchmarkConfig | DDBBenchmarkConfig | Own,
+    device: torch.device,
+    piece: int | None = None,
 ) -> Stage[dict[str, Any]]:
-    """One of the field's methods at one seed; time and energy are of all of the cell's runs."""
-    assert row.baseline is not None
-    config, work = row.baseline, project.work("baseline", f"{row.method}-{key}")
+    """One of the field's methods at one seed; time and energy are of all of the cell's runs.
+
+    A finished cell is read back.
+
+    Raises:
+        UserError: when an oracle lacks the bias attribute.
+    """
+    settings = to_json(config)
+    kept = _kept(project, method, settings, seed)
+    if kept.is_file():
+        return json.loads(kept.read_text(encoding="utf-8"))
+    key = kept.stem.rpartition("-")[2]
+    work = project.work("baseline", kept.stem)
 
     def train(project: Project) -> Stage[ArmResult]:
         arm, _ = yield from pipeline.baseline(
-            project.table(), row.method, config, seed=seed, device=device, work=work
+            project.table(), method, config, seed=seed, device=device, work=work, piece=piece
         )
         return arm
 
-    stage = f"{row.method} {key[:6]}"
+    stage = f"{method} {key[:6]}"
     arm = yield from metered(stage)(train)(project)
     (cost,) = (f for f in footprints(project) if f.stage == stage)
-    made = cell(row.on, row.method, arm, cost.seconds, cost.kwh)
-    project.record_run("baseline", to_json(config), made, cost.seconds)
+    made = cell(on, method, arm, cost.seconds, cost.kwh)
+    project.record_run("baseline", settings, made, cost.seconds)
     shutil.rmtree(work, ignore_errors=True)
-    return made
+    return _keep(kept, made, settings)
+
+
+# ---- the same on a project's own images ----
+
+
+def run_compare(
+    project: Project, config: CompareConfig, *, device: torch.device, pieces: int = 1
+) -> Stage[list[dict[str, Any]]]:
+    """Every method at every seed on the project's images; its manifest grows cell by cell.
+
+    Stopped to keep, the cells that are finished are what is returned. `pieces` computes each batch in
+    so many pieces.
+
+    Raises:
+        UserError: when an oracle is asked for, and the bias attribute is unknown.
+    """
+    table = project.table()
+    blind = [m for m in config.methods if m in ORACLES]
+    if blind and table.aligned_bias() is None:
+        raise UserError(
+            f"{blind[0]} needs the bias attribute, which these images do not have: leave it out."
+        )
+    dataset = str(project.source().get("kind", ""))
+    cells: list[dict[str, Any]] = []
+    whole = len(config.seeds) * len(config.methods)
+
+    def tell() -> None:
+        about = {"config": to_json(config), "cells": cells, "wanted": whole}
+        project.finish("compare", about)
+
+    tell()
+    try:
+        for seed in config.seeds:
+            for method in config.methods:
+                settings = baseline_config(
+                    dataset, method, network=config.network or None, epochs=config.epochs or None
+                )
+                size = settings.classifier.batch_size
+                stage = baseline_cell(
+                    project, method, settings, seed, on=Own(project.name), device=device,
+                    piece=None if pieces == 1 else max(1, size // pieces),
+                )  # fmt: skip
+                cells.append((yield from relayed(stage, _part(len(cells), whole))))
+                tell()
+    except StopAsked as stop:
+        if not stop.keep or not cells:
+            raise
+    return cells
+
+
+def _part(done: int, whole: int) -> Callable[[Progress], Progress]:
+    """A cell's progress as a part of the comparison's."""
+    return lambda p: replace(p, part=done, parts=whole)
 
 
 def _failed(row: Row, seed: int, reason: str) -> dict[str, Any]:
@@ -200,15 +283,16 @@ HEADS = (
 
 def in_words(row: dict[str, Any]) -> list[str]:
     """One line of the table as text, under `HEADS`."""
+    ratio = "" if row["ratio"] is None else f"{row['ratio']:g} %"
     if row["errors"]:
-        return [row["method"], f"{row['ratio']:g} %", row["errors"][0], *[""] * (len(HEADS) - 3)]
+        return [row["method"], ratio, row["errors"][0], *[""] * (len(HEADS) - 3)]
     shown = [percent(row[name]) for name in METRICS]
     figure = "" if row["published"] is None else f"{100 * row['published']:.2f} %"
     cost = row["seconds"]["mean"] if row["seconds"] else None
     energy = 1_000 * row["kwh"]["mean"] if row["kwh"] else None
     return [
         row["method"],
-        f"{row['ratio']:g} %",
+        ratio,
         shown[0],
         figure,
         *shown[1:],

@@ -48,6 +48,7 @@ KINDS = (
     "export",
     "amplify",
     "ddb",
+    "compare",
 )
 ENDED = ("done", "kept", "stopped", "failed", "interrupted")
 RESUMABLE = ("stopped", "failed", "interrupted")
@@ -158,7 +159,7 @@ def actions(job: Job) -> tuple[str, ...]:
         return ("dismiss",)
     smaller = (
         ("half",)
-        if job.kind in ("pretrain", "generate", "debias", "audit", "amplify", "ddb")
+        if job.kind in ("pretrain", "generate", "debias", "audit", "amplify", "ddb", "compare")
         else ()
     )
     return ("resume", *smaller, "dismiss") if job.state != "stopped" else ("resume", "dismiss")

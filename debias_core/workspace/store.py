@@ -10,6 +10,7 @@
                    debias/      vanilla/ debiased/ manifest.json
                    amplify/     diffusion/ model.safetensors model.json manifest.json
                    ddb/         vanilla/ debiased/ manifest.json
+                   compare/     manifest.json; cells/ METHOD-KEY.json (`cells.py`)
                    report/      report.html maps.json manifest.json
                    exports/     *.zip
                    baseline/    the vanilla arm as trained last, for each seed
@@ -71,11 +72,13 @@ STAGES = (
     "captions",
     "amplify",
     "ddb",
+    "compare",
 )
 DEPENDENTS = {"audit": ("report",), "synthetic": ("debias", "report"), "debias": ("report",)}
 MARKERS = {"diffusion": "config.json", "synthetic": "current.json"}
 COMMAND = {"data": "import", "audit": "audit", "diffusion": "pretrain", "synthetic": "generate",
-           "debias": "debias", "report": "report", "captions": "describe", "amplify": "amplify", "ddb": "ddb"}  # fmt: skip
+           "debias": "debias", "report": "report", "captions": "describe", "amplify": "amplify", "ddb": "ddb",
+           "compare": "compare"}  # fmt: skip
 DEMO_PROJECT = "demo"
 SANDBOX = "visitor-"  # names of the classroom's projects begin so
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")

@@ -18,6 +18,7 @@ from debias_core.config import (
     AmplifyConfig,
     AuditConfig,
     CaptionConfig,
+    CompareConfig,
     DDBConfig,
     DebiasConfig,
     DiffusionConfig,
@@ -30,6 +31,7 @@ from debias_core.memory import is_out_of_memory
 from debias_core.records import Progress, Stage, StopAsked, UserError
 from debias_core.workspace import jobs, language, stages
 from debias_core.workspace.amplify import run_amplify, run_ddb
+from debias_core.workspace.cells import run_compare
 from debias_core.workspace.database import Database, now
 from debias_core.workspace.store import Project, working
 from debias_core.workspace.sweep import run_sweep
@@ -79,6 +81,9 @@ def stage_of(job: jobs.Job, project: Project, device: torch.device) -> Stage[Any
     if job.kind == "ddb":
         ddb = from_json(DDBConfig, a["config"])
         return run_ddb(project, ddb, device=device, piece=_piece(ddb.classifier.batch_size, pieces))
+    if job.kind == "compare":
+        compared = from_json(CompareConfig, a["config"])
+        return run_compare(project, compared, device=device, pieces=pieces)
     if job.kind == "project":
         return stages.run_projection(project)
     if job.kind == "edit_time":
