@@ -408,7 +408,7 @@ def test_a_training_with_another_setting_does_not_go_on_from_this_one(table, tmp
     assert found == expected
 
 
-@pytest.mark.parametrize("method", [m for m in pipeline.BASELINES if m not in ORACLES])
+@pytest.mark.parametrize("method", [m for m in pipeline.BASELINES if m not in cfg.ORACLES])
 def test_no_method_but_the_oracles_sees_the_attribute(table, method, device):
     config = replace(CONFIGS[method], classifier=replace(MLP, epochs=1))
     if method == "bias-ensemble":
@@ -450,7 +450,7 @@ def test_groupdro_draws_every_true_group_as_often(table, device):
     assert found.epochs == 2
 
 
-@pytest.mark.parametrize("method", ORACLES)
+@pytest.mark.parametrize("method", cfg.ORACLES)
 def test_an_oracle_without_the_attribute_says_so(table, method, device):
     with pytest.raises(UserError, match="bias attribute"):
         drain(
