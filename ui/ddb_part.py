@@ -66,6 +66,20 @@ def amplify(place: Place, project: gr.Dropdown) -> Part:
     )
 
 
+def _whose(losses: str) -> tuple[gr.Radio, gr.Radio]:
+    """Whose losses say who breaks the pattern, and by which rule."""
+    return (
+        gr.Radio(
+            [(text, name) for name, text in words.RECIPE_LOSSES.items()], value=losses,
+            label=words.RECIPE_LOSSES_LABEL,
+        ),
+        gr.Radio(
+            [(words.RECIPE_FLAGS[name], name) for name in FLAGS], value=DDBConfig().flags,
+            label=words.RECIPE_FLAGS_LABEL,
+        ),
+    )  # fmt: skip
+
+
 MOST = 60  # pictures of flagged images
 
 
@@ -75,14 +89,7 @@ def groups(place: Place, project: gr.Dropdown) -> Part:
     with gr.Accordion(words.GROUPS_TITLE, open=False) as whole:
         gr.Markdown(words.GROUPS_INTRO)
         with gr.Row():
-            losses = gr.Radio(
-                [(text, name) for name, text in words.RECIPE_LOSSES.items()], value="audit",
-                label=words.RECIPE_LOSSES_LABEL,
-            )  # fmt: skip
-            flags = gr.Radio(
-                [(words.RECIPE_FLAGS[name], name) for name in FLAGS], value=base.flags,
-                label=words.RECIPE_FLAGS_LABEL,
-            )  # fmt: skip
+            losses, flags = _whose("audit")
             gamma = gr.Slider(
                 0, 6, base.gamma, step=0.25, label=words.GROUPS_GAMMA, info=words.GROUPS_GAMMA_INFO,
                 min_width=300,
@@ -142,14 +149,7 @@ def recipes(place: Place, project: gr.Dropdown) -> Part:
                 [(words.RECIPE_NAMES[name], name) for name in RECIPES], value=base.recipe,
                 label=words.RECIPE,
             )  # fmt: skip
-            losses = gr.Radio(
-                [(text, name) for name, text in words.RECIPE_LOSSES.items()], value=base.losses,
-                label=words.RECIPE_LOSSES_LABEL,
-            )  # fmt: skip
-            flags = gr.Radio(
-                [(words.RECIPE_FLAGS[name], name) for name in FLAGS], value=base.flags,
-                label=words.RECIPE_FLAGS_LABEL,
-            )  # fmt: skip
+            losses, flags = _whose(base.losses)
             seeds = gr.Slider(1, 10, 1, step=1, label=words.SEEDS, info=words.SEEDS_INFO)
         button = gr.Button(words.RECIPE_BUTTON)
         status = gr.Markdown()

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from debias_core.classifier.arms import train_arm
+from debias_core.classifier.arms import same_steps, train_arm
 from debias_core.classifier.groupdro import balanced_repeats, group_objective, true_groups
 from debias_core.classifier.groups import pseudo_groups
 from debias_core.classifier.networks import Classifier
@@ -119,12 +119,9 @@ class Arm:
         All arms take the optimiser steps that the settings' epochs over the plain set take: an arm that
         draws more images an epoch runs fewer epochs.
         """
-        size, drawn = classifier.batch_size, images
-        if self.repeats is not None:
-            drawn = int(self.repeats.sum())
-        epochs = max(1, round(classifier.epochs * -(-images // size) / -(-drawn // size)))
+        drawn = images if self.repeats is None else int(self.repeats.sum())
         decay = classifier.weight_decay if self.objective is None else self.weight_decay
-        return replace(classifier, epochs=epochs, weight_decay=decay)
+        return replace(same_steps(classifier, images, drawn), weight_decay=decay)
 
 
 def group_arm(name: str, groups: Ints, config: DDBConfig) -> Arm:
