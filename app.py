@@ -744,8 +744,8 @@ def pretrain(
     what: Annotated[
         str,
         typer.Argument(
-            help="'project' (its own images), 'digits' (the demo's model), 'digits-bias' (that of "
-            "Diffusing DeBias), 'mnist', 'cifar10', 'digits-captioner' or 'digits-text2image' (the demo's small language models)."
+            help="'project' (its own images), 'digits' (the demo's model), 'mnist', 'cifar10', "
+            "'digits-captioner' or 'digits-text2image' (the demo's small language models)."
         ),
     ] = "project",
     workspace: Workspace = DEFAULT_WORKSPACE,
@@ -764,14 +764,12 @@ def pretrain(
     restart: Annotated[bool, typer.Option(help="Begin anew instead of resuming.")] = False,
     start: Annotated[
         Path | None,
-        typer.Option(
-            "--from", help="digits, digits-bias, mnist, cifar10: a model's folder to begin with."
-        ),
+        typer.Option("--from", help="digits, mnist, cifar10: a model's folder to begin with."),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="digits, digits-bias, mnist, cifar10: where to write it (default assets/; cifar10: "
+            help="digits, mnist, cifar10: where to write it (default assets/; cifar10: "
             "~/.cache/debias-studio/models)."
         ),
     ] = None,
@@ -1194,9 +1192,11 @@ def amplify(
     train_steps: Annotated[
         int | None, typer.Option(help="Training steps of the class-conditional model.")
     ] = None,
-    p2: Annotated[
-        float | None, typer.Option(help="γ of the P2 weight; 0: plain ε-MSE, as published.")
+    prediction: Annotated[
+        str | None,
+        typer.Option(help="What that model is trained to say: v, or epsilon as published."),
     ] = None,
+    p2: Annotated[float | None, typer.Option(help="γ of the P2 weight; 0: plain MSE.")] = None,
     network: Network = None,
     epochs: Annotated[int | None, typer.Option(help="Most epochs of the amplifier.")] = None,
     trained_on: Annotated[
@@ -1213,7 +1213,10 @@ def amplify(
     base = amplify_settings(project)
     settings = _set(
         base, w=w, per_class=per_class, steps=steps, trained_on=trained_on, seed=seed,
-        diffusion=_set(base.diffusion, steps=train_steps, p2_gamma=p2),
+        diffusion=_set(
+            base.diffusion, steps=train_steps, p2_gamma=p2,
+            unet=_set(base.diffusion.unet, prediction=prediction),
+        ),
         classifier=_set(base.classifier, network=network, epochs=epochs),
     )  # fmt: skip
     result = _run(run_amplify(project, settings, device=_device()), project)

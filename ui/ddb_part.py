@@ -28,7 +28,7 @@ def amplify(place: Place, project: gr.Dropdown) -> Part:
         gr.Markdown(words.AMPLIFY_INTRO)
         with gr.Row():
             w = gr.Slider(0, 7, base.w, step=0.5, label=words.AMPLIFY_W, info=words.AMPLIFY_W_INFO)
-            each = gr.Slider(20, 2000, 40, step=20, label=words.AMPLIFY_EACH)
+            each = gr.Slider(20, 2000, 100, step=20, label=words.AMPLIFY_EACH)
             on = gr.Radio(
                 [(words.AMPLIFY_ON[name], name) for name in TRAINED_ON], value=base.trained_on,
                 label=words.AMPLIFY_ON_LABEL, info=words.AMPLIFY_ON_INFO,

@@ -263,16 +263,11 @@ SHIPPED = {
 }
 # Models that were trained with swaps, where they are others: direct injection takes these.
 WITH_SWAPS = {**SHIPPED, "digit-": ASSETS / "digits16-swaps"}
-# Class-conditional models of a biased set, for DDB to begin with.
-CONDITIONAL = {"digit-": ASSETS / "digits16-bias"}
 
 
-def shipped_model(
-    table: ImageTable, *, swaps: bool = False, conditional: bool = False
-) -> Path | None:
-    """The diffusion model (trained with `swaps`, or class-`conditional`) that is there for a named data
-    set; None for other images."""
+def shipped_model(table: ImageTable, *, swaps: bool = False) -> Path | None:
+    """The diffusion model (trained with `swaps`) that is there for a named data set; None for other images."""
     first = str(table.ids[0])
-    models = CONDITIONAL if conditional else WITH_SWAPS if swaps else SHIPPED
+    models = WITH_SWAPS if swaps else SHIPPED
     folder = next((f for beginning, f in models.items() if first.startswith(beginning)), None)
     return folder if folder is not None and (folder / "config.json").is_file() else None

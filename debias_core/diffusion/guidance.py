@@ -4,9 +4,14 @@ Notation (Ho and Salimans, 2022; DDB):
     ε_c    ε_θ(x_t, t, y), told the class y            [B, 3, H, W]
     ε_u    ε_θ(x_t, t), told "no class"                [B, 3, H, W]
     w      guidance: ε = (1 + w)·ε_c - w·ε_u           (Ho and Salimans, Eq. 6)
+    v      √ᾱ_t·ε - √(1-ᾱ_t)·x_0, so that ε = √ᾱ_t·v + √(1-ᾱ_t)·x_t   (Salimans and Ho, 2022)
 
 w = 0 is the conditional network itself, in one evaluation a step; any other w takes two. Papers that
 write ε = ε_u + s·(ε_c - ε_u) mean s = 1 + w.
+
+A network may predict v instead of ε. Both say the same, but ‖v - v_θ‖² is ‖ε - ε_θ‖²/ᾱ_t: it asks for the
+colour of the whole image, which is decided where ᾱ_t ≈ 0 and x_t tells nothing but the class does, and
+which ε-MSE hardly asks for. Guidance mixes v as it mixes ε, since its two weights add up to 1.
 
 P_t is clipped to [-1, 1] and ε made to fit, as DDPM's own sampler does: at ᾱ ≈ 0 a small error of ε is a
 large one of P_t, and guidance multiplies it. (Inversion and injection never clip: they must go back.)
@@ -23,13 +28,19 @@ from debias_core.diffusion.unet import EpsilonNet
 from debias_core.records import UserError
 
 
-def guided_epsilon(net: EpsilonNet, x: Tensor, t: int, y: Tensor, w: float) -> Tensor:
+def guided_epsilon(
+    net: EpsilonNet, x: Tensor, t: int, y: Tensor, w: float, *, a_t: float
+) -> Tensor:
     """ε [B, 3, H, W] of images x of classes y [B], guided by w; both evaluations are one batch."""
     if w == 0:
-        return net(x, t, y)
-    nobody = torch.full_like(y, net.config.classes)
-    eps_c, eps_u = net(torch.cat([x, x]), t, torch.cat([y, nobody])).chunk(2)
-    return (1 + w) * eps_c - w * eps_u
+        guided = net(x, t, y)
+    else:
+        nobody = torch.full_like(y, net.config.classes)
+        told, untold = net(torch.cat([x, x]), t, torch.cat([y, nobody])).chunk(2)
+        guided = (1 + w) * told - w * untold
+    if net.config.prediction == "epsilon":
+        return guided
+    return a_t**0.5 * guided + (1 - a_t) ** 0.5 * x
 
 
 @torch.no_grad()
@@ -58,6 +69,6 @@ def sample_classes(
     for k in reversed(range(steps)):
         a_next = float(a_bar[s[k - 1]]) if k else 1.0
         a_t = float(a_bar[s[k]])
-        p = predicted_x0(x, guided_epsilon(net, x, s[k], y, w), a_t).clamp(-1, 1)
+        p = predicted_x0(x, guided_epsilon(net, x, s[k], y, w, a_t=a_t), a_t).clamp(-1, 1)
         x = ddim_step(x, (x - a_t**0.5 * p) / (1 - a_t) ** 0.5, a_t, a_next)
     return x

@@ -20,7 +20,6 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +135,13 @@ def train_diffusion(
 ) -> Stage[EpsilonNet]:
     """Train ε_θ and return its moving average; resumes when `checkpoint` holds an earlier state.
 
-    Loss: mean of w_t·‖ε - ε_θ(x_t, t)‖², w_t the P2 weight (DiffInject Eqs. 5 and 6). StopAsked
+    Loss: mean of w_t·‖ε - ε_θ(x_t, t)‖², w_t the P2 weight (DiffInject Eqs. 5 and 6); with v in the
+    place of ε where the network predicts that (`diffusion/guidance.py`). StopAsked
     saves a checkpoint of the last step; then it passes, or with `keep_on_stop` (where the person asked
     to keep) the average so far is returned; `steps_done` tells how far that is. `piece` is the number
     of images to compute at a time where a whole batch is known not to fit. `start` is a net of the
-    same shape whose weights to begin with, instead of random ones; a conditional net can begin with an
-    unconditional one. Of a labelled batch a share `config.drop_label` is trained on without its label.
+    same shape whose weights to begin with, instead of random ones. Of a labelled batch a share
+    `config.drop_label` is trained on without its label.
 
     Raises:
         UserError: when the checkpoint was made with other settings, the loss is not finite, or one
@@ -150,11 +150,11 @@ def train_diffusion(
     torch.manual_seed(config.seed)
     net = EpsilonNet(config.unet).to(device)
     if start is not None:
-        if start.config not in (config.unet, replace(config.unet, classes=0)):
+        if start.config != config.unet:
             raise UserError(
                 f"The model to begin with has another shape: {start.config}, not {config.unet}."
             )
-        net.load_state_dict({**net.state_dict(), **start.state_dict()})
+        net.load_state_dict(start.state_dict())
     ema = AveragedModel(net, multi_avg_fn=_ema_with_warmup(config.ema))
     optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr)
     a_bar = schedule.alpha_bar(config.schedule).to(device)
@@ -175,7 +175,7 @@ def train_diffusion(
         piece = min(piece, state.get("piece", piece))
 
     def step_loss(
-        x_t: Tensor, t: Tensor, noise: Tensor, x_h: Tensor, swapped: Tensor, y: Tensor
+        x_t: Tensor, t: Tensor, target: Tensor, x_h: Tensor, swapped: Tensor, y: Tensor
     ) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             if swapped.any():
@@ -185,7 +185,7 @@ def train_diffusion(
                 predicted = net.decode(state._replace(h=h))
             else:
                 predicted = net(x_t, t, y)
-        return (weight[t] * (predicted.float() - noise).square().mean(dim=(1, 2, 3))).mean()
+        return (weight[t] * (predicted.float() - target).square().mean(dim=(1, 2, 3))).mean()
 
     def save(done: int) -> None:
         if checkpoint is not None:
@@ -224,13 +224,18 @@ def train_diffusion(
             x_h[rows] = noised(of_a, noise_h, a[rows])
             x_t[rows] = noised(of_b, noise[rows], a[rows])
             noise[rows] = (x_t[rows] - a[rows].sqrt() * wanted) / (1 - a[rows]).sqrt()
+        target = noise
+        if config.unet.prediction == "v":
+            target = a.sqrt() * noise - (1 - a).sqrt() * x0
         y = torch.full((len(x0),), config.unet.classes, device=device)  # no class
         if given is not None:
             told = rng.random(len(x0)) >= config.drop_label
             y[told] = torch.as_tensor(given[told], device=device)
         for group in optimizer.param_groups:
             group["lr"] = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
-        loss, piece = memory.backward(step_loss, (x_t, t, noise, x_h, swapped, y), optimizer, piece)
+        loss, piece = memory.backward(
+            step_loss, (x_t, t, target, x_h, swapped, y), optimizer, piece
+        )
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         ema.update_parameters(net)

@@ -6,6 +6,7 @@ Notation (Asyrp; InjectFusion; DiffInject 2.3):
     skips  encoder features for the decoder       tuple of [B, C_i, H_i, W_i]
     emb    timestep embedding                     [B or 1, D]
     y      classes, in a conditional network      [B]; C, one more than the last, is "no class"
+    patch  squares of so many pixels a side go in as channels of one (H, W above are then H/patch, W/patch)
     FE     cost of one plain forward; encode and decode are fractions of it
 """
 
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from debias_core.config import DiffusionConfig, UNetConfig, from_json, to_json
 from debias_core.records import T, UserError
@@ -60,18 +62,20 @@ def load_library() -> Any:
 
 
 class EpsilonNet(nn.Module):
-    """ε_θ(x_t, t) with `encode` and `decode` around h; counts what it evaluates."""
+    """ε_θ(x_t, t), or v_θ, with `encode` and `decode` around h; counts what it evaluates."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
-        sizes = [config.image_size // 2**i for i in range(len(config.channels))]
+        inside = config.image_size // config.patch
+        sizes = [inside // 2**i for i in range(len(config.channels))]
         with_attention = [size in config.attention for size in sizes]
         self.unet = load_library()(
-            sample_size=config.image_size,
+            sample_size=inside,
             block_out_channels=config.channels,
             layers_per_block=config.res_blocks,
-            out_channels=config.out_channels,
+            in_channels=3 * config.patch**2,
+            out_channels=config.out_channels * config.patch**2,
             # The plain DownBlock2D and UpBlock2D ignore `downsample_type`: ADM needs these.
             down_block_types=tuple(
                 "AttnDownBlock2D" if a else "ResnetDownsampleBlock2D" for a in with_attention
@@ -87,10 +91,8 @@ class EpsilonNet(nn.Module):
             attention_head_dim=config.head_dim,
         )
         if config.classes:
-            # Added to the time's embedding. "No class" is zero at first: a network that begins with an
-            # unconditional one's weights is, told nothing, that network.
+            # Added to the time's embedding; the last is that of "no class".
             self.label = nn.Embedding(config.classes + 1, 4 * config.channels[0])
-            nn.init.zeros_(self.label.weight[-1])
         self.count = EvaluationCount()
 
     def encode(self, x: Tensor, t: Tensor | int, y: Tensor | None = None) -> Bottleneck:
@@ -102,7 +104,7 @@ class EpsilonNet(nn.Module):
         if classes := self.config.classes:
             of = torch.full((1,), classes, device=x.device) if y is None else y
             emb = emb + self.label(of).to(emb.dtype)
-        y = u.conv_in(x)
+        y = u.conv_in(F.pixel_unshuffle(x, self.config.patch))
         skips: tuple[Tensor, ...] = (y,)
         for block in u.down_blocks:
             y, features = block(hidden_states=y, temb=emb)
@@ -110,7 +112,7 @@ class EpsilonNet(nn.Module):
         return Bottleneck(u.mid_block(y, emb), skips, emb)
 
     def decode(self, state: Bottleneck) -> Tensor:
-        """h, skips, emb → ε [B, 3, H, W]."""
+        """h, skips, emb → ε (or v) [B, 3, H, W]."""
         u = self.unet
         y, skips, emb = state
         self.count.decoded += len(y)
@@ -120,11 +122,12 @@ class EpsilonNet(nn.Module):
             skips = skips[:-n]
         # ADM's and P2's checkpoints predict a variance in three more channels; DDIM has no use for it.
         # float32 whatever ran inside: P and x_t are computed from it.
-        eps = u.conv_out(u.conv_act(u.conv_norm_out(y)))[:, :3]
+        eps = u.conv_out(u.conv_act(u.conv_norm_out(y)))
+        eps = F.pixel_shuffle(eps, self.config.patch)[:, :3]
         return eps.float() if eps.dtype == torch.bfloat16 else eps
 
     def forward(self, x: Tensor, t: Tensor | int, y: Tensor | None = None) -> Tensor:
-        """ε_θ(x, t), or ε_θ(x, t, y) of a conditional network, [B, 3, H, W]."""
+        """ε_θ(x, t), or ε_θ(x, t, y) (or v_θ) of a conditional network, [B, 3, H, W]."""
         return self.decode(self.encode(x, t, y))
 
     def decode_pair(self, state: Bottleneck, h_edited: Tensor) -> tuple[Tensor, Tensor]:

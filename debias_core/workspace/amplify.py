@@ -32,11 +32,11 @@ from debias_core.config import (
     AuditConfig,
     ClassifierConfig,
     DDBConfig,
-    diffusion_for,
+    conditional_for,
     from_json,
     to_json,
 )
-from debias_core.data.benchmarks import TINTED, is_colored_digits, shipped_model
+from debias_core.data.benchmarks import TINTED, is_colored_digits
 from debias_core.data.images import Pixels, enlarge, grid, png, to_uint8
 from debias_core.data.planted import PALETTE
 from debias_core.data.table import ImageTable
@@ -51,7 +51,6 @@ from debias_core.diffusion.unet import (
     forward_equivalents,
     half_pays,
     load_model,
-    model_config,
     save_model,
     weights_digest,
 )
@@ -77,15 +76,11 @@ METHOD = "ddb"
 
 
 def amplify_settings(project: Project) -> AmplifyConfig:
-    """The settings to begin with: the demo's for Colored Digits; else in the shape of the data's own
-    diffusion model, where it has one."""
-    table, base = project.table(), AmplifyConfig()
+    """The settings to begin with: the demo's for Colored Digits, else by the images' size."""
+    table = project.table()
     if is_colored_digits(table):
         return DDB["digits"].amplify
-    folder = project.model_folder(table)
-    shape = diffusion_for(table.image_size) if folder is None else model_config(folder)
-    unet = replace(shape.unet, classes=len(table.class_names))
-    return replace(base, diffusion=replace(base.diffusion, unet=unet))
+    return AmplifyConfig(diffusion=conditional_for(table.image_size, len(table.class_names)))
 
 
 def ddb_settings(table: ImageTable) -> DDBConfig:
@@ -161,8 +156,7 @@ def conditional_model(
 ) -> Stage[EpsilonNet]:
     """The project's class-conditional model, trained on its biased train part unless it is there."""
     table, folder = project.table(), project.folder("amplify") / "diffusion"
-    start, from_model = _begin_with(project, config, device)
-    made_of = {"made_of": fingerprint(to_json(config.diffusion), table.data_id, from_model)}
+    made_of = {"made_of": fingerprint(to_json(config.diffusion), table.data_id)}
     known = folder / "made_of.json"
     if not (known.is_file() and json.loads(known.read_text()) == made_of):
         known.unlink(missing_ok=True)
@@ -172,29 +166,13 @@ def conditional_model(
         work = project.work("conditional", made_of["made_of"])
         net = yield from train_diffusion(
             labelled_batches(framed, train.y, flip=config.diffusion.flip), config.diffusion,
-            device=device, checkpoint=work, start=start, piece=piece,
+            device=device, checkpoint=work, piece=piece,
         )  # fmt: skip
         words = f"trained on the {len(train):,} biased training images of project '{project.name}'"
         save_model(net, config.diffusion, folder, made_by=words)
         write_json(known, made_of)
         shutil.rmtree(work, ignore_errors=True)
     return load_model(folder, device)[0]
-
-
-def _begin_with(
-    project: Project, config: AmplifyConfig, device: torch.device
-) -> tuple[EpsilonNet | None, str]:
-    """The model whose weights the training begins with, and its digest; (None, "") where none fits.
-
-    For Colored Digits that which ships class-conditional, else the data's own unconditional one.
-    """
-    table, wanted = project.table(), config.diffusion.unet
-    for folder in (shipped_model(table, conditional=True), project.model_folder(table)):
-        if config.begin and folder is not None:
-            has = model_config(folder).unet
-            if has in (wanted, replace(wanted, classes=0)):
-                return load_model(folder, device)[0], weights_digest(folder)
-    return None, ""
 
 
 def _framed(pixels: Pixels, frame: Frame) -> Pixels:

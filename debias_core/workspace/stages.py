@@ -34,12 +34,10 @@ from debias_core.config import (
     to_json,
 )
 from debias_core.data.benchmarks import (
-    CONDITIONAL,
     NAMED,
     SHIPPED,
     TINTED,
     UNIFORM,
-    colored_digits,
     free_of_bias,
     grey_images,
     is_colored_digits,
@@ -52,12 +50,9 @@ from debias_core.diffusion.injection import mask_from_box
 from debias_core.diffusion.schedule import alpha_bar
 from debias_core.diffusion.synthesis import Frame, Preview
 from debias_core.diffusion.training import (
-    Batch,
-    LabelledBatch,
     Swaps,
     image_batches,
     image_swaps,
-    labelled_batches,
     steps_done,
     tinted_batches,
     tinted_swaps,
@@ -101,9 +96,6 @@ PRETRAIN = {
         "mnist32", SHIPPED["mnist-"], "cmnist", f"MNIST's 60,000 training images, {RECOLOURED}"
     ),
     "cifar10": ("cifar32", SHIPPED["cifar-"], "ccifar10", "CIFAR-10's 50,000 training images"),
-    "digits-bias": (
-        "digits16-bias", CONDITIONAL["digit-"], "digits", "Colored Digits at 1 %, seed 0, with their classes"
-    ),
 }  # fmt: skip
 
 
@@ -287,21 +279,14 @@ def run_pretrain_named(
     checkpoint: Path,
     start: Path | None = None,
 ) -> Stage[Path]:
-    """Train the model of a named data set (`PRETRAIN`) on its train part, free of its bias; but
-    "digits-bias" learns the bias itself, class by class (DDB).
+    """Train the model of a named data set (`PRETRAIN`) on its train part, free of its bias.
 
-    It begins with the weights of the model in `start`, where one is given ("digits-bias": else with
-    "digits"). Stopped, the moving
-    average so far is written; the same call goes on later.
+    It begins with the weights of the model in `start`, where one is given. Stopped, the moving average
+    so far is written; the same call goes on later.
     """
     _, _, dataset, in_words = PRETRAIN[what]
     swaps: Swaps | None = None
-    batches: Batch | LabelledBatch
-    if what == "digits-bias":
-        train = colored_digits().where("train")
-        batches = labelled_batches(train.pixels, train.y, flip=config.flip)
-        start = start or SHIPPED["digit-"]
-    elif dataset in TINTED:
+    if dataset in TINTED:
         grey, _ = grey_images(dataset)
         edge = (config.unet.image_size - grey.shape[1]) // 2
         framed: NDArray[Any] = np.pad(grey, ((0, 0), (edge, edge), (edge, edge)))
