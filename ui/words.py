@@ -555,8 +555,8 @@ def amplified(about: dict[str, Any]) -> str:
     parts = [f"The amplifier was trained on {trained}."]
     if share := about.get("aligned_share"):
         parts.append(
-            f"{share['synthetic']:.0%} of the {about['count']:,} drawn images show their class's usual "
-            f"attribute; of the training images it is {share['training']:.0%}."
+            f"{share['synthetic']:.1%} of the {about['count']:,} drawn images show their class's usual "
+            f"attribute; of the training images it is {share['training']:.1%}."
         )
     if about["average_precision"] is not None:
         parts.append(
