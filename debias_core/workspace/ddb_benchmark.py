@@ -7,6 +7,7 @@ the same settings on the same data is not run again: the second recipe finds the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -36,7 +37,7 @@ from debias_core.workspace.benchmark import (
     named,
 )
 from debias_core.workspace.database import now
-from debias_core.workspace.store import Project, fingerprint
+from debias_core.workspace.store import Project, fingerprint, write_json
 
 ARMS = ("vanilla", "debiased", "real_amplifier", "groupdro")
 GUIDANCE = (0.0, 1.0, 3.0)  # w at which the bias-aligned share is told
@@ -133,19 +134,22 @@ def _compare(
     """The amplifier trained on real images, its scores; and the three amplifiers side by side.
 
     `kept` is the average precision of what a run uses (early stopping, or the audit's last epoch),
-    `by_epoch` that after each of the audit's epochs, without stopping.
+    `by_epoch` that after each of the audit's epochs, without stopping; None without `config.curves`.
     """
     table, settings = project.table(), replace(config.amplify, seed=seed, trained_on="real")
     train = table.where("train")
     blind, conflicting = train.without_bias(), train.conflicting()
     made = project.manifest("amplify")
-    key = fingerprint(to_json(settings), to_json(config.audit), table.data_id, made.get("set"))
+    settings_of_all = (to_json(settings), to_json(config.audit), config.curves)
+    key = fingerprint(*settings_of_all, table.data_id, made.get("set"))
     work = project.work("compare", key)
     net = yield from ddb.train_amplifier(
         blind.pixels, blind.y, blind.class_names, settings,
         device=device, checkpoint=work / "real", key=key,
     )  # fmt: skip
     real = score(net, blind, device=device)
+    if (known := work / "found.json").is_file():
+        return real, json.loads(known.read_text())
     drawn = _drawn(project, made) if "set" in made else (blind.pixels, blind.y)
     plain = replace(settings.classifier, epochs=config.audit.classifier.epochs)
     training = {
@@ -161,12 +165,13 @@ def _compare(
     found: dict[str, Any] = {"amplifiers": {}, "aligned_share": None}
     for name, (pixels, y, classifier) in training.items():
         curve = None
-        if conflicting is not None and conflicting.any():
+        if config.curves and conflicting is not None and conflicting.any():
             curve = yield from _by_epoch(name, pixels, y, classifier, train, seed, device)
         ap = None if conflicting is None else average_precision(conflicting, kept[name].loss)
         found["amplifiers"][name] = {"kept": ap, "by_epoch": curve}
     if seed == 0 and "set" in made:
         found["aligned_share"] = yield from _over_guidance(project, config, device)
+    write_json(known, found)
     return real, found
 
 
