@@ -243,7 +243,7 @@ def demo(
 
 @command.command()
 def benchmark(
-    dataset: Annotated[str, typer.Argument(help="digits, cmnist or ccifar10.")],
+    dataset: Annotated[str, typer.Argument(help="digits, cmnist or cifar10c.")],
     workspace: Workspace = DEFAULT_WORKSPACE,
     method: Annotated[
         list[str] | None,
@@ -357,7 +357,7 @@ def benchmark(
         )  # fmt: skip
 
     where = _devices(devices)
-    if dataset == "ccifar10" and images:
+    if dataset == "cifar10c" and images:
         console.print(words.LOW_LEVEL, markup=False)
     one = settings(methods[0], ratios[0])
     files = {"csv_file": csv_file, "markdown_file": markdown_file}
@@ -693,7 +693,7 @@ def audit(
 def audit_curve(
     dataset: Annotated[
         str | None,
-        typer.Argument(help="digits, cmnist or ccifar10; by default the project --name."),
+        typer.Argument(help="digits, cmnist or cifar10c; by default the project --name."),
     ] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
@@ -1041,7 +1041,7 @@ def t_edit_(
 def check_model(
     dataset: Annotated[
         str | None,
-        typer.Argument(help="digits, cmnist or ccifar10 (their own model); by default --name's."),
+        typer.Argument(help="digits, cmnist or cifar10c (their own model); by default --name's."),
     ] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
@@ -1090,7 +1090,7 @@ def _named_project(dataset: str, workspace: Path, ratio: float = 1.0) -> Any:
 def sweep(
     dataset: Annotated[
         str | None,
-        typer.Argument(help="digits, cmnist or ccifar10; by default the project --name."),
+        typer.Argument(help="digits, cmnist or cifar10c; by default the project --name."),
     ] = None,
     over: Annotated[
         list[str] | None,

@@ -656,8 +656,8 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
     ),
     # DiffInject: ResNet-18, Adam 1e-3, crop and flip, 50 epochs; γ 0.3 everywhere, share 0.1, t_edit 500
     # (`methods/diffinject.md`). Nothing of it has been run: there is no CIFAR-10 here.
-    "ccifar10": BenchmarkConfig(
-        dataset="ccifar10",
+    "cifar10c": BenchmarkConfig(
+        dataset="cifar10c",
         audit=AuditConfig(
             classifier=ClassifierConfig(network="resnet18", loss="gce", epochs=50, batch_size=256)
         ),

@@ -495,8 +495,8 @@ def test_settings_come_from_the_preset_with_what_is_asked():
     assert paper.classifier.network == "mlp255"
     assert cfg.baseline_config("digits", "lff", precision="bf16").precision == "bf16"
     assert cfg.baseline_config("digits", "jtt", precision="bf16") == cfg.BASELINES["digits"]["jtt"]
-    other = cfg.baseline_config("ccifar10", "jtt")
-    assert other.classifier == cfg.BENCHMARKS["ccifar10"].debias.classifier
+    other = cfg.baseline_config("cifar10c", "jtt")
+    assert other.classifier == cfg.BENCHMARKS["cifar10c"].debias.classifier
     with pytest.raises(UserError, match="MLP alone"):
         cfg.baseline_config("digits", "lff", paper_protocol=True)
     with pytest.raises(UserError, match="no baseline 'a2'"):

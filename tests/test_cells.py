@@ -176,7 +176,7 @@ def test_published_figures_stand_at_their_ratio():
         (["digits", "--method", "lff", "--paper-protocol"], "MLP alone"),
         (["digits", "--method", "diffinject", "--paper-protocol"], "--network mlp255"),
         (["bffhq", "--method", "lff"], "no benchmark 'bffhq'"),
-        (["ccifar10", "--method", "lff", "--method", "ddb-1"], "no settings for 'ccifar10'"),
+        (["cifar10c", "--method", "lff", "--method", "ddb-1"], "no settings for 'cifar10c'"),
         (["digits", "--method", "lff", "--ratio", "3"], "ratio must be one of"),
     ],
 )

@@ -26,7 +26,7 @@ NAMED_SETS: dict[str, dict[str, Any]] = {
     for kind, ratio, unbiased in (
         ("digits", words.DIGITS_RATIO, words.DIGITS_UNBIASED),
         ("cmnist", words.MNIST_RATIO, words.MNIST_UNBIASED),
-        ("ccifar10", words.CIFAR_RATIO, words.CIFAR_UNBIASED),
+        ("cifar10c", words.CIFAR_RATIO, words.CIFAR_UNBIASED),
     )
     for text, percent in [*((ratio.format(r), r) for r in RATIOS), (unbiased, 100.0)]
 }

@@ -98,7 +98,7 @@ CIFAR_ABOUT = (
     "corruption. CIFAR-10 is read from the folder in DEBIAS_DATA, or downloaded (170 MB). No diffusion "
     f"model ships for it: `python app.py pretrain cifar10` trains one, on a GPU.\n\n⚠️ {LOW_LEVEL}"
 )
-NAMED_ABOUT = {"digits": DIGITS_ABOUT, "cmnist": MNIST_ABOUT, "ccifar10": CIFAR_ABOUT}
+NAMED_ABOUT = {"digits": DIGITS_ABOUT, "cmnist": MNIST_ABOUT, "cifar10c": CIFAR_ABOUT}
 LOOK_BUTTON = "Look first"
 UNDERSTOOD = "What was understood"
 IMPORTING = "Importing: see the job above. The page shows the new project when it is done."

@@ -222,12 +222,12 @@ def is_corrupted_cifar10(table: ImageTable) -> bool:
 
 
 # The named data sets; `percent`, `seed` and `validation` say which one of each.
-NAMED = {"digits": colored_digits, "cmnist": colored_mnist, "ccifar10": corrupted_cifar10}
+NAMED = {"digits": colored_digits, "cmnist": colored_mnist, "cifar10c": corrupted_cifar10}
 # What is uniform in their test parts.
 UNIFORM = {
     "digits": "colours uniform over all digits",
     "cmnist": "colours uniform over all digits",
-    "ccifar10": "corruptions uniform over all classes",
+    "cifar10c": "corruptions uniform over all classes",
 }
 TINTED = ("digits", "cmnist")  # grey images in colours
 

@@ -32,7 +32,7 @@ from debias_core.workspace.store import Project, demo_project
 PUBLISHED: dict[str, dict[float, tuple[float, float]]] = {
     "cmnist": {1.0: (0.3259, 0.8558), 5.0: (0.8244, 0.9229)},
     # This row of vanilla figures is ReBias' in DiffuBias' table; its own vanilla has 25.82 and 39.42.
-    "ccifar10": {1.0: (0.2362, 0.2824), 5.0: (0.4168, 0.3311)},
+    "cifar10c": {1.0: (0.2362, 0.2824), 5.0: (0.4168, 0.3311)},
 }
 
 
@@ -47,7 +47,7 @@ FIELD: dict[str, dict[str, tuple[float | None, ...]]] = {
         "group-dro": (63.12, 68.78, 76.30, 84.20),
         "diffinject": (None, 85.58, None, 92.29),
     },
-    "ccifar10": {
+    "cifar10c": {
         "vanilla": (23.08, 25.82, 30.06, 39.42),
         "lff": (29.40, 33.57, 38.39, 49.47),
         "rebias": (21.45, 23.62, 30.12, 41.68),

@@ -100,7 +100,7 @@ PRETRAIN = {
     "mnist": (
         "mnist32", SHIPPED["mnist-"], "cmnist", f"MNIST's 60,000 training images, {RECOLOURED}"
     ),
-    "cifar10": ("cifar32", SHIPPED["cifar-"], "ccifar10", "CIFAR-10's 50,000 training images"),
+    "cifar10": ("cifar32", SHIPPED["cifar-"], "cifar10c", "CIFAR-10's 50,000 training images"),
     "digits-bias": (
         "digits16-bias", CONDITIONAL["digit-"], "digits", "Colored Digits at 1 %, seed 0, with their classes"
     ),
