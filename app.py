@@ -19,7 +19,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
 from debias_core import config as cfg
-from debias_core.records import Progress, Stage, UserError
+from debias_core.records import Progress, Stage, UserError, mean_and_sd, ratio_in_words
 
 T = TypeVar("T")
 
@@ -58,6 +58,18 @@ Method = Annotated[
 ]
 Ratio = Annotated[float, typer.Option(help="Percent of bias-conflicting images: 0.5, 1, 2 or 5.")]
 Seeds = Annotated[int, typer.Option(help="Number of seeds.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Folder that holds the published data sets (default: DEBIAS_DATA, shared/data beside the "
+        "project, ~/.cache/debias-studio).",
+    ),
+]
+Preset = Annotated[
+    str,
+    typer.Option(help="Photographs: small (64 px, a CPU) or paper (the papers' size, a GPU)."),
+]
 Network = Annotated[str | None, typer.Option(help="mlp, mlp255, conv or resnet18.")]
 TopK = Annotated[int | None, typer.Option(help="Contents to inject.")]
 PerClass = Annotated[bool | None, typer.Option(help="Take top-k in each class.")]
@@ -243,8 +255,13 @@ def demo(
 
 @command.command()
 def benchmark(
-    dataset: Annotated[str, typer.Argument(help="digits, cmnist or cifar10c.")],
+    dataset: Annotated[str, typer.Argument(help=f"{', '.join(cfg.BENCHMARKS)}.")],
     workspace: Workspace = DEFAULT_WORKSPACE,
+    data: Data = None,
+    preset: Preset = "small",
+    size: Annotated[
+        int | None, typer.Option(help="Photographs: side in pixels, if not the preset's.")
+    ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -254,7 +271,10 @@ def benchmark(
     ] = None,
     ratio: Annotated[
         list[float] | None,
-        typer.Option(help="Percent of bias-conflicting images, one or more of 0.5, 1, 2, 5."),
+        typer.Option(
+            help="Percent of bias-conflicting images, one or more of those at which the data set is "
+            "published (0.5, 1, 2, 5; Dogs & Cats and BAR 1, 5; the others have one training set)."
+        ),
     ] = None,
     seeds: Seeds = 3,
     network: Network = None,
@@ -305,11 +325,16 @@ def benchmark(
     ] = None,
 ) -> None:
     """A named data set, over seeds, beside the published figures; resumable, a table cell by cell."""
+    from debias_core.data.originals import look_in
     from debias_core.workspace.benchmark import benchmark_project, run_benchmark
     from ui import words
 
+    if data is not None:
+        look_in(data.expanduser())
     methods = list(dict.fromkeys(method or ["diffinject"]))
-    ratios = list(dict.fromkeys(ratio or [1.0]))
+    ratios: list[float | None] = list(
+        dict.fromkeys([*ratio] if ratio else [_base(dataset, preset).percent])
+    )
     if unknown := [m for m in methods if m not in cfg.TABLE]:
         raise UserError(
             f"There is no method '{unknown[0]}' in the tool. Choose from: {', '.join(cfg.TABLE)}."
@@ -339,14 +364,14 @@ def benchmark(
     if paper_protocol and not any(m in cfg.BASELINE_METHODS for m in methods):
         raise UserError(f"{methods[0]} does not know --paper-protocol: use --network mlp255.")
 
-    def settings(name: str, at: float) -> cfg.BenchmarkConfig | cfg.DDBBenchmarkConfig:
+    def settings(name: str, at: float | None) -> cfg.BenchmarkConfig | cfg.DDBBenchmarkConfig:
         shared: dict[str, Any] = {"ratio": at, "seeds": seeds, "validation": validation}
+        shared |= {"preset": preset, "size": size}
         if name in cfg.RECIPES:
             return _ddb_settings(dataset, name, audit_epochs=audit_epochs, **shared, **training)
         if name in cfg.BASELINE_METHODS:
-            return replace(
-                _benchmark_of(dataset, "diffinject", at), seeds=seeds, validation=validation
-            )
+            base = _benchmark_of(dataset, "diffinject", at, preset)
+            return _set(replace(base, seeds=seeds, validation=validation), size=size)
         return _benchmark(
             dataset, audit_network=audit_network, audit_epochs=audit_epochs, loss=retrain_loss,
             synthetic_share=synthetic_share, top_k=top_k, per_class=per_class, text_filter=text_filter,
@@ -369,7 +394,13 @@ def benchmark(
                 name,
                 settings(name, at),
                 cfg.baseline_config(
-                    dataset, name, paper_protocol=paper_protocol, precision=precision, **training
+                    dataset,
+                    name,
+                    paper_protocol=paper_protocol,
+                    precision=precision,
+                    preset=preset,
+                    percent=at,
+                    **training,
                 )
                 if name in cfg.BASELINE_METHODS
                 else None,
@@ -444,9 +475,11 @@ def _ddb_settings(
     dataset: str,
     recipe: str,
     *,
-    ratio: float,
+    ratio: float | None,
     seeds: int,
     validation: bool,
+    preset: str = "small",
+    size: int | None = None,
     network: str | None,
     audit_epochs: int | None,
     epochs: int | None,
@@ -457,6 +490,8 @@ def _ddb_settings(
     if dataset not in cfg.DDB:
         raise UserError(f"{recipe} has no settings for '{dataset}'. Choose: {', '.join(cfg.DDB)}.")
     base = cfg.DDB[dataset]
+    if dataset in cfg.PHOTOGRAPHS:
+        base = cfg.photographs_ddb(dataset, preset, size)
     final_net = _set(
         base.ddb.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
     )
@@ -490,7 +525,7 @@ def _ddb_table(result: dict[str, Any]) -> None:
     }  # fmt: skip
     _accuracy_table(result, columns=columns)
     lines = [
-        f"{result['dataset']}, {len(result['seeds'])} seeds at {result['ratio_percent']:g} % "
+        f"{result['dataset']}, {len(result['seeds'])} seeds at {ratio_in_words(result['ratio_percent'])} "
         f"conflicting, scored on the {result['scored_on']} part."
     ]
     if share := result["aligned_share"]:
@@ -524,9 +559,11 @@ def _ddb_table(result: dict[str, Any]) -> None:
 def _benchmark(
     dataset: str,
     *,
-    ratio: float,
+    ratio: float | None,
     seeds: int,
     validation: bool,
+    preset: str = "small",
+    size: int | None = None,
     network: str | None,
     epochs: int | None,
     lr: float | None,
@@ -543,7 +580,7 @@ def _benchmark(
     **inject: Any,
 ) -> cfg.BenchmarkConfig:
     """The data set's preset with the options that were given."""
-    base = _benchmark_of(dataset, inject["method"], ratio)
+    base = _set(_benchmark_of(dataset, inject["method"], ratio, preset), size=size)
     if base.draw is not None:
         drawn = {name: inject.get(name) for name in ("count", "steps")}
         draw_ = _set(
@@ -566,13 +603,22 @@ def _benchmark(
     )
 
 
-def _benchmark_of(dataset: str, method: str, percent: float) -> cfg.BenchmarkConfig:
-    """The preset of a named data set, for this method."""
+def _base(dataset: str, preset: str = "small") -> cfg.BenchmarkConfig:
+    """The preset of a named data set."""
     if dataset not in cfg.BENCHMARKS:
         raise UserError(
             f"There is no benchmark '{dataset}'. Choose one of: {', '.join(cfg.BENCHMARKS)}."
         )
-    base = replace(cfg.BENCHMARKS[dataset], percent=percent)
+    if dataset in cfg.PHOTOGRAPHS:
+        return cfg.photographs(dataset, preset)
+    return cfg.BENCHMARKS[dataset]
+
+
+def _benchmark_of(
+    dataset: str, method: str, percent: float | None, preset: str = "small"
+) -> cfg.BenchmarkConfig:
+    """The preset of a named data set, for this method."""
+    base = replace(_base(dataset, preset), percent=percent)
     if method == "diffubias":
         describe_, draw_ = cfg.DIFFUBIAS.get(dataset, (cfg.CaptionConfig(), cfg.DrawConfig()))
         return replace(base, describe=describe_, draw=draw_)
@@ -584,12 +630,19 @@ def _benchmark_of(dataset: str, method: str, percent: float) -> cfg.BenchmarkCon
 @command.command("import")
 def import_(
     source: Annotated[
-        str, typer.Argument(help="Folder of class folders, a zip of such, or a CSV.")
+        str,
+        typer.Argument(
+            help="Folder of class folders (or in a benchmark's official layout), a zip of such, or a CSV."
+        ),
     ],
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
     size: Annotated[int, typer.Option(help="Side of the images, in pixels.")] = 32,
     limit: Annotated[int | None, typer.Option(help="Take this many images at random.")] = None,
+    ratio: Annotated[
+        float | None,
+        typer.Option(help="Which training set of an official layout: its percentage (1: 1pct/)."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of held-out test part and limit.")] = 0,
     replace_project: Annotated[
         bool, typer.Option("--replace", help="Drop a project of this name first.")
@@ -605,7 +658,7 @@ def import_(
     report = _run(
         stages.import_data(
             project, Path(source).expanduser(), size=size, limit=limit, seed=seed,
-            replace=replace_project,
+            replace=replace_project, percent=ratio,
         ),
         project,
     )  # fmt: skip
@@ -1080,9 +1133,13 @@ def _named_project(dataset: str, workspace: Path, ratio: float = 1.0) -> Any:
     """The first project of a benchmark, with its data."""
     from debias_core.workspace.benchmark import benchmark_project, ensure_data
 
+    if dataset in cfg.PHOTOGRAPHS:
+        raise UserError(
+            f"Give --name: the project of '{dataset}' that `benchmark` or `import` made."
+        )
     settings = _benchmark_of(dataset, "diffinject", ratio)
     project = benchmark_project(workspace, settings, 0)
-    ensure_data(project, settings, 0)
+    _run(ensure_data(project, settings, 0), project)
     return project
 
 
@@ -1502,10 +1559,7 @@ def _write_json(path: Path | None, data: dict[str, Any]) -> None:
 
 
 def _percent(value: dict[str, Any] | None) -> str:
-    if value is None:
-        return "unknown"
-    spread = f" ± {100 * value['sd']:.1f}" if len(value["per_seed"]) > 1 else ""
-    return f"{100 * value['mean']:.1f}{spread} %"
+    return mean_and_sd([None] if value is None else value["per_seed"])
 
 
 def _accuracy_table(
@@ -1534,7 +1588,7 @@ def _benchmark_table(result: dict[str, Any]) -> None:
     label, look = result["label_fidelity"], result["look_fidelity"]
     console.print(
         f"{result['dataset']}, {result['method']}, {len(result['seeds'])} seeds at "
-        f"{result['ratio_percent']:g} % conflicting, scored on the {result['scored_on']} part.\n"
+        f"{ratio_in_words(result['ratio_percent'])} conflicting, scored on the {result['scored_on']} part.\n"
         f"precision@{result['k']} {_two(result['precision_at_k'])}, average precision "
         f"{_two(result['average_precision'])}\n"
         f"{result['synthetic_count']} synthetic images a seed, "

@@ -593,9 +593,12 @@ class BenchmarkConfig:
     """The whole loop on a named data set; by default the demo's, on the built-in Colored Digits."""
 
     dataset: str = "digits"
-    percent: float = 1.0  # planted share of bias-conflicting training images
+    percent: float | None = (
+        1.0  # share of bias-conflicting training images; None: the data set's own
+    )
     seeds: int = 3
     validation: bool = False  # score on 300 held-out training images instead of the test part
+    size: int = 0  # side of the images in pixels, of PHOTOGRAPHS; 0: the data set's own
     audit: AuditConfig = field(default_factory=AuditConfig)
     inject: InjectConfig = field(default_factory=InjectConfig)
     # DiffuBias instead of injection, where both are given: captions of the top-K, images drawn from them.
@@ -625,9 +628,10 @@ class DDBBenchmarkConfig:
     """A recipe of DDB on a named data set; by default the demo's, on the built-in Colored Digits."""
 
     dataset: str = "digits"
-    percent: float = 1.0
+    percent: float | None = 1.0
     seeds: int = 3
     validation: bool = False
+    size: int = 0
     audit: AuditConfig = field(default_factory=AuditConfig)  # beside it; recipes may use its losses
     amplify: AmplifyConfig = field(default_factory=AmplifyConfig)
     ddb: DDBConfig = field(default_factory=DDBConfig)
@@ -669,6 +673,63 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
         ),
     ),
 }
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A published data set of photographs: what it is trained with small, on a CPU, and as in the papers.
+
+    `small` and `paper` are (side in pixels, epochs).
+    """
+
+    classes: int
+    small: tuple[int, int]
+    paper: tuple[int, int]
+    augment: tuple[str, ...] = ("crop", "flip")
+    lr: float = 1e-4  # known, of the papers' size; small: 1e-3 (ours, as for the audits of docs/benchmarks.md)
+    gamma: float = 0.7
+
+
+# known: BFFHQ, BAR and Dogs & Cats as DiffuBias' Table 6 (100 epochs, Adam 1e-4, batch 64; crop and flip),
+# γ of DiffInject; Waterbirds 300 epochs, UrbanCars 300 and CelebA 50 as JTT and Whac-A-Mole; ReBias: 120 on
+# ImageNet-9. ours: ResNet-18 everywhere, from scratch, Adam; the epochs and the rate of the small ones.
+PHOTOGRAPHS: dict[str, Photographs] = {
+    "bffhq": Photographs(2, (64, 10), (224, 100)),
+    "dogs_cats": Photographs(2, (64, 10), (224, 100), gamma=0.2),
+    "bar": Photographs(6, (64, 30), (256, 100)),
+    "waterbirds": Photographs(2, (64, 20), (224, 300)),
+    "urbancars": Photographs(2, (64, 10), (224, 300)),
+    "imagenet9": Photographs(9, (64, 5), (224, 120)),
+    "celeba": Photographs(2, (64, 2), (224, 50), augment=()),
+}
+SIZES = ("small", "paper")  # of PHOTOGRAPHS
+NO_RATIO = ("waterbirds", "urbancars", "imagenet9", "celeba")  # and BAR as first published
+
+
+def photographs(dataset: str, preset: str = "small", size: int | None = None) -> BenchmarkConfig:
+    """The settings of one of PHOTOGRAPHS, "small" or as in the "paper", at another `size` if given."""
+    _require(preset in SIZES, f"A preset is small or paper, not '{preset}'.")
+    about = PHOTOGRAPHS[dataset]
+    side, epochs = about.small if preset == "small" else about.paper
+    lr = 1e-3 if preset == "small" else about.lr
+    net = ClassifierConfig(
+        network="resnet18", epochs=epochs, batch_size=64, lr=lr, augment=about.augment
+    )
+    # ours: f_B without augmentation, and stopped early where the training is short.
+    bias_net = dataclasses.replace(
+        net, loss="gce", augment=(), epochs=min(epochs, 3 if preset == "small" else 50)
+    )
+    return BenchmarkConfig(
+        dataset=dataset,
+        percent=None if dataset in (*NO_RATIO, "bar") else 1.0,
+        size=size or side,
+        audit=AuditConfig(classifier=bias_net, top_k=100),
+        inject=InjectConfig(count=5_000, gamma=about.gamma, mask=CENTRE, batch_size=32),
+        debias=DebiasConfig(classifier=net, synthetic_share=0.4),
+    )
+
+
+BENCHMARKS |= {name: photographs(name) for name in PHOTOGRAPHS}
 
 # CrossInject's own settings, where they are not the data set's: one prediction costs so little that
 # there can be as many synthetic images as real ones.
@@ -802,6 +863,38 @@ def diffusion_for(image_size: int) -> DiffusionConfig:
     channels = (32, 64, 96, 128, 128, 128)[:levels]
     unet = UNetConfig(image_size=image_size, channels=channels, attention=(16, 8), res_blocks=1)
     return DiffusionConfig(unet=unet, steps=5_000 if image_size <= 32 else 20_000, batch_size=32)
+
+
+def photographs_ddb(
+    dataset: str, preset: str = "small", size: int | None = None
+) -> DDBBenchmarkConfig:
+    """DDB's settings for one of PHOTOGRAPHS; the diffusion model is trained from scratch."""
+    on, small = photographs(dataset, preset, size), preset == "small"
+    shape = dataclasses.replace(diffusion_for(on.size).unet, classes=PHOTOGRAPHS[dataset].classes)
+    diffusion = dataclasses.replace(
+        AmplifyConfig().diffusion,
+        unet=shape,
+        # known: 100,000 steps of batch 32; ours: what an hour or two of a CPU's core take.
+        **({"steps": 2_000, "lr": 5e-4, "ema": 0.998} if small else {"steps": 100_000}),
+    )
+    net = on.debias.classifier
+    return DDBBenchmarkConfig(
+        dataset=dataset,
+        percent=on.percent,
+        size=on.size,
+        audit=on.audit,
+        amplify=AmplifyConfig(
+            diffusion=diffusion,
+            per_class=100 if small else 1_000,
+            steps=20 if small else 100,
+            batch_size=20 if small else 64,
+            classifier=dataclasses.replace(net, epochs=20 if small else 50, augment=()),
+        ),
+        ddb=DDBConfig(weight_decay=1e-3, classifier=net),
+    )
+
+
+DDB |= {name: photographs_ddb(name) for name in PHOTOGRAPHS}
 
 
 # ---- the field's baselines (`methods/baselines/`; known, recalled, ours: `docs/methods.md`) -------
@@ -977,8 +1070,8 @@ _DIGITS = ClassifierConfig(lr=3e-3)
 # LfF: MLP, batch 256, Adam 1e-3, 100 epochs; the second division by 255 is `paper_protocol`.
 _CMNIST = ClassifierConfig(network="mlp", epochs=100, batch_size=256)
 
-# By data set and method. Another named data set takes the method's own settings with the classifier of
-# `BENCHMARKS`.
+# By data set and method. Another named data set takes the method's own settings (`ON`) with the classifier
+# of `BENCHMARKS`.
 BASELINES: dict[str, dict[str, BaselineConfig]] = {
     "digits": {
         "vanilla": VanillaConfig(_DIGITS),
@@ -1004,6 +1097,41 @@ BASELINES: dict[str, dict[str, BaselineConfig]] = {
         "selecmix": SelecMixConfig(_CMNIST),
     },
 }
+# What is known of a method on one of the others (`methods/baselines.md`, 4), beside its classifier. JTT's lr
+# of 1e-5 and weight decay of 1 belong to SGD and a pretrained net, and are left out.
+ON: dict[str, dict[str, dict[str, Any]]] = {
+    "cifar10c": {"disent": {"lambda_dis": 1.0, "lambda_swap": 1.0, "lambda_swap_b": 1.0}},
+    "bffhq": {
+        "disent": {
+            "lambda_dis": 2.0, "lambda_swap": 2.0, "lambda_swap_b": 0.1, "lr_factor": 0.1,
+        }
+    },
+    "waterbirds": {"jtt": {"first_epochs": 60, "times": 100}},
+    "celeba": {"jtt": {"first_epochs": 1, "times": 50}},
+    "urbancars": {"jtt": {"first_epochs": 1, "times": 100}},
+}  # fmt: skip
+# LfF and DisEnt train for 200 epochs on Corrupted CIFAR-10 (known); DisEnt's λ and lr go by the ratio.
+_CIFAR = dataclasses.replace(BENCHMARKS["cifar10c"].debias.classifier, epochs=200)
+
+
+def _own_of(dataset: str, method: str, preset: str, percent: float | None) -> BaselineConfig:
+    """A method's settings on a data set that has none in BASELINES."""
+    known = ON.get(dataset, {}).get(method, {})
+    if dataset == "cifar10c":
+        disent = method == "disent"
+        net = dataclasses.replace(_CIFAR, lr=5e-4) if disent and percent == 0.5 else _CIFAR
+        if disent and percent in (1.0, 2.0):
+            known = known | {"lambda_dis": 5.0, "lambda_swap": 5.0}
+    elif dataset in PHOTOGRAPHS:
+        net = photographs(dataset, preset).debias.classifier
+        if "first_epochs" in known:  # T in proportion to the epochs
+            share = net.epochs / PHOTOGRAPHS[dataset].paper[1]
+            known = known | {"first_epochs": max(1, round(share * known["first_epochs"]))}
+    else:
+        net = ClassifierConfig()
+    return _OF_METHOD[method](net, **known)
+
+
 _OF_METHOD: dict[str, type[BaselineConfig]] = {
     name: type(config) for name, config in BASELINES["digits"].items()
 }
@@ -1018,19 +1146,21 @@ def baseline_config(
     *,
     paper_protocol: bool = False,
     precision: str | None = None,
+    preset: str = "small",
+    percent: float | None = None,
     **classifier: Any,
 ) -> BaselineConfig:
     """A baseline's settings on a named data set, with changes to its classifier (None: as it is).
 
-    Of other images the method's own with the plain classifier. `precision` is LfF's, and no concern of the others. `paper_protocol` divides pixels by 255 twice, as LfF's public code and its successors do with an MLP.
+    Of other images the method's own with the plain classifier. `precision` is LfF's, and no concern of
+    the others. `paper_protocol` divides pixels by 255 twice, as LfF's public code and its successors do
+    with an MLP. `preset` is of PHOTOGRAPHS; some settings go by the ratio (`percent`).
     """
     _require(
         method in _OF_METHOD,
         f"There is no baseline '{method}'. Choose one of: {', '.join(_OF_METHOD)}.",
     )
-    known = BASELINES.get(dataset, {}).get(method)
-    on = BENCHMARKS.get(dataset)
-    config = known or _OF_METHOD[method](ClassifierConfig() if on is None else on.debias.classifier)
+    config = BASELINES.get(dataset, {}).get(method) or _own_of(dataset, method, preset, percent)
     changes = {name: value for name, value in classifier.items() if value is not None}
     net = dataclasses.replace(config.classifier, **changes)
     if paper_protocol:

@@ -175,7 +175,7 @@ def test_published_figures_stand_at_their_ratio():
         (["digits", "--method", "jtt", "--precision", "bf16"], "jtt does not know --precision"),
         (["digits", "--method", "lff", "--paper-protocol"], "MLP alone"),
         (["digits", "--method", "diffinject", "--paper-protocol"], "--network mlp255"),
-        (["bffhq", "--method", "lff"], "no benchmark 'bffhq'"),
+        (["imagenet", "--method", "lff"], "no benchmark 'imagenet'"),
         (["cifar10c", "--method", "lff", "--method", "ddb-1"], "no settings for 'cifar10c'"),
         (["digits", "--method", "lff", "--ratio", "3"], "ratio must be one of"),
     ],

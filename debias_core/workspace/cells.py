@@ -32,7 +32,17 @@ from debias_core.config import (
     baseline_config,
     to_json,
 )
-from debias_core.records import ArmResult, Progress, Stage, StopAsked, T, UserError, relayed
+from debias_core.records import (
+    ArmResult,
+    Progress,
+    Stage,
+    StopAsked,
+    T,
+    UserError,
+    mean_and_sd,
+    ratio_in_words,
+    relayed,
+)
 from debias_core.workspace.benchmark import (
     Own,
     benchmark_project,
@@ -90,7 +100,7 @@ def run_cells(
             made = _failed(row, seed, str(error))
             said = str(error)
         cells.append(made)
-        note = f"{row.method}, {row.on.percent:g} %, seed {seed}: {said}"
+        note = f"{row.method}, {ratio_in_words(row.on.percent)}, seed {seed}: {said}"
         yield Progress("cells", done, len(seeds) * len(rows), note)
     errors = [c["error"] for c in cells if c["error"] is not None]
     if len(errors) == len(cells):
@@ -109,7 +119,8 @@ def run_cells(
 def _of_row(stage: Stage[T], row: Row) -> Stage[T]:
     """Pass a stage through with its row in the name."""
     return relayed(
-        stage, lambda p: replace(p, stage=f"{row.method}, {row.on.percent:g} %: {p.stage}")
+        stage,
+        lambda p: replace(p, stage=f"{row.method}, {ratio_in_words(row.on.percent)}: {p.stage}"),
     )
 
 
@@ -125,7 +136,7 @@ def _cell(
     on = replace(row.on, seeds=1)
     project = benchmark_project(workspace, on, seed)
     with working(project):
-        ensure_data(project, on, seed)
+        yield from ensure_data(project, on, seed)
         if row.baseline is not None:
             return (
                 yield from baseline_cell(
@@ -283,10 +294,10 @@ HEADS = (
 
 def in_words(row: dict[str, Any]) -> list[str]:
     """One line of the table as text, under `HEADS`."""
-    ratio = "" if row["ratio"] is None else f"{row['ratio']:g} %"
+    ratio = "" if row["ratio"] is None else ratio_in_words(row["ratio"])
     if row["errors"]:
         return [row["method"], ratio, row["errors"][0], *[""] * (len(HEADS) - 3)]
-    shown = [percent(row[name]) for name in METRICS]
+    shown = [_of_seeds(row[name]) for name in METRICS]
     figure = "" if row["published"] is None else f"{100 * row['published']:.2f} %"
     cost = row["seconds"]["mean"] if row["seconds"] else None
     energy = 1_000 * row["kwh"]["mean"] if row["kwh"] else None
@@ -301,12 +312,8 @@ def in_words(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def percent(value: dict[str, Any] | None) -> str:
-    """Mean ± s.d. over the seeds, in percent."""
-    if value is None:
-        return "unknown"
-    wide = f" ± {100 * value['sd']:.1f}" if len(value["per_seed"]) > 1 else ""
-    return f"{100 * value['mean']:.1f}{wide} %"
+def _of_seeds(value: dict[str, Any] | None) -> str:
+    return mean_and_sd([None] if value is None else value["per_seed"])
 
 
 def as_markdown(rows: Sequence[dict[str, Any]]) -> str:

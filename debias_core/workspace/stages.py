@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ from debias_core.config import (
     from_json,
     to_json,
 )
+from debias_core.data import layouts
 from debias_core.data.benchmarks import (
     CONDITIONAL,
     NAMED,
@@ -80,6 +82,7 @@ from debias_core.records import (
     AuditResult,
     ImportReport,
     Progress,
+    Refusal,
     Stage,
     StopAsked,
     SyntheticSet,
@@ -108,9 +111,19 @@ PRETRAIN = {
 
 
 def import_data(
-    project: Project, source: Path, *, size: int, limit: int | None, seed: int, replace: bool
+    project: Project,
+    source: Path,
+    *,
+    size: int,
+    limit: int | None,
+    seed: int,
+    replace: bool,
+    percent: float | None = None,
 ) -> Stage[ImportReport]:
-    """Import a folder, zip or CSV into a new project (or, with `replace`, anew into an old one)."""
+    """Import a folder, zip or CSV into a new project (or, with `replace`, anew into an old one).
+
+    Of an official layout with several training sets that at `percent`.
+    """
     if project.has("data") and not replace:
         raise UserError(
             f"Project '{project.name}' exists already: choose another --name, or add --replace to "
@@ -122,17 +135,58 @@ def import_data(
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         _, report = yield from import_images(
-            source, fresh / "data", size=size, limit=limit, seed=seed
+            source, fresh / "data", size=size, limit=limit, seed=seed, percent=percent
         )
         write_json(fresh / "data" / "import.json", report.to_json())
         project.replace_all()
         fresh.rename(project.root)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    project.register(
-        {"kind": "files", "path": str(source), "size": size, "limit": limit, "seed": seed}
-    )
+    about = {"kind": "files", "path": str(source), "size": size, "limit": limit, "seed": seed}
+    project.register(about if percent is None else {**about, "percent": percent})
     return report
+
+
+def import_published(
+    project: Project, name: str, *, percent: float | None, size: int, validation: bool = False
+) -> Stage[ImportReport]:
+    """Put a published data set (`layouts.PUBLISHED`) into a project, in place of what it held.
+
+    It is decoded once for all projects of the workspace: the pixels' file is one, with several names.
+
+    Raises:
+        UserError: when it is nowhere; it says where to get it and how the folder must look.
+    """
+    root = layouts.find(name, percent)
+    source = published_source(name, percent=percent, size=size, validation=validation)
+    kept = project.workspace / ".data" / f"{name}-{fingerprint(source, str(root))}"
+    if not (kept / "manifest.json").is_file():
+        table, report = yield from import_images(
+            root, kept, size=size, percent=percent, name=name, validation=validation
+        )
+        said = f"{layouts.PUBLISHED[name].test}, {(table.split == 'test').sum():,} images."
+        if validation:
+            said = f"{(table.split == 'test').sum():,} images that are no part of the test part."
+        write_json(kept / "import.json", {**report.to_json(), "split_rule": said})
+    project.replace_all()
+    folder = project.folder("data")
+    folder.mkdir(parents=True)
+    for path in sorted(kept.iterdir(), key=lambda p: p.name == "manifest.json"):  # that one last
+        try:
+            os.link(path, folder / path.name)
+        except OSError:  # a file system without
+            shutil.copyfile(path, folder / path.name)
+    project.register(source)
+    about = project.import_report()
+    refused = tuple(Refusal(r["name"], r["reason"]) for r in about["refused"])
+    return ImportReport(about["accepted"], refused, about["classes"], about["split_rule"])
+
+
+def published_source(
+    name: str, *, percent: float | None, size: int, validation: bool
+) -> dict[str, Any]:
+    """What a project is told of where its published data came from."""
+    return {"kind": name, "percent": percent, "size": size, "validation": validation}
 
 
 def import_job(project: Project, args: dict[str, Any]) -> Stage[ImportReport | None]:
@@ -143,6 +197,13 @@ def import_job(project: Project, args: dict[str, Any]) -> Stage[ImportReport | N
         made = import_named(project, named["kind"], percent=named["percent"], seed=0)
         yield Progress("import", 1, 1)
         return made
+    if args["source"]["kind"] in layouts.PUBLISHED:
+        bring = args["source"]
+        return (
+            yield from import_published(
+                project, bring["kind"], percent=bring["percent"], size=bring["size"]
+            )
+        )
     source = Path(args["source"]["path"])
     if project.has("data") and project.source() == args["source"]:
         return None  # killed after its last step: nothing is left to do
@@ -160,9 +221,11 @@ def import_job(project: Project, args: dict[str, Any]) -> Stage[ImportReport | N
 
 
 def import_named(
-    project: Project, name: str, *, percent: float, seed: int, validation: bool = False
+    project: Project, name: str, *, percent: float | None, seed: int, validation: bool = False
 ) -> ImportReport:
     """Put a named data set (`benchmarks.NAMED`) into a project, in place of what it held."""
+    if percent is None:
+        raise UserError(f"Say with --ratio how many images of '{name}' break the bias.")
     table = NAMED[name](percent, seed, validation=validation)
     project.replace_all()
     save_table(table, project.folder("data"))
