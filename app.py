@@ -269,11 +269,26 @@ def benchmark(
             "the field's baselines make a table, cell by cell (default: diffinject)."
         ),
     ] = None,
+    bias: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"digits and cmnist: plant another bias, one or more of {', '.join(cfg.BIASES)}, two at "
+            "once as in colour+corner, or all. Several make the generalisation table."
+        ),
+    ] = None,
+    hold_out: Annotated[
+        float,
+        typer.Option(
+            help="digits, cmnist: a share of the training images, with their bias, that tells the best "
+            "epoch beside the last."
+        ),
+    ] = 0.0,
     ratio: Annotated[
         list[float] | None,
         typer.Option(
             help="Percent of bias-conflicting images, one or more of those at which the data set is "
-            "published (0.5, 1, 2, 5; Dogs & Cats and BAR 1, 5; the others have one training set)."
+            "published (0.5, 1, 2, 5; Dogs & Cats and BAR 1, 5; the others have one training set); digits "
+            "and cmnist: 0 to 20."
         ),
     ] = None,
     seeds: Seeds = 3,
@@ -325,6 +340,7 @@ def benchmark(
     ] = None,
 ) -> None:
     """A named data set, over seeds, beside the published figures; resumable, a table cell by cell."""
+    from debias_core.data.benchmarks import OWN_BIAS
     from debias_core.data.originals import look_in
     from debias_core.workspace.benchmark import benchmark_project, run_benchmark
     from ui import words
@@ -335,7 +351,7 @@ def benchmark(
     ratios: list[float | None] = list(
         dict.fromkeys([*ratio] if ratio else [_base(dataset, preset).percent])
     )
-    if unknown := [m for m in methods if m not in cfg.TABLE]:
+    if unknown := [m for m in methods if m not in (*cfg.TABLE, *cfg.PUBLISHED_ONLY)]:
         raise UserError(
             f"There is no method '{unknown[0]}' in the tool. Choose from: {', '.join(cfg.TABLE)}."
         )
@@ -356,7 +372,7 @@ def benchmark(
     if "lff" in methods:
         given.pop("precision")
     extra = [f"--{name}" for name, value in given.items() if value is not None]
-    images = [m for m in methods if m in (*cfg.METHODS, "diffubias")]
+    images = [m for m in methods if m in (*cfg.METHODS, "diffubias", "amplibias")]
     if audit_epochs is not None and set(methods) <= set(cfg.BASELINE_METHODS):
         extra.append("--audit-epochs")
     if extra and not images:
@@ -364,14 +380,17 @@ def benchmark(
     if paper_protocol and not any(m in cfg.BASELINE_METHODS for m in methods):
         raise UserError(f"{methods[0]} does not know --paper-protocol: use --network mlp255.")
 
-    def settings(name: str, at: float | None) -> cfg.BenchmarkConfig | cfg.DDBBenchmarkConfig:
+    def settings(
+        name: str, at: float | None, kind: str
+    ) -> cfg.BenchmarkConfig | cfg.DDBBenchmarkConfig:
         shared: dict[str, Any] = {"ratio": at, "seeds": seeds, "validation": validation}
-        shared |= {"preset": preset, "size": size}
+        shared |= {"preset": preset, "size": size, "bias": kind, "hold_out": hold_out}
         if name in cfg.RECIPES:
             return _ddb_settings(dataset, name, audit_epochs=audit_epochs, **shared, **training)
-        if name in cfg.BASELINE_METHODS:
+        if name in (*cfg.BASELINE_METHODS, *cfg.PUBLISHED_ONLY):
             base = _benchmark_of(dataset, "diffinject", at, preset)
-            return _set(replace(base, seeds=seeds, validation=validation), size=size)
+            base = replace(base, seeds=seeds, validation=validation)
+            return _set(base, size=size, bias=kind, hold_out=hold_out)
         return _benchmark(
             dataset, audit_network=audit_network, audit_epochs=audit_epochs, loss=retrain_loss,
             synthetic_share=synthetic_share, top_k=top_k, per_class=per_class, text_filter=text_filter,
@@ -384,15 +403,21 @@ def benchmark(
     where = _devices(devices)
     if dataset == "cifar10c" and images:
         console.print(words.LOW_LEVEL, markup=False)
-    one = settings(methods[0], ratios[0])
+    kinds = list(dict.fromkeys(bias or [""]))
+    if "all" in kinds:
+        kinds = [*cfg.BIASES, "colour+corner"]
+    # What it has already is planted in its own way, and has its own name.
+    kinds = list(dict.fromkeys("" if k == OWN_BIAS.get(dataset) else k for k in kinds))
+    one = settings(methods[0], ratios[0], kinds[0])
     files = {"csv_file": csv_file, "markdown_file": markdown_file}
-    if len(methods) > 1 or len(ratios) > 1 or methods[0] in cfg.BASELINE_METHODS:
+    one_by_one = (*cfg.BASELINE_METHODS, *cfg.PUBLISHED_ONLY)
+    if len(methods) > 1 or len(ratios) > 1 or bias or methods[0] in one_by_one:
         from debias_core.workspace.cells import Row, run_cells
 
         rows = [
             Row(
                 name,
-                settings(name, at),
+                settings(name, at, kind),
                 cfg.baseline_config(
                     dataset,
                     name,
@@ -405,6 +430,7 @@ def benchmark(
                 if name in cfg.BASELINE_METHODS
                 else None,
             )
+            for kind in kinds
             for at in ratios
             for name in methods
         ]
@@ -412,6 +438,8 @@ def benchmark(
             run_cells(workspace, rows, seeds=range(seeds), device=where[0], devices=where)
         )
         _cells_table(result["rows"], result["scored_on"])
+        if "generalisation" in result:
+            _generalisation_table(result["generalisation"])
     elif isinstance(one, cfg.DDBBenchmarkConfig):
         result = _run_ddb(workspace, one)
         _ddb_table(result)
@@ -432,8 +460,13 @@ def _cells_table(rows: list[dict[str, Any]], scored_on: str) -> None:
 
     table = Table(*(Column(head, no_wrap=head in ("method", "ratio")) for head in HEADS))
     for row in rows:
-        table.add_row(*map(_plain, in_words(row)))
+        said = in_words(row)
+        if row["errors"]:  # below the table, where there is room
+            said[2] = "none"
+        table.add_row(*map(_plain, said))
     console.print(table)
+    for reason in dict.fromkeys(error for row in rows for error in row["errors"]):
+        console.print(reason, markup=False, highlight=False)
     console.print(
         f"Accuracy of the last epoch on the {scored_on} part, mean ± s.d. over the seeds; seconds and Wh "
         "are a seed's.",
@@ -442,16 +475,31 @@ def _cells_table(rows: list[dict[str, Any]], scored_on: str) -> None:
     )
 
 
+def _generalisation_table(found: dict[str, Any]) -> None:
+    from debias_core.workspace.generalisation import in_lines, sentences
+
+    heads, *lines = in_lines(found)
+    table = Table(*heads)
+    for line in lines:
+        table.add_row(*map(_plain, line))
+    console.print(table)
+    console.print("\n".join(sentences(found)), markup=False, highlight=False)
+
+
 def _write_tables(
     result: dict[str, Any], *, csv_file: Path | None, markdown_file: Path | None
 ) -> None:
+    from debias_core.workspace import generalisation
     from debias_core.workspace.cells import as_csv, as_markdown, over_seeds
 
     if csv_file is not None:
         csv_file.expanduser().write_text(as_csv(result["cells"]), encoding="utf-8")
     if markdown_file is not None:
         rows = result.get("rows") or [over_seeds(result["cells"])]
-        markdown_file.expanduser().write_text(as_markdown(rows), encoding="utf-8")
+        text = as_markdown(rows)
+        if "generalisation" in result:
+            text += "\n" + generalisation.as_markdown(result["generalisation"])
+        markdown_file.expanduser().write_text(text, encoding="utf-8")
 
 
 def _ddb_benchmark(
@@ -480,6 +528,8 @@ def _ddb_settings(
     validation: bool,
     preset: str = "small",
     size: int | None = None,
+    bias: str = "",
+    hold_out: float = 0.0,
     network: str | None,
     audit_epochs: int | None,
     epochs: int | None,
@@ -501,6 +551,8 @@ def _ddb_settings(
         percent=ratio,
         seeds=seeds,
         validation=validation,
+        bias=bias,
+        hold_out=hold_out,
         audit=replace(base.audit, classifier=bias_net),
         amplify=replace(base.amplify, classifier=_set(base.amplify.classifier, network=network)),
         ddb=replace(base.ddb, recipe=recipe, classifier=final_net),
@@ -564,6 +616,8 @@ def _benchmark(
     validation: bool,
     preset: str = "small",
     size: int | None = None,
+    bias: str = "",
+    hold_out: float = 0.0,
     network: str | None,
     epochs: int | None,
     lr: float | None,
@@ -587,6 +641,10 @@ def _benchmark(
             base.draw, text_filter=text_filter, recombine=recombine, guidance=guidance, **drawn
         )
         base, inject = replace(base, draw=draw_), {}
+    if base.gan is not None:
+        drawn = {name: inject.get(name) for name in ("count", "steps")}
+        base, inject = replace(base, gan=_set(base.gan, **drawn)), {}
+        per_class = True if per_class is None else per_class  # as the method has it
     bias_net = _set(base.audit.classifier, network=audit_network or network, epochs=audit_epochs)
     final_net = _set(
         base.debias.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size,
@@ -597,6 +655,8 @@ def _benchmark(
         base,
         seeds=seeds,
         validation=validation,
+        bias=bias,
+        hold_out=hold_out,
         audit=_set(audit_, top_k=top_k, per_class=per_class),
         inject=_set(base.inject, **inject),
         debias=_set(replace(base.debias, classifier=final_net), synthetic_share=synthetic_share),
@@ -622,6 +682,8 @@ def _benchmark_of(
     if method == "diffubias":
         describe_, draw_ = cfg.DIFFUBIAS.get(dataset, (cfg.CaptionConfig(), cfg.DrawConfig()))
         return replace(base, describe=describe_, draw=draw_)
+    if method == "amplibias":
+        return replace(base, gan=cfg.GANConfig(count=base.inject.count))
     if method == "crossinject":
         return replace(base, inject=cfg.CROSSINJECT.get(dataset, base.inject))
     return base
@@ -662,6 +724,34 @@ def import_(
         ),
         project,
     )  # fmt: skip
+    console.print(preview(report), markup=False, highlight=False)
+    _write_json(json_file, report.to_json())
+
+
+@command.command()
+def plant(
+    bias: Annotated[
+        str,
+        typer.Argument(help=f"One of {', '.join(cfg.BIASES)}, or two at once as in colour+corner."),
+    ],
+    into: Annotated[str, typer.Option(help="Name of the new project.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    ratio: Annotated[
+        float, typer.Option(help="Percent of training images that break the bias, 0 to 20.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Plant a known bias into a project's images, into a new project; the test part gets it evenly."""
+    from debias_core.data.importers import preview
+    from debias_core.workspace import stages
+
+    _check_json(json_file)
+    new = _project(workspace, into)
+    report = _run(
+        stages.run_plant(_project(workspace, name), new, bias, percent=ratio, seed=seed), new
+    )
     console.print(preview(report), markup=False, highlight=False)
     _write_json(json_file, report.to_json())
 

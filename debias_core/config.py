@@ -23,11 +23,28 @@ FLAGS = ("filtered", "error set")  # which images its first recipe takes for con
 TRAINED_ON = ("synthetic", "real")  # what its amplifier can be trained on
 MODES = ("slerp", "lerp", "add", "replace")
 RATIOS = (0.5, 1.0, 2.0, 5.0)  # percent of bias-conflicting training images, as in the papers
+MOST_PERCENT = 20.0  # of a planted bias; beyond it hardly one is left
+# What can be planted into clean images (`data/planted.py`), alone or two at once as in colour+corner.
+BIASES = ("colour", "corruption", "background", "corner", "size", "position")
 
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise UserError(message)
+
+
+def bias_kinds(bias: str) -> tuple[str, ...]:
+    """The one or two kinds of BIASES that a bias such as "corner" or "colour+corner" is made of.
+
+    Raises:
+        UserError: for anything else.
+    """
+    kinds = tuple(bias.split("+"))
+    _require(
+        len(kinds) <= 2 and len(set(kinds)) == len(kinds) and set(kinds) <= set(BIASES),
+        f"There is no bias '{bias}'. Choose one of: {', '.join(BIASES)}; or two, as in colour+corner.",
+    )
+    return kinds
 
 
 @dataclass(frozen=True)
@@ -315,6 +332,31 @@ class DrawConfig:
 
 
 @dataclass(frozen=True)
+class GANConfig:
+    """AmpliBias' FastGAN of each class of the top-K (`methods/amplibias.py`)."""
+
+    count: int = 260
+    steps: int = 1_000  # of each class; known: some 10,000 and more, at 256 px
+    batch_size: int = 8  # known, as the next
+    lr: float = 2e-4
+    width: int = 16  # ours: channels of the largest map
+    noise: int = 64  # ours; known: 256
+    ema: float = 0.99  # ours: few steps; known: 0.999
+    seed: int = 0
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        _require(
+            1 <= self.count <= 1_000_000, f"count must be 1 to 1,000,000, but is {self.count}."
+        )
+        _require(self.steps >= 1, f"steps must be 1 or more, but is {self.steps}.")
+        _require(self.batch_size >= 2, f"batch_size must be 2 or more, but is {self.batch_size}.")
+        _require(0 < self.lr < 1, f"lr must lie between 0 and 1, but is {self.lr}.")
+        _require(0 <= self.ema < 1, f"ema must lie in [0, 1), but is {self.ema}.")
+        _require(self.checkpoint_every >= 1, "checkpoint_every must be 1 or more.")
+
+
+@dataclass(frozen=True)
 class DebiasConfig:
     """Retraining on original ∪ synthetic beside the vanilla arm, same budget and seeds (2.4, B.3)."""
 
@@ -599,11 +641,16 @@ class BenchmarkConfig:
     seeds: int = 3
     validation: bool = False  # score on 300 held-out training images instead of the test part
     size: int = 0  # side of the images in pixels, of PHOTOGRAPHS; 0: the data set's own
+    bias: str = ""  # what is planted (`bias_kinds`); "": the data set's own
+    # Share of the training images that becomes a validation part with the training's bias: it tells the
+    # best epoch beside the last.
+    hold_out: float = 0.0
     audit: AuditConfig = field(default_factory=AuditConfig)
     inject: InjectConfig = field(default_factory=InjectConfig)
     # DiffuBias instead of injection, where both are given: captions of the top-K, images drawn from them.
     describe: CaptionConfig | None = None
     draw: DrawConfig | None = None
+    gan: GANConfig | None = None  # AmpliBias instead of injection
     # lr 3e-3 instead of the paper's 1e-3: 0.68 against 0.62 on validation data, for both arms.
     debias: DebiasConfig = field(
         default_factory=lambda: DebiasConfig(classifier=ClassifierConfig(lr=3e-3))
@@ -611,15 +658,24 @@ class BenchmarkConfig:
 
     def __post_init__(self) -> None:
         _require(1 <= self.seeds <= 100, f"seeds must be 1 to 100, but is {self.seeds}.")
+        _require(
+            0 <= self.hold_out <= 0.5, f"hold_out must lie in [0, 0.5], but is {self.hold_out}."
+        )
+        if self.bias:
+            bias_kinds(self.bias)
 
     @property
     def method(self) -> str:
         """What makes the synthetic images."""
+        if self.gan is not None:
+            return "amplibias"
         return self.inject.method if self.draw is None else "diffubias"
 
     @property
     def count(self) -> int:
         """How many it makes at each seed."""
+        if self.gan is not None:
+            return self.gan.count
         return self.inject.count if self.draw is None else self.draw.count
 
 
@@ -632,6 +688,8 @@ class DDBBenchmarkConfig:
     seeds: int = 3
     validation: bool = False
     size: int = 0
+    bias: str = ""
+    hold_out: float = 0.0
     audit: AuditConfig = field(default_factory=AuditConfig)  # beside it; recipes may use its losses
     amplify: AmplifyConfig = field(default_factory=AmplifyConfig)
     ddb: DDBConfig = field(default_factory=DDBConfig)
@@ -1137,7 +1195,9 @@ _OF_METHOD: dict[str, type[BaselineConfig]] = {
 }
 BASELINE_METHODS = tuple(_OF_METHOD)
 ORACLES = ("group-dro", "dfr")  # alone in seeing the bias attribute
-TABLE = (*BASELINE_METHODS, *METHODS, "diffubias", *RECIPES)  # what `benchmark` knows
+# What `benchmark` knows.
+TABLE = (*BASELINE_METHODS, *METHODS, "diffubias", "amplibias", *RECIPES)
+PUBLISHED_ONLY = {"a2": "A²"}  # StyleGAN2 adapted to few images: no kept library has it
 
 
 def baseline_config(

@@ -168,7 +168,7 @@ def test_published_figures_stand_at_their_ratio():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["digits", "--method", "amplibias"], "no method 'amplibias' in the tool"),
+        (["digits", "--method", "stylegan"], "no method 'stylegan' in the tool"),
         (["digits", "--method", "lff", "--gamma", "0.5"], "lff does not know --gamma"),
         (["digits", "--method", "lff", "--audit-epochs", "3"], "does not know --audit-epochs"),
         (["digits", "--method", "lff", "--precision", "half"], "float32 or bf16"),
@@ -177,7 +177,8 @@ def test_published_figures_stand_at_their_ratio():
         (["digits", "--method", "diffinject", "--paper-protocol"], "--network mlp255"),
         (["imagenet", "--method", "lff"], "no benchmark 'imagenet'"),
         (["cifar10c", "--method", "lff", "--method", "ddb-1"], "no settings for 'cifar10c'"),
-        (["digits", "--method", "lff", "--ratio", "3"], "ratio must be one of"),
+        (["digits", "--method", "lff", "--ratio", "30"], "ratio must be 0 to 20"),
+        (["cifar10c", "--method", "lff", "--ratio", "3"], "ratio must be one of"),
     ],
 )
 def test_what_can_t_be_run_is_one_line(words, said, tmp_path, capsys):

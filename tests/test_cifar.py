@@ -203,7 +203,10 @@ def test_the_test_part_has_a_tenth_of_each_class_in_each_corruption():
 
 def test_corrupted_cifar_has_classes_corruptions_and_an_unbiased_test(tiny_cifar):
     table = corrupted_cifar10(5.0)
-    train, test = table.where("train"), table.where("test")
+    train, test, valid = (table.where(part) for part in ("train", "test", "valid"))
+    # The others of the training images, with the training's bias.
+    assert len(train) + len(valid) == TRAIN and not set(valid.ids) & set(test.ids)
+    assert valid.conflicting(table.aligned_bias()).mean() <= 0.1
     assert table.class_names == CIFAR_CLASSES and table.bias_names == tuple(CORRUPTIONS)
     share = sum(CIFAR_SIZES[5.0]) / 50_000
     assert len(train) == round(share * TRAIN) and len(test) == TEST

@@ -102,6 +102,7 @@ def build_report(
 
 METHOD_NAMES = {
     "diffinject": "DiffInject", "crossinject": "CrossInject", "diffubias": "DiffuBias",
+    "amplibias": "AmpliBias",
 }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ import torch
 
 from debias_core.classifier.networks import Classifier
 from debias_core.config import RATIOS, BenchmarkConfig, DDBBenchmarkConfig, to_json
+from debias_core.data.benchmarks import OWN_BIAS
 from debias_core.data.layouts import PUBLISHED as PUBLISHED_SETS
 from debias_core.data.layouts import check_ratio
 from debias_core.data.table import ImageTable
@@ -30,11 +31,13 @@ from debias_core.records import (
     Progress,
     Stage,
     SyntheticSet,
+    UserError,
     relayed,
 )
 from debias_core.workspace import language, stages
 from debias_core.workspace.database import now
 from debias_core.workspace.footprint import footprints
+from debias_core.workspace.gan import run_amplibias
 from debias_core.workspace.store import Project, demo_project
 
 # Accuracy over all test images, as the papers print it: (vanilla, DiffInject) by data set and percent.
@@ -126,6 +129,7 @@ class Own:
     dataset: str
     percent: float | None = None
     validation: bool = False
+    bias: str = ""
 
 
 def cell(
@@ -142,13 +146,17 @@ def cell(
     """
     best = None
     # Held-out images are not the papers' test part.
-    stands_beside = None if config.validation else published(config.dataset, method, config.percent)
+    own = config.bias in ("", OWN_BIAS.get(config.dataset))
+    stands_beside = None
+    if own and not config.validation:
+        stands_beside = published(config.dataset, method, config.percent)
     if arm.valid_accuracy:
         epoch = max(range(len(arm.valid_accuracy)), key=arm.valid_accuracy.__getitem__)
         best = {"epoch": epoch + 1, "unbiased_accuracy": arm.test_accuracy[epoch]}
     return {
         "dataset": config.dataset,
         "method": method,
+        "bias": config.bias or OWN_BIAS.get(config.dataset),
         "ratio": config.percent,
         "seed": arm.seed,
         "unbiased_accuracy": arm.accuracy.average,
@@ -211,14 +219,17 @@ def benchmark_project(
     workspace: Path, config: BenchmarkConfig | DDBBenchmarkConfig, seed: int
 ) -> Project:
     """The project of one seed of a benchmark."""
-    said = [config.dataset]
+    said = [config.dataset, *([config.bias] if config.bias else [])]
     if config.percent is not None:
         said.append(f"{config.percent:g}pct")
     if config.size:
         said.append(f"{config.size}px")
     if config.validation:
         said.append("validation")
-    return Project(workspace, "-".join([*said, f"seed{seed}"]))
+    if config.hold_out:
+        said.append(f"held{100 * config.hold_out:g}")
+    # A project's name has no + in it.
+    return Project(workspace, "-".join([*said, f"seed{seed}"]).replace("+", " and "))
 
 
 def run_benchmark(
@@ -247,7 +258,9 @@ def run_benchmark(
         with clock("import"):
             yield from ensure_data(project, config, seed, anew=anew)
             yield Progress(f"import, seed {seed}", 1, 1)
-        if config.draw is None:  # said now when there is no model, not after the audit
+        if (
+            config.draw is None and config.gan is None
+        ):  # said now when there is no model, not after the audit
             stages.diffusion_folder(project, swaps=bool(config.inject.direct))
         with clock("audit"):
             settings = replace(config.audit, seed=seed)
@@ -259,7 +272,10 @@ def run_benchmark(
         with clock("generate"):
             # Flags serve a person who curates, and only the demo's first project is opened.
             flagged = anew and seed == 0
-            if config.draw is not None and config.describe is not None:
+            if config.gan is not None:
+                asked_gan = replace(config.gan, seed=seed)
+                made = run_amplibias(project, asked_gan, device=device, with_flags=flagged)
+            elif config.draw is not None and config.describe is not None:
                 asked = replace(config.describe, seed=seed)
                 describe = language.run_describe(project, asked, device=device)
                 yield from named(describe, seed)
@@ -343,6 +359,12 @@ def ensure_data(
     percent, validation = config.percent, config.validation
     here = project.has("data") and not anew
     if config.dataset in PUBLISHED_SETS:
+        if config.bias:
+            raise UserError(
+                f"Nothing is planted into '{config.dataset}' here: import it, and use `plant`."
+            )
+        if config.hold_out:
+            raise UserError(f"'{config.dataset}' has its own parts: leave --hold-out out.")
         check_ratio(config.dataset, percent)
         held = stages.published_source(
             config.dataset, percent=percent, size=config.size, validation=validation
@@ -352,11 +374,12 @@ def ensure_data(
                 project, config.dataset, percent=percent, size=config.size, validation=validation
             )
         return
-    held = {"kind": config.dataset, "percent": percent, "seed": seed, "validation": validation}
-    if not here or project.source() != held:
-        stages.import_named(
-            project, config.dataset, percent=percent, seed=seed, validation=validation
-        )
+    asked: dict[str, Any] = {
+        "percent": percent, "seed": seed, "validation": validation, "bias": config.bias,
+        "hold_out": config.hold_out,
+    }  # fmt: skip
+    if not here or project.source() != stages.named_source(config.dataset, **asked):
+        stages.import_named(project, config.dataset, **asked)
 
 
 def finished(project: Project, stage: str, config: Any) -> bool:

@@ -50,6 +50,8 @@ class Named:
     percent: float
     seed: int
     validation: bool = False
+    bias: str = ""
+    hold_out: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,8 @@ def _import(project: Project, plan: Plan, source: Path | None) -> Stage[None]:
             percent=wanted.percent,
             seed=wanted.seed,
             validation=wanted.validation,
+            bias=wanted.bias,
+            hold_out=wanted.hold_out,
         )
         yield Progress("import", 1, 1)
     elif isinstance(wanted, Published):
@@ -490,7 +494,8 @@ def _plain(value: Any) -> Any:
 def _source(value: Any) -> Named | Published | Files:
     kind = value.get("kind") if isinstance(value, dict) else None
     if kind in NAMED:
-        return _settings(Named, value, "data.source")
+        # An older export knows neither.
+        return _settings(Named, {"bias": "", "hold_out": 0.0, **value}, "data.source")
     if kind in PUBLISHED:
         return _settings(Published, value, "data.source")
     if kind != "files":

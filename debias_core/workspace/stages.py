@@ -46,8 +46,11 @@ from debias_core.data.benchmarks import (
     grey_images,
     is_colored_digits,
     is_corrupted_cifar10,
+    named_table,
+    plant_bias,
 )
 from debias_core.data.importers import import_images
+from debias_core.data.planted import on_black
 from debias_core.data.table import ImageTable, evenly, save_table
 from debias_core.diffusion.edit_time import distance_curve, edit_time, lpips_distance
 from debias_core.diffusion.injection import mask_from_box
@@ -221,24 +224,80 @@ def import_job(project: Project, args: dict[str, Any]) -> Stage[ImportReport | N
 
 
 def import_named(
-    project: Project, name: str, *, percent: float | None, seed: int, validation: bool = False
+    project: Project,
+    name: str,
+    *,
+    percent: float | None,
+    seed: int,
+    validation: bool = False,
+    bias: str = "",
+    hold_out: float = 0.0,
 ) -> ImportReport:
-    """Put a named data set (`benchmarks.NAMED`) into a project, in place of what it held."""
+    """Put a named data set (`benchmarks.named_table`) into a project, in place of what it held."""
     if percent is None:
         raise UserError(f"Say with --ratio how many images of '{name}' break the bias.")
-    table = NAMED[name](percent, seed, validation=validation)
+    table = named_table(name, percent, seed, validation=validation, bias=bias, hold_out=hold_out)
     project.replace_all()
     save_table(table, project.folder("data"))
     held = int((table.split == "test").sum())
+    evenly_spread = f"{bias} spread evenly over the classes"
     part = f"{held:,} held-out training images" if validation else f"{held:,} images"
     report = ImportReport(
         accepted=len(table),
         refused=(),
         classes={c: int((table.y == i).sum()) for i, c in enumerate(table.class_names)},
-        split_rule=f"The test part is unbiased: {part}, {UNIFORM[name]}.",
+        split_rule=f"The test part is unbiased: {part}, {UNIFORM[name] if not bias else evenly_spread}.",
     )
     write_json(project.folder("data") / "import.json", report.to_json())
-    project.register({"kind": name, "percent": percent, "seed": seed, "validation": validation})
+    project.register(
+        named_source(
+            name, percent=percent, seed=seed, validation=validation, bias=bias, hold_out=hold_out
+        )
+    )
+    return report
+
+
+def named_source(
+    name: str,
+    *,
+    percent: float | None,
+    seed: int,
+    validation: bool,
+    bias: str = "",
+    hold_out: float = 0.0,
+) -> dict[str, Any]:
+    """What a project is told of where its named data came from."""
+    about: dict[str, Any] = {"kind": name, "percent": percent, "seed": seed}
+    about["validation"] = validation
+    # Without what was not asked for, as before there was any.
+    return about | ({"bias": bias} if bias else {}) | ({"hold_out": hold_out} if hold_out else {})
+
+
+def run_plant(
+    project: Project, new: Project, bias: str, *, percent: float, seed: int = 0
+) -> Stage[ImportReport]:
+    """Plant a bias into a project's images, into a new project; the attribute that it had is forgotten.
+
+    Raises:
+        UserError: when there is a project of that name, or the bias can't be planted.
+    """
+    if new.has("data"):
+        raise UserError(f"There is a project '{new.name}' already: choose another name.")
+    table = project.table()
+    yield Progress("plant", 0, 1, bias)
+    made = plant_bias(table, bias, percent, seed, on_black=on_black(table.pixels))
+    save_table(made, new.folder("data"))
+    report = ImportReport(
+        accepted=len(made),
+        refused=(),
+        classes={c: int((made.y == i).sum()) for i, c in enumerate(made.class_names)},
+        split_rule=f"The test part is unbiased: its images have every {bias}, evenly over the classes.",
+    )
+    write_json(new.folder("data") / "import.json", report.to_json())
+    new.register(
+        {"kind": "planted", "of": project.name, "bias": bias, "percent": percent, "seed": seed}
+    )
+    yield Progress("plant", 1, 1)
     return report
 
 
@@ -677,8 +736,9 @@ def judge_for(project: Project, *, device: torch.device) -> Stage[Classifier]:
     For a named data set it is trained on the train part free of its bias, one for all projects of the
     workspace; else it is the project's own.
     """
-    name, class_names = project.source().get("kind"), project.table().class_names
-    if name not in NAMED:
+    source, class_names = project.source(), project.table().class_names
+    name = source.get("kind")
+    if name not in NAMED or source.get("bias"):
         return (yield from run_judge(project, device=device))
 
     def images() -> ImageTable:
