@@ -19,7 +19,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
 from debias_core import config as cfg
-from debias_core.records import Progress, Stage, UserError
+from debias_core.records import Progress, Stage, UserError, mean_and_sd, ratio_in_words
 
 T = TypeVar("T")
 
@@ -58,6 +58,18 @@ Method = Annotated[
 ]
 Ratio = Annotated[float, typer.Option(help="Percent of bias-conflicting images: 0.5, 1, 2 or 5.")]
 Seeds = Annotated[int, typer.Option(help="Number of seeds.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Folder that holds the published data sets (default: DEBIAS_DATA, shared/data beside the "
+        "project, ~/.cache/debias-studio).",
+    ),
+]
+Preset = Annotated[
+    str,
+    typer.Option(help="Photographs: small (64 px, a CPU) or paper (the papers' size, a GPU)."),
+]
 Network = Annotated[str | None, typer.Option(help="mlp, mlp255, conv or resnet18.")]
 TopK = Annotated[int | None, typer.Option(help="Contents to inject.")]
 PerClass = Annotated[bool | None, typer.Option(help="Take top-k in each class.")]
@@ -243,8 +255,13 @@ def demo(
 
 @command.command()
 def benchmark(
-    dataset: Annotated[str, typer.Argument(help="digits, cmnist or ccifar10.")],
+    dataset: Annotated[str, typer.Argument(help=f"{', '.join(cfg.BENCHMARKS)}.")],
     workspace: Workspace = DEFAULT_WORKSPACE,
+    data: Data = None,
+    preset: Preset = "small",
+    size: Annotated[
+        int | None, typer.Option(help="Photographs: side in pixels, if not the preset's.")
+    ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -252,9 +269,27 @@ def benchmark(
             "the field's baselines make a table, cell by cell (default: diffinject)."
         ),
     ] = None,
+    bias: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"digits and cmnist: plant another bias, one or more of {', '.join(cfg.BIASES)}, two at "
+            "once as in colour+corner, or all. Several make the generalisation table."
+        ),
+    ] = None,
+    hold_out: Annotated[
+        float,
+        typer.Option(
+            help="digits, cmnist: a share of the training images, with their bias, that tells the best "
+            "epoch beside the last."
+        ),
+    ] = 0.0,
     ratio: Annotated[
         list[float] | None,
-        typer.Option(help="Percent of bias-conflicting images, one or more of 0.5, 1, 2, 5."),
+        typer.Option(
+            help="Percent of bias-conflicting images, one or more of those at which the data set is "
+            "published (0.5, 1, 2, 5; Dogs & Cats and BAR 1, 5; the others have one training set); digits "
+            "and cmnist: 0 to 20."
+        ),
     ] = None,
     seeds: Seeds = 3,
     network: Network = None,
@@ -305,12 +340,18 @@ def benchmark(
     ] = None,
 ) -> None:
     """A named data set, over seeds, beside the published figures; resumable, a table cell by cell."""
+    from debias_core.data.benchmarks import OWN_BIAS
+    from debias_core.data.originals import look_in
     from debias_core.workspace.benchmark import benchmark_project, run_benchmark
     from ui import words
 
+    if data is not None:
+        look_in(data.expanduser())
     methods = list(dict.fromkeys(method or ["diffinject"]))
-    ratios = list(dict.fromkeys(ratio or [1.0]))
-    if unknown := [m for m in methods if m not in cfg.TABLE]:
+    ratios: list[float | None] = list(
+        dict.fromkeys([*ratio] if ratio else [_base(dataset, preset).percent])
+    )
+    if unknown := [m for m in methods if m not in (*cfg.TABLE, *cfg.PUBLISHED_ONLY)]:
         raise UserError(
             f"There is no method '{unknown[0]}' in the tool. Choose from: {', '.join(cfg.TABLE)}."
         )
@@ -331,7 +372,7 @@ def benchmark(
     if "lff" in methods:
         given.pop("precision")
     extra = [f"--{name}" for name, value in given.items() if value is not None]
-    images = [m for m in methods if m in (*cfg.METHODS, "diffubias")]
+    images = [m for m in methods if m in (*cfg.METHODS, "diffubias", "amplibias")]
     if audit_epochs is not None and set(methods) <= set(cfg.BASELINE_METHODS):
         extra.append("--audit-epochs")
     if extra and not images:
@@ -339,14 +380,17 @@ def benchmark(
     if paper_protocol and not any(m in cfg.BASELINE_METHODS for m in methods):
         raise UserError(f"{methods[0]} does not know --paper-protocol: use --network mlp255.")
 
-    def settings(name: str, at: float) -> cfg.BenchmarkConfig | cfg.DDBBenchmarkConfig:
+    def settings(
+        name: str, at: float | None, kind: str
+    ) -> cfg.BenchmarkConfig | cfg.DDBBenchmarkConfig:
         shared: dict[str, Any] = {"ratio": at, "seeds": seeds, "validation": validation}
+        shared |= {"preset": preset, "size": size, "bias": kind, "hold_out": hold_out}
         if name in cfg.RECIPES:
             return _ddb_settings(dataset, name, audit_epochs=audit_epochs, **shared, **training)
-        if name in cfg.BASELINE_METHODS:
-            return replace(
-                _benchmark_of(dataset, "diffinject", at), seeds=seeds, validation=validation
-            )
+        if name in (*cfg.BASELINE_METHODS, *cfg.PUBLISHED_ONLY):
+            base = _benchmark_of(dataset, "diffinject", at, preset)
+            base = replace(base, seeds=seeds, validation=validation)
+            return _set(base, size=size, bias=kind, hold_out=hold_out)
         return _benchmark(
             dataset, audit_network=audit_network, audit_epochs=audit_epochs, loss=retrain_loss,
             synthetic_share=synthetic_share, top_k=top_k, per_class=per_class, text_filter=text_filter,
@@ -357,23 +401,36 @@ def benchmark(
         )  # fmt: skip
 
     where = _devices(devices)
-    if dataset == "ccifar10" and images:
+    if dataset == "cifar10c" and images:
         console.print(words.LOW_LEVEL, markup=False)
-    one = settings(methods[0], ratios[0])
+    kinds = list(dict.fromkeys(bias or [""]))
+    if "all" in kinds:
+        kinds = [*cfg.BIASES, "colour+corner"]
+    # What it has already is planted in its own way, and has its own name.
+    kinds = list(dict.fromkeys("" if k == OWN_BIAS.get(dataset) else k for k in kinds))
+    one = settings(methods[0], ratios[0], kinds[0])
     files = {"csv_file": csv_file, "markdown_file": markdown_file}
-    if len(methods) > 1 or len(ratios) > 1 or methods[0] in cfg.BASELINE_METHODS:
+    one_by_one = (*cfg.BASELINE_METHODS, *cfg.PUBLISHED_ONLY)
+    if len(methods) > 1 or len(ratios) > 1 or bias or methods[0] in one_by_one:
         from debias_core.workspace.cells import Row, run_cells
 
         rows = [
             Row(
                 name,
-                settings(name, at),
+                settings(name, at, kind),
                 cfg.baseline_config(
-                    dataset, name, paper_protocol=paper_protocol, precision=precision, **training
+                    dataset,
+                    name,
+                    paper_protocol=paper_protocol,
+                    precision=precision,
+                    preset=preset,
+                    percent=at,
+                    **training,
                 )
                 if name in cfg.BASELINE_METHODS
                 else None,
             )
+            for kind in kinds
             for at in ratios
             for name in methods
         ]
@@ -381,6 +438,8 @@ def benchmark(
             run_cells(workspace, rows, seeds=range(seeds), device=where[0], devices=where)
         )
         _cells_table(result["rows"], result["scored_on"])
+        if "generalisation" in result:
+            _generalisation_table(result["generalisation"])
     elif isinstance(one, cfg.DDBBenchmarkConfig):
         result = _run_ddb(workspace, one)
         _ddb_table(result)
@@ -401,8 +460,13 @@ def _cells_table(rows: list[dict[str, Any]], scored_on: str) -> None:
 
     table = Table(*(Column(head, no_wrap=head in ("method", "ratio")) for head in HEADS))
     for row in rows:
-        table.add_row(*map(_plain, in_words(row)))
+        said = in_words(row)
+        if row["errors"]:  # below the table, where there is room
+            said[2] = "none"
+        table.add_row(*map(_plain, said))
     console.print(table)
+    for reason in dict.fromkeys(error for row in rows for error in row["errors"]):
+        console.print(reason, markup=False, highlight=False)
     console.print(
         f"Accuracy of the last epoch on the {scored_on} part, mean ± s.d. over the seeds; seconds and Wh "
         "are a seed's.",
@@ -411,16 +475,31 @@ def _cells_table(rows: list[dict[str, Any]], scored_on: str) -> None:
     )
 
 
+def _generalisation_table(found: dict[str, Any]) -> None:
+    from debias_core.workspace.generalisation import in_lines, sentences
+
+    heads, *lines = in_lines(found)
+    table = Table(*heads)
+    for line in lines:
+        table.add_row(*map(_plain, line))
+    console.print(table)
+    console.print("\n".join(sentences(found)), markup=False, highlight=False)
+
+
 def _write_tables(
     result: dict[str, Any], *, csv_file: Path | None, markdown_file: Path | None
 ) -> None:
+    from debias_core.workspace import generalisation
     from debias_core.workspace.cells import as_csv, as_markdown, over_seeds
 
     if csv_file is not None:
         csv_file.expanduser().write_text(as_csv(result["cells"]), encoding="utf-8")
     if markdown_file is not None:
         rows = result.get("rows") or [over_seeds(result["cells"])]
-        markdown_file.expanduser().write_text(as_markdown(rows), encoding="utf-8")
+        text = as_markdown(rows)
+        if "generalisation" in result:
+            text += "\n" + generalisation.as_markdown(result["generalisation"])
+        markdown_file.expanduser().write_text(text, encoding="utf-8")
 
 
 def _ddb_benchmark(
@@ -444,9 +523,13 @@ def _ddb_settings(
     dataset: str,
     recipe: str,
     *,
-    ratio: float,
+    ratio: float | None,
     seeds: int,
     validation: bool,
+    preset: str = "small",
+    size: int | None = None,
+    bias: str = "",
+    hold_out: float = 0.0,
     network: str | None,
     audit_epochs: int | None,
     epochs: int | None,
@@ -457,6 +540,8 @@ def _ddb_settings(
     if dataset not in cfg.DDB:
         raise UserError(f"{recipe} has no settings for '{dataset}'. Choose: {', '.join(cfg.DDB)}.")
     base = cfg.DDB[dataset]
+    if dataset in cfg.PHOTOGRAPHS:
+        base = cfg.photographs_ddb(dataset, preset, size)
     final_net = _set(
         base.ddb.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
     )
@@ -466,6 +551,8 @@ def _ddb_settings(
         percent=ratio,
         seeds=seeds,
         validation=validation,
+        bias=bias,
+        hold_out=hold_out,
         audit=replace(base.audit, classifier=bias_net),
         amplify=replace(base.amplify, classifier=_set(base.amplify.classifier, network=network)),
         ddb=replace(base.ddb, recipe=recipe, classifier=final_net),
@@ -490,7 +577,7 @@ def _ddb_table(result: dict[str, Any]) -> None:
     }  # fmt: skip
     _accuracy_table(result, columns=columns)
     lines = [
-        f"{result['dataset']}, {len(result['seeds'])} seeds at {result['ratio_percent']:g} % "
+        f"{result['dataset']}, {len(result['seeds'])} seeds at {ratio_in_words(result['ratio_percent'])} "
         f"conflicting, scored on the {result['scored_on']} part."
     ]
     if share := result["aligned_share"]:
@@ -524,9 +611,13 @@ def _ddb_table(result: dict[str, Any]) -> None:
 def _benchmark(
     dataset: str,
     *,
-    ratio: float,
+    ratio: float | None,
     seeds: int,
     validation: bool,
+    preset: str = "small",
+    size: int | None = None,
+    bias: str = "",
+    hold_out: float = 0.0,
     network: str | None,
     epochs: int | None,
     lr: float | None,
@@ -543,13 +634,17 @@ def _benchmark(
     **inject: Any,
 ) -> cfg.BenchmarkConfig:
     """The data set's preset with the options that were given."""
-    base = _benchmark_of(dataset, inject["method"], ratio)
+    base = _set(_benchmark_of(dataset, inject["method"], ratio, preset), size=size)
     if base.draw is not None:
         drawn = {name: inject.get(name) for name in ("count", "steps")}
         draw_ = _set(
             base.draw, text_filter=text_filter, recombine=recombine, guidance=guidance, **drawn
         )
         base, inject = replace(base, draw=draw_), {}
+    if base.gan is not None:
+        drawn = {name: inject.get(name) for name in ("count", "steps")}
+        base, inject = replace(base, gan=_set(base.gan, **drawn)), {}
+        per_class = True if per_class is None else per_class  # as the method has it
     bias_net = _set(base.audit.classifier, network=audit_network or network, epochs=audit_epochs)
     final_net = _set(
         base.debias.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size,
@@ -560,22 +655,35 @@ def _benchmark(
         base,
         seeds=seeds,
         validation=validation,
+        bias=bias,
+        hold_out=hold_out,
         audit=_set(audit_, top_k=top_k, per_class=per_class),
         inject=_set(base.inject, **inject),
         debias=_set(replace(base.debias, classifier=final_net), synthetic_share=synthetic_share),
     )
 
 
-def _benchmark_of(dataset: str, method: str, percent: float) -> cfg.BenchmarkConfig:
-    """The preset of a named data set, for this method."""
+def _base(dataset: str, preset: str = "small") -> cfg.BenchmarkConfig:
+    """The preset of a named data set."""
     if dataset not in cfg.BENCHMARKS:
         raise UserError(
             f"There is no benchmark '{dataset}'. Choose one of: {', '.join(cfg.BENCHMARKS)}."
         )
-    base = replace(cfg.BENCHMARKS[dataset], percent=percent)
+    if dataset in cfg.PHOTOGRAPHS:
+        return cfg.photographs(dataset, preset)
+    return cfg.BENCHMARKS[dataset]
+
+
+def _benchmark_of(
+    dataset: str, method: str, percent: float | None, preset: str = "small"
+) -> cfg.BenchmarkConfig:
+    """The preset of a named data set, for this method."""
+    base = replace(_base(dataset, preset), percent=percent)
     if method == "diffubias":
         describe_, draw_ = cfg.DIFFUBIAS.get(dataset, (cfg.CaptionConfig(), cfg.DrawConfig()))
         return replace(base, describe=describe_, draw=draw_)
+    if method == "amplibias":
+        return replace(base, gan=cfg.GANConfig(count=base.inject.count))
     if method == "crossinject":
         return replace(base, inject=cfg.CROSSINJECT.get(dataset, base.inject))
     return base
@@ -584,12 +692,19 @@ def _benchmark_of(dataset: str, method: str, percent: float) -> cfg.BenchmarkCon
 @command.command("import")
 def import_(
     source: Annotated[
-        str, typer.Argument(help="Folder of class folders, a zip of such, or a CSV.")
+        str,
+        typer.Argument(
+            help="Folder of class folders (or in a benchmark's official layout), a zip of such, or a CSV."
+        ),
     ],
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
     size: Annotated[int, typer.Option(help="Side of the images, in pixels.")] = 32,
     limit: Annotated[int | None, typer.Option(help="Take this many images at random.")] = None,
+    ratio: Annotated[
+        float | None,
+        typer.Option(help="Which training set of an official layout: its percentage (1: 1pct/)."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of held-out test part and limit.")] = 0,
     replace_project: Annotated[
         bool, typer.Option("--replace", help="Drop a project of this name first.")
@@ -605,10 +720,38 @@ def import_(
     report = _run(
         stages.import_data(
             project, Path(source).expanduser(), size=size, limit=limit, seed=seed,
-            replace=replace_project,
+            replace=replace_project, percent=ratio,
         ),
         project,
     )  # fmt: skip
+    console.print(preview(report), markup=False, highlight=False)
+    _write_json(json_file, report.to_json())
+
+
+@command.command()
+def plant(
+    bias: Annotated[
+        str,
+        typer.Argument(help=f"One of {', '.join(cfg.BIASES)}, or two at once as in colour+corner."),
+    ],
+    into: Annotated[str, typer.Option(help="Name of the new project.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    ratio: Annotated[
+        float, typer.Option(help="Percent of training images that break the bias, 0 to 20.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Plant a known bias into a project's images, into a new project; the test part gets it evenly."""
+    from debias_core.data.importers import preview
+    from debias_core.workspace import stages
+
+    _check_json(json_file)
+    new = _project(workspace, into)
+    report = _run(
+        stages.run_plant(_project(workspace, name), new, bias, percent=ratio, seed=seed), new
+    )
     console.print(preview(report), markup=False, highlight=False)
     _write_json(json_file, report.to_json())
 
@@ -693,7 +836,7 @@ def audit(
 def audit_curve(
     dataset: Annotated[
         str | None,
-        typer.Argument(help="digits, cmnist or ccifar10; by default the project --name."),
+        typer.Argument(help="digits, cmnist or cifar10c; by default the project --name."),
     ] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
@@ -1039,7 +1182,7 @@ def t_edit_(
 def check_model(
     dataset: Annotated[
         str | None,
-        typer.Argument(help="digits, cmnist or ccifar10 (their own model); by default --name's."),
+        typer.Argument(help="digits, cmnist or cifar10c (their own model); by default --name's."),
     ] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
@@ -1078,9 +1221,13 @@ def _named_project(dataset: str, workspace: Path, ratio: float = 1.0) -> Any:
     """The first project of a benchmark, with its data."""
     from debias_core.workspace.benchmark import benchmark_project, ensure_data
 
+    if dataset in cfg.PHOTOGRAPHS:
+        raise UserError(
+            f"Give --name: the project of '{dataset}' that `benchmark` or `import` made."
+        )
     settings = _benchmark_of(dataset, "diffinject", ratio)
     project = benchmark_project(workspace, settings, 0)
-    ensure_data(project, settings, 0)
+    _run(ensure_data(project, settings, 0), project)
     return project
 
 
@@ -1088,7 +1235,7 @@ def _named_project(dataset: str, workspace: Path, ratio: float = 1.0) -> Any:
 def sweep(
     dataset: Annotated[
         str | None,
-        typer.Argument(help="digits, cmnist or ccifar10; by default the project --name."),
+        typer.Argument(help="digits, cmnist or cifar10c; by default the project --name."),
     ] = None,
     over: Annotated[
         list[str] | None,
@@ -1505,10 +1652,7 @@ def _write_json(path: Path | None, data: dict[str, Any]) -> None:
 
 
 def _percent(value: dict[str, Any] | None) -> str:
-    if value is None:
-        return "unknown"
-    spread = f" ± {100 * value['sd']:.1f}" if len(value["per_seed"]) > 1 else ""
-    return f"{100 * value['mean']:.1f}{spread} %"
+    return mean_and_sd([None] if value is None else value["per_seed"])
 
 
 def _accuracy_table(
@@ -1537,7 +1681,7 @@ def _benchmark_table(result: dict[str, Any]) -> None:
     label, look = result["label_fidelity"], result["look_fidelity"]
     console.print(
         f"{result['dataset']}, {result['method']}, {len(result['seeds'])} seeds at "
-        f"{result['ratio_percent']:g} % conflicting, scored on the {result['scored_on']} part.\n"
+        f"{ratio_in_words(result['ratio_percent'])} conflicting, scored on the {result['scored_on']} part.\n"
         f"precision@{result['k']} {_two(result['precision_at_k'])}, average precision "
         f"{_two(result['average_precision'])}\n"
         f"{result['synthetic_count']} synthetic images a seed, "

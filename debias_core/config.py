@@ -23,11 +23,28 @@ FLAGS = ("filtered", "error set")  # which images its first recipe takes for con
 TRAINED_ON = ("synthetic", "real")  # what its amplifier can be trained on
 MODES = ("slerp", "lerp", "add", "replace")
 RATIOS = (0.5, 1.0, 2.0, 5.0)  # percent of bias-conflicting training images, as in the papers
+MOST_PERCENT = 20.0  # of a planted bias; beyond it hardly one is left
+# What can be planted into clean images (`data/planted.py`), alone or two at once as in colour+corner.
+BIASES = ("colour", "corruption", "background", "corner", "size", "position")
 
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise UserError(message)
+
+
+def bias_kinds(bias: str) -> tuple[str, ...]:
+    """The one or two kinds of BIASES that a bias such as "corner" or "colour+corner" is made of.
+
+    Raises:
+        UserError: for anything else.
+    """
+    kinds = tuple(bias.split("+"))
+    _require(
+        len(kinds) <= 2 and len(set(kinds)) == len(kinds) and set(kinds) <= set(BIASES),
+        f"There is no bias '{bias}'. Choose one of: {', '.join(BIASES)}; or two, as in colour+corner.",
+    )
+    return kinds
 
 
 @dataclass(frozen=True)
@@ -331,6 +348,31 @@ class DrawConfig:
 
 
 @dataclass(frozen=True)
+class GANConfig:
+    """AmpliBias' FastGAN of each class of the top-K (`methods/amplibias.py`)."""
+
+    count: int = 260
+    steps: int = 1_000  # of each class; known: some 10,000 and more, at 256 px
+    batch_size: int = 8  # known, as the next
+    lr: float = 2e-4
+    width: int = 16  # ours: channels of the largest map
+    noise: int = 64  # ours; known: 256
+    ema: float = 0.99  # ours: few steps; known: 0.999
+    seed: int = 0
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        _require(
+            1 <= self.count <= 1_000_000, f"count must be 1 to 1,000,000, but is {self.count}."
+        )
+        _require(self.steps >= 1, f"steps must be 1 or more, but is {self.steps}.")
+        _require(self.batch_size >= 2, f"batch_size must be 2 or more, but is {self.batch_size}.")
+        _require(0 < self.lr < 1, f"lr must lie between 0 and 1, but is {self.lr}.")
+        _require(0 <= self.ema < 1, f"ema must lie in [0, 1), but is {self.ema}.")
+        _require(self.checkpoint_every >= 1, "checkpoint_every must be 1 or more.")
+
+
+@dataclass(frozen=True)
 class DebiasConfig:
     """Retraining on original ∪ synthetic beside the vanilla arm, same budget and seeds (2.4, B.3)."""
 
@@ -610,14 +652,22 @@ class BenchmarkConfig:
     """The whole loop on a named data set; by default the demo's, on the built-in Colored Digits."""
 
     dataset: str = "digits"
-    percent: float = 1.0  # planted share of bias-conflicting training images
+    percent: float | None = (
+        1.0  # share of bias-conflicting training images; None: the data set's own
+    )
     seeds: int = 3
     validation: bool = False  # score on 300 held-out training images instead of the test part
+    size: int = 0  # side of the images in pixels, of PHOTOGRAPHS; 0: the data set's own
+    bias: str = ""  # what is planted (`bias_kinds`); "": the data set's own
+    # Share of the training images that becomes a validation part with the training's bias: it tells the
+    # best epoch beside the last.
+    hold_out: float = 0.0
     audit: AuditConfig = field(default_factory=AuditConfig)
     inject: InjectConfig = field(default_factory=InjectConfig)
     # DiffuBias instead of injection, where both are given: captions of the top-K, images drawn from them.
     describe: CaptionConfig | None = None
     draw: DrawConfig | None = None
+    gan: GANConfig | None = None  # AmpliBias instead of injection
     # lr 3e-3 instead of the paper's 1e-3: 0.68 against 0.62 on validation data, for both arms.
     debias: DebiasConfig = field(
         default_factory=lambda: DebiasConfig(classifier=ClassifierConfig(lr=3e-3))
@@ -625,15 +675,24 @@ class BenchmarkConfig:
 
     def __post_init__(self) -> None:
         _require(1 <= self.seeds <= 100, f"seeds must be 1 to 100, but is {self.seeds}.")
+        _require(
+            0 <= self.hold_out <= 0.5, f"hold_out must lie in [0, 0.5], but is {self.hold_out}."
+        )
+        if self.bias:
+            bias_kinds(self.bias)
 
     @property
     def method(self) -> str:
         """What makes the synthetic images."""
+        if self.gan is not None:
+            return "amplibias"
         return self.inject.method if self.draw is None else "diffubias"
 
     @property
     def count(self) -> int:
         """How many it makes at each seed."""
+        if self.gan is not None:
+            return self.gan.count
         return self.inject.count if self.draw is None else self.draw.count
 
 
@@ -642,9 +701,12 @@ class DDBBenchmarkConfig:
     """A recipe of DDB on a named data set; by default the demo's, on the built-in Colored Digits."""
 
     dataset: str = "digits"
-    percent: float = 1.0
+    percent: float | None = 1.0
     seeds: int = 3
     validation: bool = False
+    size: int = 0
+    bias: str = ""
+    hold_out: float = 0.0
     audit: AuditConfig = field(default_factory=AuditConfig)  # beside it; recipes may use its losses
     amplify: AmplifyConfig = field(default_factory=AmplifyConfig)
     ddb: DDBConfig = field(default_factory=DDBConfig)
@@ -674,8 +736,8 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
     ),
     # DiffInject: ResNet-18, Adam 1e-3, crop and flip, 50 epochs; γ 0.3 everywhere, share 0.1, t_edit 500
     # (`methods/diffinject.md`). Nothing of it has been run: there is no CIFAR-10 here.
-    "ccifar10": BenchmarkConfig(
-        dataset="ccifar10",
+    "cifar10c": BenchmarkConfig(
+        dataset="cifar10c",
         audit=AuditConfig(
             classifier=ClassifierConfig(network="resnet18", loss="gce", epochs=50, batch_size=256)
         ),
@@ -687,6 +749,63 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
         ),
     ),
 }
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A published data set of photographs: what it is trained with small, on a CPU, and as in the papers.
+
+    `small` and `paper` are (side in pixels, epochs).
+    """
+
+    classes: int
+    small: tuple[int, int]
+    paper: tuple[int, int]
+    augment: tuple[str, ...] = ("crop", "flip")
+    lr: float = 1e-4  # known, of the papers' size; small: 1e-3 (ours, as for the audits of docs/benchmarks.md)
+    gamma: float = 0.7
+
+
+# known: BFFHQ, BAR and Dogs & Cats as DiffuBias' Table 6 (100 epochs, Adam 1e-4, batch 64; crop and flip),
+# γ of DiffInject; Waterbirds 300 epochs, UrbanCars 300 and CelebA 50 as JTT and Whac-A-Mole; ReBias: 120 on
+# ImageNet-9. ours: ResNet-18 everywhere, from scratch, Adam; the epochs and the rate of the small ones.
+PHOTOGRAPHS: dict[str, Photographs] = {
+    "bffhq": Photographs(2, (64, 10), (224, 100)),
+    "dogs_cats": Photographs(2, (64, 10), (224, 100), gamma=0.2),
+    "bar": Photographs(6, (64, 30), (256, 100)),
+    "waterbirds": Photographs(2, (64, 20), (224, 300)),
+    "urbancars": Photographs(2, (64, 10), (224, 300)),
+    "imagenet9": Photographs(9, (64, 5), (224, 120)),
+    "celeba": Photographs(2, (64, 2), (224, 50), augment=()),
+}
+SIZES = ("small", "paper")  # of PHOTOGRAPHS
+NO_RATIO = ("waterbirds", "urbancars", "imagenet9", "celeba")  # and BAR as first published
+
+
+def photographs(dataset: str, preset: str = "small", size: int | None = None) -> BenchmarkConfig:
+    """The settings of one of PHOTOGRAPHS, "small" or as in the "paper", at another `size` if given."""
+    _require(preset in SIZES, f"A preset is small or paper, not '{preset}'.")
+    about = PHOTOGRAPHS[dataset]
+    side, epochs = about.small if preset == "small" else about.paper
+    lr = 1e-3 if preset == "small" else about.lr
+    net = ClassifierConfig(
+        network="resnet18", epochs=epochs, batch_size=64, lr=lr, augment=about.augment
+    )
+    # ours: f_B without augmentation, and stopped early where the training is short.
+    bias_net = dataclasses.replace(
+        net, loss="gce", augment=(), epochs=min(epochs, 3 if preset == "small" else 50)
+    )
+    return BenchmarkConfig(
+        dataset=dataset,
+        percent=None if dataset in (*NO_RATIO, "bar") else 1.0,
+        size=size or side,
+        audit=AuditConfig(classifier=bias_net, top_k=100),
+        inject=InjectConfig(count=5_000, gamma=about.gamma, mask=CENTRE, batch_size=32),
+        debias=DebiasConfig(classifier=net, synthetic_share=0.4),
+    )
+
+
+BENCHMARKS |= {name: photographs(name) for name in PHOTOGRAPHS}
 
 # CrossInject's own settings, where they are not the data set's: one prediction costs so little that
 # there can be as many synthetic images as real ones.
@@ -811,6 +930,36 @@ DDB: dict[str, DDBBenchmarkConfig] = {
         ),
     ),
 }
+
+
+def photographs_ddb(
+    dataset: str, preset: str = "small", size: int | None = None
+) -> DDBBenchmarkConfig:
+    """DDB's settings for one of PHOTOGRAPHS; the diffusion model is trained from scratch."""
+    on, small = photographs(dataset, preset, size), preset == "small"
+    # known: 100,000 steps of batch 32; ours: what an hour of a CPU's core takes.
+    diffusion = dataclasses.replace(
+        conditional_for(on.size, PHOTOGRAPHS[dataset].classes), steps=2_000 if small else 100_000
+    )
+    net = on.debias.classifier
+    return DDBBenchmarkConfig(
+        dataset=dataset,
+        percent=on.percent,
+        size=on.size,
+        audit=on.audit,
+        amplify=AmplifyConfig(
+            diffusion=diffusion,
+            per_class=100 if small else 1_000,
+            steps=20 if small else 100,
+            batch_size=20 if small else 64,
+            classifier=dataclasses.replace(net, epochs=20 if small else 50, augment=()),
+        ),
+        ddb=DDBConfig(weight_decay=1e-3, classifier=net),
+        curves=False,
+    )
+
+
+DDB |= {name: photographs_ddb(name) for name in PHOTOGRAPHS}
 
 
 # ---- the field's baselines (`methods/baselines/`; known, recalled, ours: `docs/methods.md`) -------
@@ -986,8 +1135,8 @@ _DIGITS = ClassifierConfig(lr=3e-3)
 # LfF: MLP, batch 256, Adam 1e-3, 100 epochs; the second division by 255 is `paper_protocol`.
 _CMNIST = ClassifierConfig(network="mlp", epochs=100, batch_size=256)
 
-# By data set and method. Another named data set takes the method's own settings with the classifier of
-# `BENCHMARKS`.
+# By data set and method. Another named data set takes the method's own settings (`ON`) with the classifier
+# of `BENCHMARKS`.
 BASELINES: dict[str, dict[str, BaselineConfig]] = {
     "digits": {
         "vanilla": VanillaConfig(_DIGITS),
@@ -1013,12 +1162,49 @@ BASELINES: dict[str, dict[str, BaselineConfig]] = {
         "selecmix": SelecMixConfig(_CMNIST),
     },
 }
+# What is known of a method on one of the others (`methods/baselines.md`, 4), beside its classifier. JTT's lr
+# of 1e-5 and weight decay of 1 belong to SGD and a pretrained net, and are left out.
+ON: dict[str, dict[str, dict[str, Any]]] = {
+    "cifar10c": {"disent": {"lambda_dis": 1.0, "lambda_swap": 1.0, "lambda_swap_b": 1.0}},
+    "bffhq": {
+        "disent": {
+            "lambda_dis": 2.0, "lambda_swap": 2.0, "lambda_swap_b": 0.1, "lr_factor": 0.1,
+        }
+    },
+    "waterbirds": {"jtt": {"first_epochs": 60, "times": 100}},
+    "celeba": {"jtt": {"first_epochs": 1, "times": 50}},
+    "urbancars": {"jtt": {"first_epochs": 1, "times": 100}},
+}  # fmt: skip
+# LfF and DisEnt train for 200 epochs on Corrupted CIFAR-10 (known); DisEnt's λ and lr go by the ratio.
+_CIFAR = dataclasses.replace(BENCHMARKS["cifar10c"].debias.classifier, epochs=200)
+
+
+def _own_of(dataset: str, method: str, preset: str, percent: float | None) -> BaselineConfig:
+    """A method's settings on a data set that has none in BASELINES."""
+    known = ON.get(dataset, {}).get(method, {})
+    if dataset == "cifar10c":
+        disent = method == "disent"
+        net = dataclasses.replace(_CIFAR, lr=5e-4) if disent and percent == 0.5 else _CIFAR
+        if disent and percent in (1.0, 2.0):
+            known = known | {"lambda_dis": 5.0, "lambda_swap": 5.0}
+    elif dataset in PHOTOGRAPHS:
+        net = photographs(dataset, preset).debias.classifier
+        if "first_epochs" in known:  # T in proportion to the epochs
+            share = net.epochs / PHOTOGRAPHS[dataset].paper[1]
+            known = known | {"first_epochs": max(1, round(share * known["first_epochs"]))}
+    else:
+        net = ClassifierConfig()
+    return _OF_METHOD[method](net, **known)
+
+
 _OF_METHOD: dict[str, type[BaselineConfig]] = {
     name: type(config) for name, config in BASELINES["digits"].items()
 }
 BASELINE_METHODS = tuple(_OF_METHOD)
 ORACLES = ("group-dro", "dfr")  # alone in seeing the bias attribute
-TABLE = (*BASELINE_METHODS, *METHODS, "diffubias", *RECIPES)  # what `benchmark` knows
+# What `benchmark` knows.
+TABLE = (*BASELINE_METHODS, *METHODS, "diffubias", "amplibias", *RECIPES)
+PUBLISHED_ONLY = {"a2": "A²"}  # StyleGAN2 adapted to few images: no kept library has it
 
 
 def baseline_config(
@@ -1027,19 +1213,21 @@ def baseline_config(
     *,
     paper_protocol: bool = False,
     precision: str | None = None,
+    preset: str = "small",
+    percent: float | None = None,
     **classifier: Any,
 ) -> BaselineConfig:
     """A baseline's settings on a named data set, with changes to its classifier (None: as it is).
 
-    Of other images the method's own with the plain classifier. `precision` is LfF's, and no concern of the others. `paper_protocol` divides pixels by 255 twice, as LfF's public code and its successors do with an MLP.
+    Of other images the method's own with the plain classifier. `precision` is LfF's, and no concern of
+    the others. `paper_protocol` divides pixels by 255 twice, as LfF's public code and its successors do
+    with an MLP. `preset` is of PHOTOGRAPHS; some settings go by the ratio (`percent`).
     """
     _require(
         method in _OF_METHOD,
         f"There is no baseline '{method}'. Choose one of: {', '.join(_OF_METHOD)}.",
     )
-    known = BASELINES.get(dataset, {}).get(method)
-    on = BENCHMARKS.get(dataset)
-    config = known or _OF_METHOD[method](ClassifierConfig() if on is None else on.debias.classifier)
+    config = BASELINES.get(dataset, {}).get(method) or _own_of(dataset, method, preset, percent)
     changes = {name: value for name, value in classifier.items() if value is not None}
     net = dataclasses.replace(config.classifier, **changes)
     if paper_protocol:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean, stdev
 from typing import Any, TypeVar
 
 import numpy as np
@@ -59,6 +60,20 @@ def relayed(stage: Stage[T], change: Callable[[Progress], Progress]) -> Stage[T]
         except StopIteration as stop:
             return stop.value
         yield change(p)
+
+
+def mean_and_sd(values: Sequence[float | None]) -> str:
+    """Shares of 1 as mean ± sample standard deviation in percent; "unknown" where one is None."""
+    known = [v for v in values if v is not None]
+    if len(known) < len(values) or not known:
+        return "unknown"
+    more = f" ± {100 * stdev(known):.1f}" if len(known) > 1 else ""
+    return f"{100 * fmean(known):.1f}{more} %"
+
+
+def ratio_in_words(percent: float | None) -> str:
+    """The share of bias-conflicting training images; None where the data set has but one."""
+    return "its own ratio" if percent is None else f"{percent:g} %"
 
 
 @dataclass(frozen=True)

@@ -252,9 +252,9 @@ def test_options_that_a_recipe_has_no_use_for_are_refused(tmp_path, capsys):
     )
     assert "does not know --gamma" in capsys.readouterr().err
     assert (
-        app.main(["benchmark", "ccifar10", "--method", "ddb-2", "--workspace", str(tmp_path)]) == 2
+        app.main(["benchmark", "cifar10c", "--method", "ddb-2", "--workspace", str(tmp_path)]) == 2
     )
-    assert "has no settings for 'ccifar10'" in capsys.readouterr().err
+    assert "has no settings for 'cifar10c'" in capsys.readouterr().err
 
 
 def test_the_commands_amplify_and_debias_a_project(project, tmp_path, capsys):

@@ -495,8 +495,16 @@ def test_settings_come_from_the_preset_with_what_is_asked():
     assert paper.classifier.network == "mlp255"
     assert cfg.baseline_config("digits", "lff", precision="bf16").precision == "bf16"
     assert cfg.baseline_config("digits", "jtt", precision="bf16") == cfg.BASELINES["digits"]["jtt"]
-    other = cfg.baseline_config("ccifar10", "jtt")
-    assert other.classifier == cfg.BENCHMARKS["ccifar10"].debias.classifier
+    other = cfg.baseline_config("cifar10c", "jtt").classifier
+    assert other == replace(cfg.BENCHMARKS["cifar10c"].debias.classifier, epochs=200)
+    # DisEnt's λ and lr go by the ratio; JTT's T by the length of the training.
+    disent = {p: cfg.baseline_config("cifar10c", "disent", percent=p) for p in cfg.RATIOS}
+    assert [c.lambda_dis for c in disent.values()] == [1, 5, 5, 1]
+    assert [c.classifier.lr for c in disent.values()] == [5e-4, 1e-3, 1e-3, 1e-3]
+    assert cfg.baseline_config("bffhq", "disent").lambda_swap_b == 0.1
+    small, paper = (cfg.baseline_config("waterbirds", "jtt", preset=p) for p in cfg.SIZES)
+    assert (small.first_epochs, paper.first_epochs, paper.times) == (4, 60, 100)
+    assert (small.classifier.epochs, paper.classifier.epochs) == (20, 300)
     with pytest.raises(UserError, match="MLP alone"):
         cfg.baseline_config("digits", "lff", paper_protocol=True)
     with pytest.raises(UserError, match="no baseline 'a2'"):

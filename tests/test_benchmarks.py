@@ -50,8 +50,11 @@ def test_validation_never_touches_the_test_part():
 
 
 def test_other_ratios_are_refused():
-    with pytest.raises(UserError, match=r"0\.5, 1, 2, 5"):
-        colored_digits(3.0)
+    with pytest.raises(UserError, match="0 to 20"):
+        colored_digits(21.0)
+    with pytest.raises(UserError, match="0 to 20"):
+        colored_digits(-1.0)
+    assert colored_digits(3.0).where("train").conflicting().sum() == 39
 
 
 def test_lff_s_rule_gives_the_published_counts():

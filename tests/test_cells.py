@@ -168,16 +168,17 @@ def test_published_figures_stand_at_their_ratio():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["digits", "--method", "amplibias"], "no method 'amplibias' in the tool"),
+        (["digits", "--method", "stylegan"], "no method 'stylegan' in the tool"),
         (["digits", "--method", "lff", "--gamma", "0.5"], "lff does not know --gamma"),
         (["digits", "--method", "lff", "--audit-epochs", "3"], "does not know --audit-epochs"),
         (["digits", "--method", "lff", "--precision", "half"], "float32 or bf16"),
         (["digits", "--method", "jtt", "--precision", "bf16"], "jtt does not know --precision"),
         (["digits", "--method", "lff", "--paper-protocol"], "MLP alone"),
         (["digits", "--method", "diffinject", "--paper-protocol"], "--network mlp255"),
-        (["bffhq", "--method", "lff"], "no benchmark 'bffhq'"),
-        (["ccifar10", "--method", "lff", "--method", "ddb-1"], "no settings for 'ccifar10'"),
-        (["digits", "--method", "lff", "--ratio", "3"], "ratio must be one of"),
+        (["imagenet", "--method", "lff"], "no benchmark 'imagenet'"),
+        (["cifar10c", "--method", "lff", "--method", "ddb-1"], "no settings for 'cifar10c'"),
+        (["digits", "--method", "lff", "--ratio", "30"], "ratio must be 0 to 20"),
+        (["cifar10c", "--method", "lff", "--ratio", "3"], "ratio must be one of"),
     ],
 )
 def test_what_can_t_be_run_is_one_line(words, said, tmp_path, capsys):

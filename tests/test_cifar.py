@@ -25,6 +25,7 @@ from debias_core.data.benchmarks import (
     plan_of_cifar10,
 )
 from debias_core.data.corruptions import CORRUPTIONS
+from debias_core.data.layouts import PUBLISHED
 from debias_core.data.originals import CIFAR_CLASSES, cifar10
 from debias_core.data.planted import uniform
 from debias_core.insight import fidelity
@@ -150,7 +151,7 @@ def test_cifar_that_is_nowhere_is_said_with_the_remedy(here, capsys):
     with pytest.raises(UserError, match="DEBIAS_DATA"):
         corrupted_cifar10(1.0)
     at = ["--workspace", str(here.parent / "ws")]
-    assert app.main(["benchmark", "ccifar10", *at]) == 2
+    assert app.main(["benchmark", "cifar10c", *at]) == 2
     assert "cifar-10-batches-py" in capsys.readouterr().err
 
 
@@ -202,7 +203,10 @@ def test_the_test_part_has_a_tenth_of_each_class_in_each_corruption():
 
 def test_corrupted_cifar_has_classes_corruptions_and_an_unbiased_test(tiny_cifar):
     table = corrupted_cifar10(5.0)
-    train, test = table.where("train"), table.where("test")
+    train, test, valid = (table.where(part) for part in ("train", "test", "valid"))
+    # The others of the training images, with the training's bias.
+    assert len(train) + len(valid) == TRAIN and not set(valid.ids) & set(test.ids)
+    assert valid.conflicting(table.aligned_bias()).mean() <= 0.1
     assert table.class_names == CIFAR_CLASSES and table.bias_names == tuple(CORRUPTIONS)
     share = sum(CIFAR_SIZES[5.0]) / 50_000
     assert len(train) == round(share * TRAIN) and len(test) == TEST
@@ -246,9 +250,11 @@ def test_an_unbiased_control_has_every_corruption_in_every_class(tiny_cifar):
 
 
 def test_every_named_set_is_offered_and_described():
-    assert set(words.NAMED_ABOUT) == set(NAMED) == set(UNIFORM) == set(BENCHMARKS)
-    assert {s["kind"] for s in NAMED_SETS.values()} == set(NAMED)
-    assert words.LOW_LEVEL in words.NAMED_ABOUT["ccifar10"]
+    assert set(NAMED) == set(UNIFORM)
+    everything = set(NAMED) | set(PUBLISHED)
+    assert set(words.NAMED_ABOUT) == set(BENCHMARKS) == everything
+    assert {s["kind"] for s in NAMED_SETS.values()} == everything
+    assert words.LOW_LEVEL in words.NAMED_ABOUT["cifar10c"]
 
 
 def test_the_preset_has_the_bottleneck_of_the_paper():
@@ -258,7 +264,7 @@ def test_the_preset_has_the_bottleneck_of_the_paper():
 
 
 def test_the_judge_sees_clean_images(tiny_cifar):
-    pixels, y = free_of_bias("ccifar10")
+    pixels, y = free_of_bias("cifar10c")
     assert np.array_equal(pixels, tiles()["train"][0]) and np.array_equal(y, tiles()["train"][1])
 
 
@@ -270,12 +276,12 @@ def test_the_loop_runs_from_pretraining_to_both_arms(tiny_cifar, tmp_path, monke
     monkeypatch.setitem(benchmarks.SHIPPED, "cifar-", model)
     monkeypatch.setattr(fidelity, "MIN_STEPS", 1)  # the judge need not learn here
     short = ["--seeds", "1", "--network", "conv", "--epochs", "2", "--audit-epochs", "2"]
-    command = ["benchmark", "ccifar10", "--ratio", "5", *short, "--count", "6", "--steps", "2", *at]
+    command = ["benchmark", "cifar10c", "--ratio", "5", *short, "--count", "6", "--steps", "2", *at]
     # Without a model it is said before the audit, which may take hours, and how to come by one.
     assert app.main(command) == 2
     said = capsys.readouterr()
     assert "pretrain cifar10" in said.err and "plain LfF" in " ".join(said.out.split())
-    project = Project(tmp_path / "ws", "ccifar10-5pct-seed0")
+    project = Project(tmp_path / "ws", "cifar10c-5pct-seed0")
     assert project.has("data") and not project.has("audit")
     assert project.import_report()["split_rule"].endswith("corruptions uniform over all classes.")
 
@@ -292,18 +298,18 @@ def test_the_loop_runs_from_pretraining_to_both_arms(tiny_cifar, tmp_path, monke
     assert result["published"] == [0.4168, 0.3311] and result["synthetic_count"] == 6
     assert 0 <= result["debiased"]["unbiased_accuracy"]["mean"] <= 1
     assert result["settings"]["inject"]["gamma"] == 0.3
-    judge = json.loads((tmp_path / "ws" / ".judges" / "ccifar10" / "judge.json").read_text())
+    judge = json.loads((tmp_path / "ws" / ".judges" / "cifar10c" / "judge.json").read_text())
     assert judge == {"made_of": "clean images"}
 
 
 def test_augment_warns_where_the_bias_is_a_corruption(tiny_cifar, tmp_path):
-    for kind in ("digits", "ccifar10"):
+    for kind in ("digits", "cifar10c"):
         stages.import_named(Project(tmp_path / "ws", kind), kind, percent=5.0, seed=0)
     with gr.Blocks():
         part = augment_tab.build(Place(tmp_path / "ws", ()), gr.Dropdown())
     shown = {
         kind: [v for v in part.refresh(kind, None, "diffinject") if isinstance(v, str)]
-        for kind in ("digits", "ccifar10")
+        for kind in ("digits", "cifar10c")
     }
-    assert any(words.LOW_LEVEL in text for text in shown["ccifar10"])
+    assert any(words.LOW_LEVEL in text for text in shown["cifar10c"])
     assert not any(words.LOW_LEVEL in text for text in shown["digits"])

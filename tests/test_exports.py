@@ -499,7 +499,7 @@ TAMPERED = [
     ("format", 2, "format '2'"),
     ("format", ..., "missing in the file: 'format'"),
     ("run", "rm -rf /", "unknown in the file: 'run'"),
-    ("data.source", {"kind": "url", "path": "http://x"}, "kind digits, cmnist, ccifar10 or files"),
+    ("data.source", {"kind": "url", "path": "http://x"}, "kind digits, cmnist, cifar10c or files"),
     ("data.source.path", 7, "'path' must be a str"),
     ("data.source.size", ..., "wrong settings"),
     ("data.source.seed", -1, "a seed must be"),

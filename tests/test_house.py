@@ -85,7 +85,7 @@ def test_only_the_page_knows_gradio_and_big_libraries_load_late():
 
 def test_records_need_only_numpy_and_the_standard_library():
     used = {m.split(".")[0] for m in imports(ROOT / "debias_core" / "records.py")}
-    assert used <= {"__future__", "collections", "dataclasses", "typing", "numpy"}
+    assert used <= {"__future__", "collections", "dataclasses", "statistics", "typing", "numpy"}
 
 
 def test_nothing_is_ever_unpickled():

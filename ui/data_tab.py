@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from debias_core.config import RATIOS
+from debias_core.config import RATIOS, photographs
 from debias_core.data.importers import Survey, survey
+from debias_core.data.layouts import PUBLISHED, find
 from debias_core.records import UserError
 from debias_core.workspace import jobs
 from debias_core.workspace.store import Project
@@ -26,10 +27,16 @@ NAMED_SETS: dict[str, dict[str, Any]] = {
     for kind, ratio, unbiased in (
         ("digits", words.DIGITS_RATIO, words.DIGITS_UNBIASED),
         ("cmnist", words.MNIST_RATIO, words.MNIST_UNBIASED),
-        ("ccifar10", words.CIFAR_RATIO, words.CIFAR_UNBIASED),
+        ("cifar10c", words.CIFAR_RATIO, words.CIFAR_UNBIASED),
     )
     for text, percent in [*((ratio.format(r), r) for r in RATIOS), (unbiased, 100.0)]
-}
+} | {
+    words.published_name(about.title, percent): {
+        "kind": kind, "percent": percent, "size": photographs(kind).size,
+    }
+    for kind, about in PUBLISHED.items()
+    for percent in about.ratios
+}  # fmt: skip
 
 
 def build(place: Place, project: gr.Dropdown) -> Part:
@@ -129,6 +136,8 @@ def _importer(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
             raise UserError(words.NAME_TAKEN.format(new.name))
         if benchmark in NAMED_SETS:
             args: dict[str, Any] = {"source": NAMED_SETS[benchmark]}
+            if args["source"]["kind"] in PUBLISHED:  # a missing one is told now, not by a job
+                find(args["source"]["kind"], args["source"]["percent"])
         else:
             args = _file_args(place, new, path, upload, int(size))
         jobs.submit(new.db, new.name, "import", {**args, "replace": False})

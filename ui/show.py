@@ -21,7 +21,7 @@ from debias_core.data import images
 from debias_core.data.images import Pixels
 from debias_core.data.importers import Survey
 from debias_core.data.table import ImageTable, evenly
-from debias_core.records import SyntheticSet
+from debias_core.records import SyntheticSet, mean_and_sd
 from debias_core.workspace import jobs, verdicts
 from debias_core.workspace.database import Database, now
 from debias_core.workspace.store import Project, fingerprint
@@ -281,10 +281,7 @@ def run_rows(project: Project) -> list[list[str]]:
     """Every finished training on this data, newest first, to compare."""
 
     def percent(value: dict[str, Any] | None) -> str:
-        if value is None:
-            return words.UNKNOWN_NUMBER
-        spread = f" ± {value['sd']:.1%}" if len(value["per_seed"]) > 1 else ""
-        return f"{value['mean']:.1%}{spread}"
+        return words.UNKNOWN_NUMBER if value is None else mean_and_sd(value["per_seed"])
 
     rows = []
     for run in project.runs("debias") if project.has("data") else []:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from debias_core.records import Recipe
+from debias_core.data.layouts import PUBLISHED
+from debias_core.records import Recipe, mean_and_sd
 
 if TYPE_CHECKING:
     from debias_core.workspace.language import Described
@@ -98,7 +98,21 @@ CIFAR_ABOUT = (
     "corruption. CIFAR-10 is read from the folder in DEBIAS_DATA, or downloaded (170 MB). No diffusion "
     f"model ships for it: `python app.py pretrain cifar10` trains one, on a GPU.\n\n⚠️ {LOW_LEVEL}"
 )
-NAMED_ABOUT = {"digits": DIGITS_ABOUT, "cmnist": MNIST_ABOUT, "ccifar10": CIFAR_ABOUT}
+PUBLISHED_ABOUT = (
+    "**{}** is read from the folder in DEBIAS_DATA (or `shared/data` beside the project, or "
+    "~/.cache/debias-studio), at 64 px. Get it from {}. The folder must look like this: `{}`. {}."
+)
+NAMED_ABOUT = {"digits": DIGITS_ABOUT, "cmnist": MNIST_ABOUT, "cifar10c": CIFAR_ABOUT} | {
+    kind: PUBLISHED_ABOUT.format(about.title, about.source, about.looks, about.test)
+    for kind, about in PUBLISHED.items()
+}
+
+
+def published_name(title: str, percent: float | None) -> str:
+    """What the page calls a published data set at a ratio."""
+    return title if percent is None else f"{title}, {percent:g} % break the pattern"
+
+
 LOOK_BUTTON = "Look first"
 UNDERSTOOD = "What was understood"
 IMPORTING = "Importing: see the job above. The page shows the new project when it is done."
@@ -482,24 +496,15 @@ def compared_rows(
     rows = [
         [
             COMPARE_NAMES[method], str(len(mine)),
-            *(spread([c[f"{n}_accuracy"] for c in mine]) for n in names),
+            *(mean_and_sd([c[f"{n}_accuracy"] for c in mine]) for n in names),
             f"{sum(c['seconds'] for c in mine) / len(mine):.0f}",
         ]
         for method, mine in by_method.items()
     ]  # fmt: skip
     for name, mine in trained:
         keys = ("average", "aligned", "conflicting", "worst")
-        rows.append([name, str(len(mine)), *(spread([a[k] for a in mine]) for k in keys), ""])
+        rows.append([name, str(len(mine)), *(mean_and_sd([a[k] for a in mine]) for k in keys), ""])
     return rows
-
-
-def spread(values: list[float | None]) -> str:
-    """Mean ± sample s.d. in percent."""
-    known = [v for v in values if v is not None]
-    if len(known) < len(values) or not known:
-        return "unknown"
-    more = f" ± {100 * stdev(known):.1f}" if len(known) > 1 else ""
-    return f"{100 * fmean(known):.1f}{more} %"
 
 
 # Diffusing DeBias, below Audit, Augment and Train

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from debias_core.classifier.metrics import group_accuracy
 from debias_core.classifier.networks import Classifier
-from debias_core.classifier.training import Objective, score, train_classifier
+from debias_core.classifier.training import Joint, Objective, Run, score, train_classifier
 from debias_core.config import ClassifierConfig
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
@@ -82,6 +82,17 @@ def followed(
     accuracy = group_accuracy(test, score(net, test, device=device).pred, usual)
     curve = (tuple(losses), tuple(accuracies), tuple(valid))
     return ArmResult(name, seed, accuracy, images, len(losses), *curve), net
+
+
+def train_joint(
+    train: ImageTable, config: ClassifierConfig, joint: Joint, run: Run
+) -> Stage[Classifier]:
+    """Train a method's nets together on the rows of `train`; returns the one that predicts."""
+    return (
+        yield from train_classifier(
+            train.pixels, train.y, len(train.class_names), config, joint=joint, **run.last()
+        )
+    )
 
 
 def same_steps(config: ClassifierConfig, images: int, drawn: int) -> ClassifierConfig:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from debias_core.config import RATIOS
+from debias_core.config import MOST_PERCENT, RATIOS
 from debias_core.data import planted
 from debias_core.data.corruptions import CORRUPTIONS, corrupt
 from debias_core.data.images import Pixels
 from debias_core.data.originals import AT_HOME, CIFAR_CLASSES, cifar10, mnist
-from debias_core.data.table import ImageTable
+from debias_core.data.table import SPLITS, ImageTable
 from debias_core.records import UserError
 
 DIGITS_SIZE = 16
@@ -55,17 +56,10 @@ def grey_digits() -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.st
     return grey.astype(np.float64), y, split
 
 
-def colored_digits(percent: float = 1.0, seed: int = 0, *, validation: bool = False) -> ImageTable:
-    """Colored Digits: the class is the digit, the bias its colour.
-
-    Train: all but `percent` of the images have their digit's colour. Test: colours uniform over all
-    digits. `validation=True` leaves the test part out and instead holds 300 training images, with
-    uniform colours, as the test split: settings are chosen there, never on the test part.
-
-    Raises:
-        UserError: for a percentage that is not 0.5, 1, 2 or 5 (or 100, an unbiased training set).
-    """
-    _check_ratio(percent)
+def _digits(
+    validation: bool,
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.str_], NDArray[np.str_]]:
+    """Grey digits, y, split and ids; with `validation` of the train part alone."""
     grey, y, split = grey_digits()
     ids = np.array([f"digit-{i:04d}" for i in range(len(y))])
     if validation:
@@ -77,6 +71,21 @@ def colored_digits(percent: float = 1.0, seed: int = 0, *, validation: bool = Fa
             np.arange(len(y)), test_size=DIGITS_VALID, stratify=y, random_state=1
         )
         split[held] = "test"
+    return grey, y, split, ids
+
+
+def colored_digits(percent: float = 1.0, seed: int = 0, *, validation: bool = False) -> ImageTable:
+    """Colored Digits: the class is the digit, the bias its colour.
+
+    Train: all but `percent` of the images have their digit's colour. Test: colours uniform over all
+    digits. `validation=True` leaves the test part out and instead holds 300 training images, with
+    uniform colours, as the test split: settings are chosen there, never on the test part.
+
+    Raises:
+        UserError: for a percentage that is not 0 to 20 (or 100, an unbiased training set).
+    """
+    _check_planted(percent)
+    grey, y, split, ids = _digits(validation)
     rng = np.random.default_rng([seed, round(percent * 10)])
     train = split == "train"
     bias = np.empty_like(y)
@@ -97,17 +106,10 @@ def colored_digits(percent: float = 1.0, seed: int = 0, *, validation: bool = Fa
     )
 
 
-def colored_mnist(percent: float = 1.0, seed: int = 0, *, validation: bool = False) -> ImageTable:
-    """Colored MNIST, 28 px, severity 4, by LfF's rule: 60,000 to train on, 10,000 of any colour to test.
-
-    `seed` draws the jitter of the colours; which image has which attribute is the same at every seed.
-    `validation=True` leaves the test part out and holds out 5,000 training images instead, with
-    uniform colours, as the test split: settings are chosen there, never on the test part.
-
-    Raises:
-        UserError: for a percentage that is not 0.5, 1, 2 or 5 (or 100: unbiased), or without MNIST.
-    """
-    _check_ratio(percent)
+def _mnist(
+    validation: bool,
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.str_], NDArray[np.str_]]:
+    """Grey digits, y, split and ids; with `validation` of the train part alone."""
     grey, y = mnist("train")
     ids = np.char.add("mnist-train-", np.char.zfill(np.arange(len(y)).astype(np.str_), 5))
     split = np.full(len(y), "train", dtype="<U5")
@@ -124,6 +126,21 @@ def colored_mnist(percent: float = 1.0, seed: int = 0, *, validation: bool = Fal
         grey, y = np.concatenate([grey, test_grey]), np.concatenate([y, test_y])
         ids = np.concatenate([ids, np.char.add("mnist-test-", numbers)])
         split = np.concatenate([split, np.full(len(test_y), "test")])
+    return grey, y, split, ids
+
+
+def colored_mnist(percent: float = 1.0, seed: int = 0, *, validation: bool = False) -> ImageTable:
+    """Colored MNIST, 28 px, severity 4, by LfF's rule: 60,000 to train on, 10,000 of any colour to test.
+
+    `seed` draws the jitter of the colours; which image has which attribute is the same at every seed.
+    `validation=True` leaves the test part out and holds out 5,000 training images instead, with
+    uniform colours, as the test split: settings are chosen there, never on the test part.
+
+    Raises:
+        UserError: for a percentage that is not 0 to 20 (or 100: unbiased), or without MNIST.
+    """
+    _check_planted(percent)
+    grey, y, split, ids = _mnist(validation)
     rng = np.random.default_rng([seed, round(percent * 10)])
     train, bias = split == "train", np.empty_like(y)
     # 90 % in other colours is a tenth on each.
@@ -168,7 +185,8 @@ def corrupted_cifar10(
 ) -> ImageTable:
     """Corrupted CIFAR-10, 32 px, DisEnt's pairs of class and corruption at CIFAR-10-C's level 5.
 
-    Some 45,000 images to train on (`CIFAR_SIZES`), the 10,000 of the test part with corruptions uniform
+    Some 45,000 images to train on (`CIFAR_SIZES`), the others of the 50,000 as valid part with the same
+    bias, the 10,000 of the test part with corruptions uniform
     over all classes, the same at every seed and percentage. `seed` draws which images conflict, and
     what is random in the corruptions of the train part. `validation=True` leaves the test part out and
     takes the training images that are held out instead: settings are chosen there.
@@ -179,30 +197,129 @@ def corrupted_cifar10(
     _check_ratio(percent)
     clean, y = cifar10("train")
     ids = np.char.add("cifar-train-", np.char.zfill(np.arange(len(y)).astype(np.str_), 5))
-    train, bias, scored = plan_of_cifar10(y, percent, seed)
+    train, bias, held = plan_of_cifar10(y, percent, seed)
+    valid, scored = (held[:0], held) if validation else (held, held[:0])
     if not validation:
         test_clean, test_y = cifar10("test")
         scored = len(y) + np.arange(len(test_y))
         numbers = np.char.zfill(np.arange(len(test_y)).astype(np.str_), 5)
         clean, y = np.concatenate([clean, test_clean]), np.concatenate([y, test_y])
         ids = np.concatenate([ids, np.char.add("cifar-test-", numbers)])
-    rows = np.concatenate([train, scored])
+    rows = np.concatenate([train, valid, scored])
+    # The valid part has the training's bias, the scored one none.
+    as_trained = planted.plant(
+        y[valid], 0.9 if percent == 100 else percent / 100, 10, np.random.default_rng([seed, 9])
+    )
     even = planted.uniform(y[scored], 10, np.random.default_rng(0))
-    bias = np.concatenate([bias, even])
+    bias = np.concatenate([bias, as_trained, even])
     pixels = clean[rows]
-    for at, drawn in ((np.arange(len(train)), seed), (np.arange(len(train), len(rows)), 0)):
+    trained = len(train) + len(valid)
+    for at, drawn in ((np.arange(trained), seed), (np.arange(trained, len(rows)), 0)):
         for b, kind in enumerate(CORRUPTIONS):
             mine = at[bias[at] == b]
             pixels[mine] = corrupt(kind, pixels[mine], rows[mine], seed=drawn)
     return ImageTable(
         ids=ids[rows],
         y=y[rows],
-        split=np.repeat(["train", "test"], [len(train), len(scored)]),
+        split=np.repeat(["train", "valid", "test"], [len(train), len(valid), len(scored)]),
         class_names=CIFAR_CLASSES,
         pixels=pixels,
         bias=bias,
         bias_names=tuple(CORRUPTIONS),
     )
+
+
+def named_table(
+    name: str,
+    percent: float,
+    seed: int = 0,
+    *,
+    validation: bool = False,
+    bias: str = "",
+    hold_out: float = 0.0,
+) -> ImageTable:
+    """A data set of NAMED with its own bias, or with another one planted into its clean images.
+
+    `percent`, `seed` and `validation` are those of `colored_digits`. Of two biases at once each is
+    broken by `percent` of the training images. A share `hold_out` of these becomes the valid part, with
+    the bias as in training.
+
+    Raises:
+        UserError: for a bias that can't be planted here, or a percentage that is not allowed.
+    """
+    if bias in ("", OWN_BIAS[name]):
+        table = NAMED[name](percent, seed, validation=validation)
+    else:
+        table = _planted(name, percent, seed, validation=validation, bias=bias)
+    return held_out_of_training(table, hold_out, seed) if hold_out else table
+
+
+def _planted(name: str, percent: float, seed: int, *, validation: bool, bias: str) -> ImageTable:
+    _check_planted(percent)
+    if name not in TINTED:
+        raise UserError(f"Other biases are planted into {' and '.join(TINTED)}, not into '{name}'.")
+    grey, y, split, ids = _digits(validation) if name == "digits" else _mnist(validation)
+    white = 255 if grey.dtype == np.float64 else 1
+    clean = np.repeat((grey * white).round().astype(np.uint8)[..., None], 3, axis=3)
+    table = ImageTable(
+        # Not the names that the models which ship go by: they have seen colours alone.
+        ids=np.char.add(f"{bias}-", ids),
+        y=y,
+        split=split,
+        class_names=tuple(str(d) for d in range(10)),
+        pixels=clean,
+    )
+    return plant_bias(table, bias, percent, seed, on_black=True)
+
+
+def plant_bias(
+    table: ImageTable, bias: str, percent: float, seed: int = 0, *, on_black: bool = False
+) -> ImageTable:
+    """A table's images with a bias planted: in train and valid part `percent` of them break it (100:
+    it is spread evenly there too), in the test part it is spread evenly over the classes.
+
+    Raises:
+        UserError: for a percentage that is not allowed, or more classes than values.
+    """
+    _check_planted(percent)
+    classes = len(table.class_names)
+    names = planted.value_names(bias, classes)
+    rng = np.random.default_rng([seed, round(percent * 10), 4])
+    attribute = np.empty_like(table.y)
+    for part in SPLITS:
+        rows = table.split == part
+        ratio = None if part == "test" or percent == 100 else percent / 100
+        attribute[rows] = planted.attributes(table.y[rows], bias, ratio, classes, rng)
+    pixels = np.empty(table.pixels.shape, dtype=np.uint8)
+    for start in range(0, len(table), 1_000):
+        rows = np.arange(start, min(start + 1_000, len(table)))
+        pixels[rows] = planted.paint(
+            table.pixels[rows], attribute[rows], bias, classes, rows, seed=seed, on_black=on_black
+        )
+    return replace(table, pixels=pixels, bias=attribute, bias_names=names, data_id="")
+
+
+def held_out_of_training(table: ImageTable, share: float, seed: int = 0) -> ImageTable:
+    """The table with a share of each (class, aligned | conflicting) of its train part as valid part.
+
+    So it has the training's bias; a group of one image stays in the train part. The test part is left
+    alone.
+    """
+    rng = np.random.default_rng([seed, 8])
+    conflicting = table.conflicting()
+    group = table.y * 2 + (0 if conflicting is None else conflicting)
+    split = table.split.copy()
+    for g in np.unique(group):
+        rows = rng.permutation(np.flatnonzero((group == g) & (split == "train")))
+        split[rows[: min(len(rows) - 1, round(share * len(rows)))]] = "valid"
+    return replace(table, split=split)
+
+
+def _check_planted(percent: float) -> None:
+    if not (0 <= percent <= MOST_PERCENT or percent == 100):
+        raise UserError(
+            f"ratio must be 0 to {MOST_PERCENT:g} percent (or 100: unbiased), but is {percent:g}."
+        )
 
 
 def _check_ratio(percent: float) -> None:
@@ -222,14 +339,15 @@ def is_corrupted_cifar10(table: ImageTable) -> bool:
 
 
 # The named data sets; `percent`, `seed` and `validation` say which one of each.
-NAMED = {"digits": colored_digits, "cmnist": colored_mnist, "ccifar10": corrupted_cifar10}
+NAMED = {"digits": colored_digits, "cmnist": colored_mnist, "cifar10c": corrupted_cifar10}
 # What is uniform in their test parts.
 UNIFORM = {
     "digits": "colours uniform over all digits",
     "cmnist": "colours uniform over all digits",
-    "ccifar10": "corruptions uniform over all classes",
+    "cifar10c": "corruptions uniform over all classes",
 }
 TINTED = ("digits", "cmnist")  # grey images in colours
+OWN_BIAS = {"digits": "colour", "cmnist": "colour", "cifar10c": "corruption"}
 
 
 def grey_images(name: str) -> tuple[NDArray[np.uint8] | NDArray[np.float64], NDArray[np.int64]]:

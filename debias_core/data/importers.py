@@ -53,10 +53,16 @@ def import_images(
     size: int,
     limit: int | None = None,
     seed: int = 0,
+    percent: float | None = None,
+    name: str = "",
+    validation: bool = False,
 ) -> Stage[tuple[ImageTable, ImportReport]]:
     """Import a folder with one subfolder a class, a zip of such, or a CSV (path,label[,bias][,split]).
 
-    A folder `train/` (and `test/`) of files `<class>_<anything>`, as BAR's, will do too. Pixels are
+    A folder `train/` (and `test/`) of files `<class>_<anything>`, as BAR's, will do too, and so will the
+    official layouts (`layouts`): `percent` says which training set of several, `name` which data set it
+    is. With `validation` the test part is left out, and the valid part, or where there is none a fifth
+    of each class, takes its place. Pixels are
     decoded once, at `size`×`size`, into a file in `folder` that the table maps; beside it `about.csv`
     says what each image's file was. A folder may hold train, valid and test folders
     above the classes. Where no test part is given, a fifth of each class is held out for it (fixed
@@ -70,7 +76,13 @@ def import_images(
     if limit is not None and limit < 4:
         raise UserError(f"limit must be 4 or more, but is {limit}.")
     with ExitStack() as stack:
-        entries, refused = yield from _candidates(source, stack)
+        entries, refused = yield from _candidates(source, stack, percent=percent, name=name)
+        if validation:
+            entries = [
+                replace(e, split="test" if e.split == "valid" else e.split)
+                for e in entries
+                if e.split != "test"
+            ]
         if limit is not None:
             entries = _sample(entries, limit, seed)
         return (yield from _decode_all(entries, refused, folder, size, seed))
@@ -211,12 +223,15 @@ def _warnings(
 # ---- which candidates are taken --------------------------------------------------------------
 
 
-def _candidates(source: Path, stack: ExitStack) -> Stage[tuple[list[Entry], list[Refusal]]]:
+def _candidates(
+    source: Path, stack: ExitStack, *, percent: float | None = None, name: str = ""
+) -> Stage[tuple[list[Entry], list[Refusal]]]:
     """All candidates, in the CSV's order, else by name; and what was refused already.
 
     A zip stays open on `stack`. At least two classes with candidates are there.
     """
-    entries, declared, refused = yield from list_source(source, stack)
+    listed = list_source(source, stack, percent=percent, name=name)
+    entries, declared, refused = yield from listed
     values = {e.bias for e in entries}
     if len(values) > MAX_CLASSES:
         raise UserError(

@@ -32,6 +32,19 @@ CIFAR_NAMES = ("", "cifar10", "CIFAR10", "cifar-10")
 Images = tuple[Pixels, NDArray[np.int64]]
 
 
+def look_in(folder: Path) -> None:
+    """Have this process look for data in `folder` alone.
+
+    Raises:
+        UserError: when there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"There is no folder {folder}: --data names the folder that holds the data sets."
+        )
+    os.environ["DEBIAS_DATA"] = str(folder)
+
+
 def places() -> list[Path]:
     """The folders that are looked into; what is missing is downloaded to the last."""
     named = os.environ.get("DEBIAS_DATA")

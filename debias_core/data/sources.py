@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from debias_core.data.images import FORMATS
+from debias_core.data.layouts import PUBLISHED, TABLES, Known, recognised
 from debias_core.records import Progress, Refusal, Stage, UserError
 
 SPLIT_FOLDERS = {"train": "train", "training": "train", "valid": "valid", "val": "valid",
@@ -32,6 +33,7 @@ NO_IMAGES = {".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml",
              ".parquet", ".db", ".sqlite", ".mp4", ".mov", ".avi", ".mkv", ".webm", ".mp3", ".wav",
              ".exe", ".dll", ".so", ".sh", ".bat"}  # fmt: skip
 NO_LABEL = ("", "nan", "none", "null")
+NO_IMAGE = f"not an image ({', '.join(FORMATS)} are read)"
 
 MAX_ENTRIES = 2_000_000
 MAX_NAME = 500  # characters; the rows' ids are one array, as wide as its longest
@@ -74,6 +76,7 @@ class _Found:
     # Refused files: their folders count all the same.
     unread: list[Parts] = field(default_factory=list)
     empty: list[Parts] = field(default_factory=list)  # folders with nothing in them
+    tables: dict[Parts, Reader] = field(default_factory=dict)  # of official layouts
     refused: list[Refusal] = field(default_factory=list)
     seen: int = 0
     total_bytes: int = 0
@@ -108,12 +111,13 @@ class _Found:
 
 
 def list_source(
-    source: Path, stack: ExitStack
+    source: Path, stack: ExitStack, *, percent: float | None = None, name: str = ""
 ) -> Stage[tuple[list[Entry], set[str], list[Refusal]]]:
     """All candidates, in the CSV's order, else by name; the classes; and what was refused already.
 
     The classes are all that the source declares, be it by a file that was refused. A zip stays open
-    on `stack`.
+    on `stack`. `percent` and `name` say which training set, and of which data set of
+    `layouts.PUBLISHED`, a folder or zip in an official layout is read as.
 
     Raises:
         UserError: when the source can't be listed, or holds more than is taken.
@@ -127,7 +131,7 @@ def list_source(
     found = _Found()
     if source.is_dir():
         yield from _list_folder(source, found)
-        entries, declared = _by_folder(found)
+        entries, declared = _by_layout(found, source, percent, name)
     elif not source.is_file():
         raise UserError(f"{source.name} is no ordinary file: give a folder, a .zip or a .csv file.")
     elif source.suffix.lower() in (".csv", ".tsv"):
@@ -136,7 +140,7 @@ def list_source(
     elif zipfile.is_zipfile(source):
         archive = stack.enter_context(_open_zip(source))
         yield from _list_zip(archive, source.stat().st_size, found)
-        entries, declared = _by_folder(found)
+        entries, declared = _by_layout(found, source, percent, name)
     elif source.suffix.lower() == ".zip":
         raise UserError(f"{source.name} is a broken zip: was it copied to its end? Make it anew.")
     else:
@@ -189,7 +193,9 @@ def _take_file(item: os.DirEntry[str], here: Parts, found: _Found) -> None:
         return
     regular = stat.S_ISREG(status.st_mode)
     reason = _file_refusal(here[-1], status.st_size) if regular else "not a regular file"
-    if reason:
+    if regular and _is_table(here[-1], status.st_size):
+        found.tables[here] = partial(_read_file, item.path)
+    elif reason:
         found.refuse_file(here, reason)
     else:
         found.weigh(status.st_size)
@@ -232,8 +238,12 @@ def _list_zip(archive: zipfile.ZipFile, archive_bytes: int, found: _Found) -> St
             continue
         elif name.endswith("/"):
             folders.append(parts)
-        elif reason := _zip_refusal(m, end):
+        elif (reason := _zip_refusal(m, end)) and (
+            reason != NO_IMAGE or not _is_table(parts[-1], m.file_size)
+        ):
             found.refuse_file(parts, reason)
+        elif reason:
+            found.tables[parts] = partial(_read_member, archive, m)
         else:
             found.weigh(m.file_size)
             found.files.append((parts, partial(_read_member, archive, m)))
@@ -311,10 +321,14 @@ def _file_refusal(name: str, size: int) -> str | None:
     if suffix in ARCHIVES:
         return "an archive; unpack it and import its folder"
     if suffix in NO_IMAGES:
-        return f"not an image ({', '.join(FORMATS)} are read)"
+        return NO_IMAGE
     if size > MAX_FILE_BYTES:
         return f"larger than {amount(MAX_FILE_BYTES)}"
     return None
+
+
+def _is_table(name: str, size: int) -> bool:
+    return name.lower() in TABLES and 0 < size <= MAX_FILE_BYTES
 
 
 def _read_file(path: str) -> bytes:
@@ -333,6 +347,40 @@ def _read_file(path: str) -> bytes:
 # ---- the class from the path -----------------------------------------------------------------
 
 
+def _by_layout(
+    found: _Found, source: Path, percent: float | None, name: str
+) -> tuple[list[Entry], set[str]]:
+    """Paths → entries by an official layout where one fits, else by folder."""
+    # Folder by folder, each one's files before its subfolders, wherever they lay in the source.
+    found.files.sort(key=lambda f: (f[0][:-1], f[0][-1]))
+    known = recognised([parts for parts, _ in found.files], found.tables, percent, name)
+    if known is not None:
+        return _as_published(found, known)
+    # BAR as first published has the classes in its files' names.
+    if name and (name, percent) != ("bar", None):
+        raise UserError(
+            f"{source} does not look like {PUBLISHED[name].title}: it must look like this: "
+            f"{PUBLISHED[name].looks}."
+        )
+    if percent is not None:
+        raise UserError(f"{source.name} holds one training set: leave the ratio out.")
+    for parts in found.tables:
+        found.refuse_file(parts, NO_IMAGE)
+    return _by_folder(found)
+
+
+def _as_published(found: _Found, known: Sequence[Known | None]) -> tuple[list[Entry], set[str]]:
+    entries, others = [], 0
+    for (parts, read), said in zip(found.files, known, strict=True):
+        if said is None:
+            others += 1
+        else:
+            entries.append(Entry("/".join(parts), said.label, said.bias, said.split, read))
+    if others:
+        found.refuse(f"{others:,} files", "no part of the training set that is asked for")
+    return entries, {e.label for e in entries}
+
+
 def _by_folder(found: _Found) -> tuple[list[Entry], set[str]]:
     """Paths → entries: strips wrapping folders, reads split folders, takes the class from the path.
 
@@ -340,8 +388,6 @@ def _by_folder(found: _Found) -> tuple[list[Entry], set[str]]:
     a file's name (BAR's layout). Returns the entries, and the classes that the source declares, be it
     by a file that was refused.
     """
-    # Folder by folder, each one's files before its subfolders, wherever they lay in the source.
-    found.files.sort(key=lambda f: (f[0][:-1], f[0][-1]))
     prefix = _wrapping_folders([parts for parts, _ in found.files])
     depth = len(prefix)
     tops = {parts[depth].lower() for parts, _ in found.files if len(parts) > depth + 1}

@@ -19,7 +19,7 @@ from debias_core.data import images
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable, evenly
 from debias_core.insight import figures
-from debias_core.records import ArmResult, AuditResult, Projection, SyntheticSet
+from debias_core.records import ArmResult, AuditResult, Projection, SyntheticSet, mean_and_sd
 
 if TYPE_CHECKING:  # the page uses the small functions below without loading torch
     import torch
@@ -102,6 +102,7 @@ def build_report(
 
 METHOD_NAMES = {
     "diffinject": "DiffInject", "crossinject": "CrossInject", "diffubias": "DiffuBias",
+    "amplibias": "AmpliBias",
 }  # fmt: skip
 
 
@@ -144,11 +145,7 @@ def accuracy_rows(arms: Sequence[ArmResult]) -> list[tuple[str, str, str]]:
     )
 
     def cell(arm: str, key: str) -> str:
-        values = [getattr(a.accuracy, key) for a in arms if a.arm == arm]
-        if not values or any(v is None for v in values):
-            return "unknown"
-        sd = f" ± {np.std(values, ddof=1):.1%}" if len(values) > 1 else ""
-        return f"{np.mean(values):.1%}{sd}"
+        return mean_and_sd([getattr(a.accuracy, key) for a in arms if a.arm == arm])
 
     return [(label, cell("vanilla", key), cell("debiased", key)) for label, key in metrics]
 

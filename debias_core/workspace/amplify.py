@@ -312,7 +312,8 @@ def aligned_shares(
     if usual is None or train.bias is None or (train.bias < 0).any():
         return None
     aligned = np.array([usual[c] for c in range(len(table.class_names))])
-    if project.source().get("kind") in TINTED:
+    source = project.source()
+    if source.get("kind") in TINTED and not source.get("bias"):
         by, said, on_train = "nearest colour", read_colour(pixels), read_colour(train.pixels)
     else:
         by = "attribute classifier"

@@ -19,25 +19,37 @@ import torch
 
 from debias_core.classifier.networks import Classifier
 from debias_core.config import RATIOS, BenchmarkConfig, DDBBenchmarkConfig, to_json
+from debias_core.data.benchmarks import OWN_BIAS
+from debias_core.data.layouts import PUBLISHED as PUBLISHED_SETS
+from debias_core.data.layouts import check_ratio
 from debias_core.data.table import ImageTable
 from debias_core.insight.energy import intensity
 from debias_core.insight.fidelity import Fidelity, fidelity
-from debias_core.records import ArmResult, AuditResult, Progress, Stage, SyntheticSet, relayed
+from debias_core.records import (
+    ArmResult,
+    AuditResult,
+    Progress,
+    Stage,
+    SyntheticSet,
+    UserError,
+    relayed,
+)
 from debias_core.workspace import language, stages
 from debias_core.workspace.database import now
 from debias_core.workspace.footprint import footprints
+from debias_core.workspace.gan import run_amplibias
 from debias_core.workspace.store import Project, demo_project
 
 # Accuracy over all test images, as the papers print it: (vanilla, DiffInject) by data set and percent.
 PUBLISHED: dict[str, dict[float, tuple[float, float]]] = {
     "cmnist": {1.0: (0.3259, 0.8558), 5.0: (0.8244, 0.9229)},
     # This row of vanilla figures is ReBias' in DiffuBias' table; its own vanilla has 25.82 and 39.42.
-    "ccifar10": {1.0: (0.2362, 0.2824), 5.0: (0.4168, 0.3311)},
+    "cifar10c": {1.0: (0.2362, 0.2824), 5.0: (0.4168, 0.3311)},
 }
 
 
 # Likewise, of every method that stands on the table (`workspace/cells.py`), in percent at 0.5, 1, 2 and 5 %.
-# Colored MNIST: as the field's tables agree; Corrupted CIFAR-10: DiffuBias, Table 3, and GroupDRO's.
+# Colored MNIST: as the field's tables agree; the others: DiffuBias, Table 3, and GroupDRO's.
 FIELD: dict[str, dict[str, tuple[float | None, ...]]] = {
     "cmnist": {
         "vanilla": (35.34, 50.34, 62.29, 77.63),
@@ -47,7 +59,7 @@ FIELD: dict[str, dict[str, tuple[float | None, ...]]] = {
         "group-dro": (63.12, 68.78, 76.30, 84.20),
         "diffinject": (None, 85.58, None, 92.29),
     },
-    "ccifar10": {
+    "cifar10c": {
         "vanilla": (23.08, 25.82, 30.06, 39.42),
         "lff": (29.40, 33.57, 38.39, 49.47),
         "rebias": (21.45, 23.62, 30.12, 41.68),
@@ -56,12 +68,55 @@ FIELD: dict[str, dict[str, tuple[float | None, ...]]] = {
         "group-dro": (33.44, 38.30, 45.81, 57.32),
         "diffinject": (None, 28.24, None, 33.11),
         "diffubias": (27.73, 30.82, 31.83, 40.93),
+        "amplibias": (34.63, 45.95, 48.74, 52.22),
+        "a2": (23.37, 27.54, 30.60, 37.60),
     },
+    "bffhq": {
+        "vanilla": (55.64, 60.96, 69.00, 82.88),
+        "lff": (66.50, 69.89, 74.27, 78.31),
+        "rebias": (55.76, 60.68, 70.13, 83.36),
+        "disent": (62.08, 66.00, 69.82, 80.68),
+        "bias-ensemble": (67.36, 75.08, 80.32, 85.48),
+        "diffinject": (None, 81.90, None, 89.90),
+        "diffubias": (78.88, 79.48, 83.20, 88.31),
+        "amplibias": (78.82, 81.80, 82.20, 87.34),
+        "a2": (77.83, 78.98, 81.13, 86.22),
+    },
+    # Over the conflicting half of our test part alone. The baselines that DiffInject prints here are BAR's.
+    "dogs_cats": {
+        "vanilla": (None, 48.06, None, 69.88),
+        "lff": (None, 71.72, None, 84.32),
+        "rebias": (None, 48.70, None, 65.74),
+        "disent": (None, 65.74, None, 81.58),
+        "bias-ensemble": (None, 81.52, None, 88.60),
+        "diffinject": (None, 82.35, None, 93.60),
+        "diffubias": (None, 84.17, None, 94.33),
+        "amplibias": (None, 73.51, None, 83.95),
+    },
+    # BAR split anew; a pretrained net.
+    "bar": {
+        "vanilla": (None, 70.55, None, 82.53),
+        "lff": (None, 69.92, None, 82.92),
+        "rebias": (None, 73.01, None, 83.51),
+        "disent": (None, 69.49, None, 82.92),
+        "bias-ensemble": (None, 73.36, None, 83.87),
+        "diffubias": (None, 74.35, None, 85.23),
+        "amplibias": (None, 73.30, None, 84.67),
+        "a2": (None, 71.15, None, 83.07),
+    },
+}
+# Where there is one training set: BAR as first published (average), ImageNet-A.
+FIELD_ALONE: dict[str, dict[str, float]] = {
+    "bar": {"vanilla": 51.85, "lff": 62.98, "jtt": 68.53, "ddb-1": 70.40, "ddb-2": 72.81},
+    "imagenet9": {"vanilla": 30.30, "ddb-1": 39.80, "ddb-2": 37.53},
 }
 
 
 def published(dataset: str, method: str, percent: float | None) -> float | None:
     """A method's published accuracy over all test images, 0 to 1; None where there is none."""
+    if percent is None:
+        alone = FIELD_ALONE.get(dataset, {}).get(method)
+        return None if alone is None else alone / 100
     row = FIELD.get(dataset, {}).get(method)
     figure = row[RATIOS.index(percent)] if row and percent in RATIOS else None
     return None if figure is None else figure / 100
@@ -74,6 +129,7 @@ class Own:
     dataset: str
     percent: float | None = None
     validation: bool = False
+    bias: str = ""
 
 
 def cell(
@@ -90,13 +146,17 @@ def cell(
     """
     best = None
     # Held-out images are not the papers' test part.
-    stands_beside = None if config.validation else published(config.dataset, method, config.percent)
+    own = config.bias in ("", OWN_BIAS.get(config.dataset))
+    stands_beside = None
+    if own and not config.validation:
+        stands_beside = published(config.dataset, method, config.percent)
     if arm.valid_accuracy:
         epoch = max(range(len(arm.valid_accuracy)), key=arm.valid_accuracy.__getitem__)
         best = {"epoch": epoch + 1, "unbiased_accuracy": arm.test_accuracy[epoch]}
     return {
         "dataset": config.dataset,
         "method": method,
+        "bias": config.bias or OWN_BIAS.get(config.dataset),
         "ratio": config.percent,
         "seed": arm.seed,
         "unbiased_accuracy": arm.accuracy.average,
@@ -159,8 +219,17 @@ def benchmark_project(
     workspace: Path, config: BenchmarkConfig | DDBBenchmarkConfig, seed: int
 ) -> Project:
     """The project of one seed of a benchmark."""
-    part = "-validation" if config.validation else ""
-    return Project(workspace, f"{config.dataset}-{config.percent:g}pct{part}-seed{seed}")
+    said = [config.dataset, *([config.bias] if config.bias else [])]
+    if config.percent is not None:
+        said.append(f"{config.percent:g}pct")
+    if config.size:
+        said.append(f"{config.size}px")
+    if config.validation:
+        said.append("validation")
+    if config.hold_out:
+        said.append(f"held{100 * config.hold_out:g}")
+    # A project's name has no + in it.
+    return Project(workspace, "-".join([*said, f"seed{seed}"]).replace("+", " and "))
 
 
 def run_benchmark(
@@ -187,9 +256,11 @@ def run_benchmark(
     for seed in seeds:
         project, before, since = project_of(seed), clock.seconds["total"], now()
         with clock("import"):
-            ensure_data(project, config, seed, anew=anew)
+            yield from ensure_data(project, config, seed, anew=anew)
             yield Progress(f"import, seed {seed}", 1, 1)
-        if config.draw is None:  # said now when there is no model, not after the audit
+        if (
+            config.draw is None and config.gan is None
+        ):  # said now when there is no model, not after the audit
             stages.diffusion_folder(project, swaps=bool(config.inject.direct))
         with clock("audit"):
             settings = replace(config.audit, seed=seed)
@@ -201,7 +272,10 @@ def run_benchmark(
         with clock("generate"):
             # Flags serve a person who curates, and only the demo's first project is opened.
             flagged = anew and seed == 0
-            if config.draw is not None and config.describe is not None:
+            if config.gan is not None:
+                asked_gan = replace(config.gan, seed=seed)
+                made = run_amplibias(project, asked_gan, device=device, with_flags=flagged)
+            elif config.draw is not None and config.describe is not None:
                 asked = replace(config.describe, seed=seed)
                 describe = language.run_describe(project, asked, device=device)
                 yield from named(describe, seed)
@@ -235,7 +309,7 @@ def run_benchmark(
         "precision_at_k": stages.spread([a.precision_at_k for a in audits]),
         "average_precision": stages.spread([a.average_precision for a in audits]),
         **stages.summary(tuple(arms)),
-        "published": PUBLISHED.get(config.dataset, {}).get(config.percent),
+        "published": PUBLISHED.get(config.dataset, {}).get(config.percent or 0),
         "label_fidelity": {
             name: stages.spread([getattr(f, name) for f in judged])
             for name in ("content", "original", "neither")
@@ -280,14 +354,32 @@ def fidelity_of(
 
 def ensure_data(
     project: Project, config: BenchmarkConfig | DDBBenchmarkConfig, seed: int, *, anew: bool = False
-) -> None:
-    """Put the named data set into the project, unless (and not `anew`) it holds that very set."""
+) -> Stage[None]:
+    """Put the data set into the project, unless (and not `anew`) it holds that very set."""
     percent, validation = config.percent, config.validation
-    held = {"kind": config.dataset, "percent": percent, "seed": seed, "validation": validation}
-    if anew or not project.has("data") or project.source() != held:
-        stages.import_named(
-            project, config.dataset, percent=percent, seed=seed, validation=validation
+    here = project.has("data") and not anew
+    if config.dataset in PUBLISHED_SETS:
+        if config.bias:
+            raise UserError(
+                f"Nothing is planted into '{config.dataset}' here: import it, and use `plant`."
+            )
+        if config.hold_out:
+            raise UserError(f"'{config.dataset}' has its own parts: leave --hold-out out.")
+        check_ratio(config.dataset, percent)
+        held = stages.published_source(
+            config.dataset, percent=percent, size=config.size, validation=validation
         )
+        if not here or project.source() != held:
+            yield from stages.import_published(
+                project, config.dataset, percent=percent, size=config.size, validation=validation
+            )
+        return
+    asked: dict[str, Any] = {
+        "percent": percent, "seed": seed, "validation": validation, "bias": config.bias,
+        "hold_out": config.hold_out,
+    }  # fmt: skip
+    if not here or project.source() != stages.named_source(config.dataset, **asked):
+        stages.import_named(project, config.dataset, **asked)
 
 
 def finished(project: Project, stage: str, config: Any) -> bool:

@@ -25,6 +25,7 @@ import torch
 from debias_core import pipeline
 from debias_core.config import (
     ORACLES,
+    PUBLISHED_ONLY,
     BaselineConfig,
     BenchmarkConfig,
     CompareConfig,
@@ -32,16 +33,29 @@ from debias_core.config import (
     baseline_config,
     to_json,
 )
-from debias_core.records import ArmResult, Progress, Stage, StopAsked, T, UserError, relayed
+from debias_core.data.benchmarks import OWN_BIAS
+from debias_core.records import (
+    ArmResult,
+    Progress,
+    Stage,
+    StopAsked,
+    T,
+    UserError,
+    mean_and_sd,
+    ratio_in_words,
+    relayed,
+)
 from debias_core.workspace.benchmark import (
     Own,
     benchmark_project,
     cell,
     ensure_data,
+    published,
     run_benchmark,
 )
 from debias_core.workspace.ddb_benchmark import run_ddb_benchmark
 from debias_core.workspace.footprint import footprints, metered
+from debias_core.workspace.generalisation import generalisation
 from debias_core.workspace.stages import spread
 from debias_core.workspace.store import Project, fingerprint, working, write_json
 
@@ -89,27 +103,34 @@ def run_cells(
         except UserError as error:
             made = _failed(row, seed, str(error))
             said = str(error)
+        # Older cells do not say it.
+        made["bias"] = row.on.bias or OWN_BIAS.get(row.on.dataset)
         cells.append(made)
-        note = f"{row.method}, {row.on.percent:g} %, seed {seed}: {said}"
+        note = f"{row.method}, {ratio_in_words(row.on.percent)}, seed {seed}: {said}"
         yield Progress("cells", done, len(seeds) * len(rows), note)
     errors = [c["error"] for c in cells if c["error"] is not None]
     if len(errors) == len(cells):
         raise UserError(errors[0])
     of_row = [cells[i :: len(rows)] for i in range(len(rows))]
-    return {
+    summed = [over_seeds(mine) for mine in of_row]
+    result: dict[str, Any] = {
         "dataset": rows[0].on.dataset,
         "seeds": list(seeds),
         "scored_on": "validation" if rows[0].on.validation else "test",
         "epoch_reported": "last",
         "cells": [c for mine in of_row for c in mine],
-        "rows": [over_seeds(mine) for mine in of_row],
+        "rows": summed,
     }
+    if len({row["bias"] for row in summed}) > 1:
+        result["generalisation"] = generalisation(summed)
+    return result
 
 
 def _of_row(stage: Stage[T], row: Row) -> Stage[T]:
     """Pass a stage through with its row in the name."""
     return relayed(
-        stage, lambda p: replace(p, stage=f"{row.method}, {row.on.percent:g} %: {p.stage}")
+        stage,
+        lambda p: replace(p, stage=f"{row.method}, {ratio_in_words(row.on.percent)}: {p.stage}"),
     )
 
 
@@ -125,14 +146,21 @@ def _cell(
     on = replace(row.on, seeds=1)
     project = benchmark_project(workspace, on, seed)
     with working(project):
-        ensure_data(project, on, seed)
+        yield from ensure_data(project, on, seed)
         if row.baseline is not None:
             return (
                 yield from baseline_cell(
                     project, row.method, row.baseline, seed, on=row.on, device=device
                 )
             )
-        settings = to_json(on)
+        if row.method in PUBLISHED_ONLY:
+            raise UserError("published figure only")
+        planted = on.bias not in ("", OWN_BIAS.get(on.dataset))
+        if planted and row.method != "amplibias":
+            _check_applicable(project, row)
+        # Without what was not asked for: the keys of older cells stay what they were.
+        new = ("size", "bias", "hold_out", "gan")
+        settings = {k: v for k, v in to_json(on).items() if v or k not in new}
         kept = _kept(project, row.method, settings, seed)
         if kept.is_file():
             return json.loads(kept.read_text(encoding="utf-8"))
@@ -143,6 +171,28 @@ def _cell(
                 on, lambda _: project, device=device, devices=devices, only=seed
             )
         return _keep(kept, result["cells"][0], settings)
+
+
+def _check_applicable(project: Project, row: Row) -> None:
+    """Refuse what would be a wrong number: models that ship have seen the data set's own bias alone.
+
+    A diffusion model that was trained on these very images (`pretrain --name PROJECT`) will do.
+    """
+    known = f"{row.on.dataset} with its own bias alone"
+    if isinstance(row.on, DDBBenchmarkConfig):
+        raise UserError(
+            f"{row.method} is not applicable: its settings go on from a model of {known}; train it in "
+            f"the project '{project.name}' (`amplify`, `ddb`)."
+        )
+    if row.method == "diffubias":
+        raise UserError(
+            f"diffubias is not applicable: the captioner and the model that draws know {known}."
+        )
+    if not project.has("diffusion"):
+        raise UserError(
+            f"{row.method} is not applicable: the diffusion model that ships knows {known}; train one "
+            f"on these images first (`pretrain --name '{project.name}'`)."
+        )
 
 
 def _kept(project: Project, method: str, settings: dict[str, Any], seed: int) -> Path:
@@ -250,7 +300,11 @@ def _part(done: int, whole: int) -> Callable[[Progress], Progress]:
 
 def _failed(row: Row, seed: int, reason: str) -> dict[str, Any]:
     about = {"dataset": row.on.dataset, "method": row.method, "ratio": row.on.percent, "seed": seed}
-    return {**about, **dict.fromkeys((*METRICS, *COSTS)), "error": reason}
+    figure = None
+    if row.on.bias in ("", OWN_BIAS.get(row.on.dataset)) and not row.on.validation:
+        figure = published(row.on.dataset, row.method, row.on.percent)
+    missing = dict.fromkeys((*METRICS, *COSTS))
+    return {**about, **missing, "published": figure, "error": reason}
 
 
 def over_seeds(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -258,7 +312,7 @@ def over_seeds(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
     first = cells[0]
     best = [c.get("best_on_validation") for c in cells]
     return {
-        **{name: first[name] for name in ("dataset", "method", "ratio")},
+        **{name: first.get(name) for name in ("dataset", "method", "bias", "ratio")},
         **{name: spread([c[name] for c in cells]) for name in (*METRICS, *COSTS)},
         "best_on_validation": spread([b["unbiased_accuracy"] if b else None for b in best]),
         "published": first.get("published"),
@@ -268,7 +322,7 @@ def over_seeds(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def as_csv(cells: Sequence[dict[str, Any]]) -> str:
     """The cells, a line each."""
-    names = ["dataset", "method", "ratio", "seed", *METRICS, "published", *COSTS, "error"]
+    names = ["dataset", "method", "bias", "ratio", "seed", *METRICS, "published", *COSTS, "error"]
     out = io.StringIO()
     writer = csv.DictWriter(out, names, extrasaction="ignore", restval="", lineterminator="\n")
     writer.writeheader()
@@ -283,11 +337,13 @@ HEADS = (
 
 def in_words(row: dict[str, Any]) -> list[str]:
     """One line of the table as text, under `HEADS`."""
-    ratio = "" if row["ratio"] is None else f"{row['ratio']:g} %"
-    if row["errors"]:
-        return [row["method"], ratio, row["errors"][0], *[""] * (len(HEADS) - 3)]
-    shown = [percent(row[name]) for name in METRICS]
+    ratio = "" if row["ratio"] is None else ratio_in_words(row["ratio"])
+    if row.get("bias") not in (None, OWN_BIAS.get(row["dataset"])):
+        ratio += f", {row['bias']}"
     figure = "" if row["published"] is None else f"{100 * row['published']:.2f} %"
+    if row["errors"]:
+        return [row["method"], ratio, row["errors"][0], figure, *[""] * (len(HEADS) - 4)]
+    shown = [_of_seeds(row[name]) for name in METRICS]
     cost = row["seconds"]["mean"] if row["seconds"] else None
     energy = 1_000 * row["kwh"]["mean"] if row["kwh"] else None
     return [
@@ -301,12 +357,8 @@ def in_words(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def percent(value: dict[str, Any] | None) -> str:
-    """Mean ± s.d. over the seeds, in percent."""
-    if value is None:
-        return "unknown"
-    wide = f" ± {100 * value['sd']:.1f}" if len(value["per_seed"]) > 1 else ""
-    return f"{100 * value['mean']:.1f}{wide} %"
+def _of_seeds(value: dict[str, Any] | None) -> str:
+    return mean_and_sd([None] if value is None else value["per_seed"])
 
 
 def as_markdown(rows: Sequence[dict[str, Any]]) -> str:

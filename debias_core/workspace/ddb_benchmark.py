@@ -60,7 +60,7 @@ def run_ddb_benchmark(
     for seed in seeds:
         project, before, since = project_of(seed), clock.seconds["total"], now()
         with clock("import"):
-            ensure_data(project, config, seed)
+            yield from ensure_data(project, config, seed)
             yield Progress(f"import, seed {seed}", 1, 1)
         with clock("audit"):
             audit = replace(config.audit, seed=seed)
@@ -101,7 +101,7 @@ def run_ddb_benchmark(
         "precision_at_k": stages.spread([a.precision_at_k for a in audits]),
         "average_precision": stages.spread([a.average_precision for a in audits]),
         **stages.summary(tuple(arms), ARMS),
-        "published": PUBLISHED.get(config.dataset, {}).get(config.percent),
+        "published": PUBLISHED.get(config.dataset, {}).get(config.percent or 0),
         "synthetic_count": synthetic[0]["count"] if synthetic else 0,
         "unet_evaluations_per_image": (
             stages.spread([m["unet_evaluations_per_image"] for m in synthetic])

@@ -26,6 +26,7 @@ from debias_core.config import (
     to_json,
 )
 from debias_core.data.benchmarks import NAMED
+from debias_core.data.layouts import PUBLISHED
 from debias_core.diffusion.unet import EpsilonNet, load_model
 from debias_core.pipeline import ARMS
 from debias_core.records import Progress, Stage, StopAsked, T, UserError
@@ -49,6 +50,18 @@ class Named:
     percent: float
     seed: int
     validation: bool = False
+    bias: str = ""
+    hold_out: float = 0.0
+
+
+@dataclass(frozen=True)
+class Published:
+    """A data set of the field that lies on this machine, as `stages.import_published` reads it."""
+
+    kind: str
+    percent: float | None
+    size: int
+    validation: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ class Files:
 class Plan:
     """A config.json after its check."""
 
-    source: Named | Files
+    source: Named | Published | Files
     data_id: str
     audit: AuditConfig
     inject: InjectConfig
@@ -183,8 +196,19 @@ def _import(project: Project, plan: Plan, source: Path | None) -> Stage[None]:
             percent=wanted.percent,
             seed=wanted.seed,
             validation=wanted.validation,
+            bias=wanted.bias,
+            hold_out=wanted.hold_out,
         )
         yield Progress("import", 1, 1)
+    elif isinstance(wanted, Published):
+        if source is not None:
+            raise UserError(
+                "The run was made with a published data set: say with DEBIAS_DATA where."
+            )
+        yield from stages.import_published(
+            project, wanted.kind, percent=wanted.percent, size=wanted.size,
+            validation=wanted.validation,
+        )  # fmt: skip
     else:
         if source is None and not os.path.exists(wanted.path):  # noqa: PTH110 (never raises)
             where = f"at {wanted.path[:200]!r}" if wanted.path else "at a recorded place"
@@ -396,7 +420,8 @@ def check(recipe: dict[str, Any]) -> Plan:
         raise _refused(f"count must be 1 to {plan.inject.count}, the number of images to make")
     if any(int(i) >= plan.count for i in plan.verdicts):
         raise _refused(f"verdicts must be on images 0 to {plan.count - 1}")
-    seeds = [plan.audit.seed, plan.inject.seed, plan.source.seed, *plan.debias.seeds]
+    seeds = [plan.audit.seed, plan.inject.seed, *plan.debias.seeds]
+    seeds += [] if isinstance(plan.source, Published) else [plan.source.seed]
     seeds += [plan.diffusion.seed] if plan.diffusion else []
     if any(not 0 <= seed <= MAX_SEED for seed in seeds):
         raise _refused(f"a seed must be 0 to {MAX_SEED}")
@@ -466,10 +491,13 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, allow_nan=False))  # a ValueError for NaN and infinity
 
 
-def _source(value: Any) -> Named | Files:
+def _source(value: Any) -> Named | Published | Files:
     kind = value.get("kind") if isinstance(value, dict) else None
     if kind in NAMED:
-        return _settings(Named, value, "data.source")
+        # An older export knows neither.
+        return _settings(Named, {"bias": "", "hold_out": 0.0, **value}, "data.source")
+    if kind in PUBLISHED:
+        return _settings(Published, value, "data.source")
     if kind != "files":
         raise _refused(f"data.source must be of the kind {', '.join(NAMED)} or files")
     return _settings(Files, value, "data.source")

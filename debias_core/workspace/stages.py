@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ from debias_core.config import (
     from_json,
     to_json,
 )
+from debias_core.data import layouts
 from debias_core.data.benchmarks import (
     NAMED,
     SHIPPED,
@@ -42,8 +44,11 @@ from debias_core.data.benchmarks import (
     grey_images,
     is_colored_digits,
     is_corrupted_cifar10,
+    named_table,
+    plant_bias,
 )
 from debias_core.data.importers import import_images
+from debias_core.data.planted import on_black
 from debias_core.data.table import ImageTable, evenly, save_table
 from debias_core.diffusion.edit_time import distance_curve, edit_time, lpips_distance
 from debias_core.diffusion.injection import mask_from_box
@@ -75,6 +80,7 @@ from debias_core.records import (
     AuditResult,
     ImportReport,
     Progress,
+    Refusal,
     Stage,
     StopAsked,
     SyntheticSet,
@@ -95,14 +101,24 @@ PRETRAIN = {
     "mnist": (
         "mnist32", SHIPPED["mnist-"], "cmnist", f"MNIST's 60,000 training images, {RECOLOURED}"
     ),
-    "cifar10": ("cifar32", SHIPPED["cifar-"], "ccifar10", "CIFAR-10's 50,000 training images"),
+    "cifar10": ("cifar32", SHIPPED["cifar-"], "cifar10c", "CIFAR-10's 50,000 training images"),
 }  # fmt: skip
 
 
 def import_data(
-    project: Project, source: Path, *, size: int, limit: int | None, seed: int, replace: bool
+    project: Project,
+    source: Path,
+    *,
+    size: int,
+    limit: int | None,
+    seed: int,
+    replace: bool,
+    percent: float | None = None,
 ) -> Stage[ImportReport]:
-    """Import a folder, zip or CSV into a new project (or, with `replace`, anew into an old one)."""
+    """Import a folder, zip or CSV into a new project (or, with `replace`, anew into an old one).
+
+    Of an official layout with several training sets that at `percent`.
+    """
     if project.has("data") and not replace:
         raise UserError(
             f"Project '{project.name}' exists already: choose another --name, or add --replace to "
@@ -114,17 +130,58 @@ def import_data(
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         _, report = yield from import_images(
-            source, fresh / "data", size=size, limit=limit, seed=seed
+            source, fresh / "data", size=size, limit=limit, seed=seed, percent=percent
         )
         write_json(fresh / "data" / "import.json", report.to_json())
         project.replace_all()
         fresh.rename(project.root)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    project.register(
-        {"kind": "files", "path": str(source), "size": size, "limit": limit, "seed": seed}
-    )
+    about = {"kind": "files", "path": str(source), "size": size, "limit": limit, "seed": seed}
+    project.register(about if percent is None else {**about, "percent": percent})
     return report
+
+
+def import_published(
+    project: Project, name: str, *, percent: float | None, size: int, validation: bool = False
+) -> Stage[ImportReport]:
+    """Put a published data set (`layouts.PUBLISHED`) into a project, in place of what it held.
+
+    It is decoded once for all projects of the workspace: the pixels' file is one, with several names.
+
+    Raises:
+        UserError: when it is nowhere; it says where to get it and how the folder must look.
+    """
+    root = layouts.find(name, percent)
+    source = published_source(name, percent=percent, size=size, validation=validation)
+    kept = project.workspace / ".data" / f"{name}-{fingerprint(source, str(root))}"
+    if not (kept / "manifest.json").is_file():
+        table, report = yield from import_images(
+            root, kept, size=size, percent=percent, name=name, validation=validation
+        )
+        said = f"{layouts.PUBLISHED[name].test}, {(table.split == 'test').sum():,} images."
+        if validation:
+            said = f"{(table.split == 'test').sum():,} images that are no part of the test part."
+        write_json(kept / "import.json", {**report.to_json(), "split_rule": said})
+    project.replace_all()
+    folder = project.folder("data")
+    folder.mkdir(parents=True)
+    for path in sorted(kept.iterdir(), key=lambda p: p.name == "manifest.json"):  # that one last
+        try:
+            os.link(path, folder / path.name)
+        except OSError:  # a file system without
+            shutil.copyfile(path, folder / path.name)
+    project.register(source)
+    about = project.import_report()
+    refused = tuple(Refusal(r["name"], r["reason"]) for r in about["refused"])
+    return ImportReport(about["accepted"], refused, about["classes"], about["split_rule"])
+
+
+def published_source(
+    name: str, *, percent: float | None, size: int, validation: bool
+) -> dict[str, Any]:
+    """What a project is told of where its published data came from."""
+    return {"kind": name, "percent": percent, "size": size, "validation": validation}
 
 
 def import_job(project: Project, args: dict[str, Any]) -> Stage[ImportReport | None]:
@@ -135,6 +192,13 @@ def import_job(project: Project, args: dict[str, Any]) -> Stage[ImportReport | N
         made = import_named(project, named["kind"], percent=named["percent"], seed=0)
         yield Progress("import", 1, 1)
         return made
+    if args["source"]["kind"] in layouts.PUBLISHED:
+        bring = args["source"]
+        return (
+            yield from import_published(
+                project, bring["kind"], percent=bring["percent"], size=bring["size"]
+            )
+        )
     source = Path(args["source"]["path"])
     if project.has("data") and project.source() == args["source"]:
         return None  # killed after its last step: nothing is left to do
@@ -152,22 +216,80 @@ def import_job(project: Project, args: dict[str, Any]) -> Stage[ImportReport | N
 
 
 def import_named(
-    project: Project, name: str, *, percent: float, seed: int, validation: bool = False
+    project: Project,
+    name: str,
+    *,
+    percent: float | None,
+    seed: int,
+    validation: bool = False,
+    bias: str = "",
+    hold_out: float = 0.0,
 ) -> ImportReport:
-    """Put a named data set (`benchmarks.NAMED`) into a project, in place of what it held."""
-    table = NAMED[name](percent, seed, validation=validation)
+    """Put a named data set (`benchmarks.named_table`) into a project, in place of what it held."""
+    if percent is None:
+        raise UserError(f"Say with --ratio how many images of '{name}' break the bias.")
+    table = named_table(name, percent, seed, validation=validation, bias=bias, hold_out=hold_out)
     project.replace_all()
     save_table(table, project.folder("data"))
     held = int((table.split == "test").sum())
+    evenly_spread = f"{bias} spread evenly over the classes"
     part = f"{held:,} held-out training images" if validation else f"{held:,} images"
     report = ImportReport(
         accepted=len(table),
         refused=(),
         classes={c: int((table.y == i).sum()) for i, c in enumerate(table.class_names)},
-        split_rule=f"The test part is unbiased: {part}, {UNIFORM[name]}.",
+        split_rule=f"The test part is unbiased: {part}, {UNIFORM[name] if not bias else evenly_spread}.",
     )
     write_json(project.folder("data") / "import.json", report.to_json())
-    project.register({"kind": name, "percent": percent, "seed": seed, "validation": validation})
+    project.register(
+        named_source(
+            name, percent=percent, seed=seed, validation=validation, bias=bias, hold_out=hold_out
+        )
+    )
+    return report
+
+
+def named_source(
+    name: str,
+    *,
+    percent: float | None,
+    seed: int,
+    validation: bool,
+    bias: str = "",
+    hold_out: float = 0.0,
+) -> dict[str, Any]:
+    """What a project is told of where its named data came from."""
+    about: dict[str, Any] = {"kind": name, "percent": percent, "seed": seed}
+    about["validation"] = validation
+    # Without what was not asked for, as before there was any.
+    return about | ({"bias": bias} if bias else {}) | ({"hold_out": hold_out} if hold_out else {})
+
+
+def run_plant(
+    project: Project, new: Project, bias: str, *, percent: float, seed: int = 0
+) -> Stage[ImportReport]:
+    """Plant a bias into a project's images, into a new project; the attribute that it had is forgotten.
+
+    Raises:
+        UserError: when there is a project of that name, or the bias can't be planted.
+    """
+    if new.has("data"):
+        raise UserError(f"There is a project '{new.name}' already: choose another name.")
+    table = project.table()
+    yield Progress("plant", 0, 1, bias)
+    made = plant_bias(table, bias, percent, seed, on_black=on_black(table.pixels))
+    save_table(made, new.folder("data"))
+    report = ImportReport(
+        accepted=len(made),
+        refused=(),
+        classes={c: int((made.y == i).sum()) for i, c in enumerate(made.class_names)},
+        split_rule=f"The test part is unbiased: its images have every {bias}, evenly over the classes.",
+    )
+    write_json(new.folder("data") / "import.json", report.to_json())
+    new.register(
+        {"kind": "planted", "of": project.name, "bias": bias, "percent": percent, "seed": seed}
+    )
+    yield Progress("plant", 1, 1)
     return report
 
 
@@ -599,8 +721,9 @@ def judge_for(project: Project, *, device: torch.device) -> Stage[Classifier]:
     For a named data set it is trained on the train part free of its bias, one for all projects of the
     workspace; else it is the project's own.
     """
-    name, class_names = project.source().get("kind"), project.table().class_names
-    if name not in NAMED:
+    source, class_names = project.source(), project.table().class_names
+    name = source.get("kind")
+    if name not in NAMED or source.get("bias"):
         return (yield from run_judge(project, device=device))
 
     def images() -> ImageTable:

@@ -368,7 +368,7 @@ class Project:
         """The settings of the current set where injection made all of it in one run; None for drawings
         and for several runs' images together."""
         m = self.manifest("synthetic")
-        alone = m.get("method") != "diffubias" and "parts" not in m
+        alone = m.get("method") not in ("diffubias", "amplibias") and "parts" not in m
         return m["config"] if alone else None
 
     def set_manifest(self, set_id: str) -> dict[str, Any]:

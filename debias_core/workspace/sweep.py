@@ -33,7 +33,7 @@ from debias_core.config import (
     from_json,
     to_json,
 )
-from debias_core.data.benchmarks import NAMED
+from debias_core.data.benchmarks import NAMED, named_table
 from debias_core.data.table import ImageTable, evenly
 from debias_core.insight.quality import distance
 from debias_core.records import (
@@ -71,7 +71,9 @@ def held_out(project: Project, seed: int) -> HeldOut:
     """
     source = project.source()
     if source.get("kind") in NAMED:
-        table = NAMED[source["kind"]](source["percent"], seed, validation=True)
+        table = named_table(
+            source["kind"], source["percent"], seed, validation=True, bias=source.get("bias", "")
+        )
         return HeldOut(table, "accuracy on held-out training images of any colour", True)
     train = project.table().where("train")
     rng = np.random.default_rng([seed, 3])

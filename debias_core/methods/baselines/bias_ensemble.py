@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from debias_core.classifier.arms import train_joint
 from debias_core.classifier.difficulty import BESIDE, Ints, relative_difficulty, two_nets
 from debias_core.classifier.losses import cross_entropy
 from debias_core.classifier.networks import Classifier, logits_of
@@ -87,8 +88,4 @@ def train(train: ImageTable, config: BiasEnsembleConfig, run: Run) -> Stage[Clas
         f"{run.name}, votes", 1, 1, f"{aligned.sum():,} of {len(train):,} taken as aligned"
     )
     both = joint(train, aligned, config, seed=run.seed, device=run.device)
-    return (
-        yield from train_classifier(
-            train.pixels, train.y, classes, config.classifier, joint=both, **run.last()
-        )
-    )
+    return (yield from train_joint(train, config.classifier, both, run))

@@ -6,8 +6,8 @@ Notation:
     C       inverse strength of L1
 
 1. Train with ERM.
-2. Draw as many images of each group as the smallest has, of the validation part where it has the
-   attribute (DFR-Val), else of the training part (DFR-Tr); fit a logistic regression with L1, for each
+2. Draw as many images of each group as the smallest has, of the validation part (DFR-Val) where it has
+   the attribute and the larger smallest group, else of the training part (DFR-Tr); fit a logistic regression with L1, for each
    class against the rest.
 3. Average its weights over several draws; C by the worst group of a half that was not fitted.
 """
@@ -82,6 +82,14 @@ def choose_c(features: Floats, y: Ints, groups: Ints, classes: int, config: DFRC
     return max(config.strengths, key=worst)  # of equals the first, the weakest L1
 
 
+def _smallest(table: ImageTable, usual: dict[int, int] | None) -> int:
+    """Images of the smallest of all groups; 0 where one has none, or the attribute is unknown."""
+    conflicting = table.conflicting(usual)
+    if conflicting is None:
+        return 0
+    return int(np.bincount(table.y * 2 + conflicting, minlength=2 * len(table.class_names)).min())
+
+
 def train(train: ImageTable, config: DFRConfig, run: Run) -> Stage[Classifier]:
     """ERM on the rows of `train`, then its last layer anew; the curve that is shown is ERM's.
 
@@ -89,9 +97,13 @@ def train(train: ImageTable, config: DFRConfig, run: Run) -> Stage[Classifier]:
         UserError: when the attribute is unknown.
     """
     classes = len(train.class_names)
+    usual = train.aligned_bias()
     held = run.valid if run.valid is not None and run.valid.bias is not None else None
+    # A validation part with the training's bias has fewer of each.
+    if held is not None and _smallest(held, usual) <= _smallest(train, usual):
+        held = None
     images = train if held is None else held
-    groups = true_groups(images, train.aligned_bias())
+    groups = true_groups(images, usual)
     if groups is None:
         raise UserError("DFR needs the bias attribute: import data that have it.")
     if len(np.unique(images.y)) < classes:

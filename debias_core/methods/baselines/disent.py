@@ -19,10 +19,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from debias_core.classifier.arms import train_joint
 from debias_core.classifier.difficulty import BESIDE, Ints, relative_difficulty
 from debias_core.classifier.losses import cross_entropy, gradient_gce
 from debias_core.classifier.networks import Classifier, build_classifier
-from debias_core.classifier.training import Joint, Run, train_classifier
+from debias_core.classifier.training import Joint, Run
 from debias_core.config import DisEntConfig
 from debias_core.data.table import ImageTable
 from debias_core.records import Stage
@@ -80,9 +81,4 @@ def joint(train: ImageTable, config: DisEntConfig, *, seed: int, device: torch.d
 def train(train: ImageTable, config: DisEntConfig, run: Run) -> Stage[Classifier]:
     """Train encoders and heads together on the rows of `train`; returns C_i on both encoders."""
     all_four = joint(train, config, seed=run.seed, device=run.device)
-    return (
-        yield from train_classifier(
-            train.pixels, train.y, len(train.class_names), config.classifier,
-            joint=all_four, **run.last(),
-        )
-    )  # fmt: skip
+    return (yield from train_joint(train, config.classifier, all_four, run))

@@ -13,10 +13,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from debias_core.classifier.arms import train_joint
 from debias_core.classifier.difficulty import Ints, relative_difficulty, two_nets
 from debias_core.classifier.losses import cross_entropy, gradient_gce
 from debias_core.classifier.networks import Classifier, logits_of
-from debias_core.classifier.training import Joint, Run, train_classifier
+from debias_core.classifier.training import Joint, Run
 from debias_core.config import LfFConfig
 from debias_core.data.table import ImageTable
 from debias_core.records import Stage
@@ -43,9 +44,4 @@ def joint(train: ImageTable, config: LfFConfig, *, seed: int, device: torch.devi
 def train(train: ImageTable, config: LfFConfig, run: Run) -> Stage[Classifier]:
     """Train f_B and f_D together on the rows of `train`; returns f_D after the last epoch."""
     both = joint(train, config, seed=run.seed, device=run.device)
-    return (
-        yield from train_classifier(
-            train.pixels, train.y, len(train.class_names), config.classifier,
-            joint=both, **run.last(),
-        )
-    )  # fmt: skip
+    return (yield from train_joint(train, config.classifier, both, run))

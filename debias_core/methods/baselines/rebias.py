@@ -16,10 +16,11 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from debias_core.classifier.arms import train_joint
 from debias_core.classifier.difficulty import BESIDE, Ints
 from debias_core.classifier.losses import cross_entropy
 from debias_core.classifier.networks import Classifier, build_classifier
-from debias_core.classifier.training import Joint, Run, train_classifier
+from debias_core.classifier.training import Joint, Run
 from debias_core.config import ReBiasConfig
 from debias_core.data.table import ImageTable
 from debias_core.records import Stage
@@ -79,9 +80,4 @@ def joint(train: ImageTable, config: ReBiasConfig, *, seed: int, device: torch.d
 def train(train: ImageTable, config: ReBiasConfig, run: Run) -> Stage[Classifier]:
     """Train f and g against each other on the rows of `train`; returns f."""
     both = joint(train, config, seed=run.seed, device=run.device)
-    return (
-        yield from train_classifier(
-            train.pixels, train.y, len(train.class_names), config.classifier,
-            joint=both, **run.last(),
-        )
-    )  # fmt: skip
+    return (yield from train_joint(train, config.classifier, both, run))

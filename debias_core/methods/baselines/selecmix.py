@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from debias_core.classifier.arms import train_joint
 from debias_core.classifier.difficulty import BESIDE, Ints, relative_difficulty, two_nets
 from debias_core.classifier.losses import cross_entropy, gradient_gce
 from debias_core.classifier.networks import Classifier, build_classifier
-from debias_core.classifier.training import Joint, Run, train_classifier
+from debias_core.classifier.training import Joint, Run
 from debias_core.config import SelecMixConfig
 from debias_core.data.table import ImageTable
 from debias_core.records import Stage
@@ -89,9 +90,4 @@ def joint(train: ImageTable, config: SelecMixConfig, *, seed: int, device: torch
 def train(train: ImageTable, config: SelecMixConfig, run: Run) -> Stage[Classifier]:
     """Train all nets together on the rows of `train`; returns the classifier."""
     together = joint(train, config, seed=run.seed, device=run.device)
-    return (
-        yield from train_classifier(
-            train.pixels, train.y, len(train.class_names), config.classifier,
-            joint=together, **run.last(),
-        )
-    )  # fmt: skip
+    return (yield from train_joint(train, config.classifier, together, run))
