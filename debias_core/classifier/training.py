@@ -377,16 +377,19 @@ def augment(x: Tensor, kinds: tuple[str, ...], rng: np.random.Generator) -> Tens
 def score(net: Classifier, table: ImageTable, *, device: torch.device) -> Scores:
     """CE loss, p of the given label, and prediction for every row, in the table's order."""
     net.eval()
+    # Filled in place: small results that stay between large ones that go would leave memory in pieces.
+    loss, p_true = (np.empty(len(table), dtype=np.float32) for _ in range(2))
+    pred = np.empty(len(table), dtype=np.int64)
 
-    def scored(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+    def scored(rows: slice) -> bool:
         logits = net(to_float(table.pixels[rows]).to(device)).float()
         ce = losses.cross_entropy(logits, torch.as_tensor(table.y[rows], device=device))
-        return ce.cpu(), torch.exp(-ce).cpu(), logits.argmax(1).cpu()
+        loss[rows], p_true[rows] = ce.cpu(), torch.exp(-ce).cpu()
+        pred[rows] = logits.argmax(1).cpu()
+        return True
 
-    empty = (torch.empty(0),) * 3
-    parts = list(memory.in_batches(scored, len(table), SCORE_BATCH)) or [empty]
-    loss, p_true, pred = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
-    return Scores(ids=table.ids, loss=loss, p_true=p_true, pred=pred.astype(np.int64))
+    all(memory.in_batches(scored, len(table), SCORE_BATCH))
+    return Scores(ids=table.ids, loss=loss, p_true=p_true, pred=pred)
 
 
 @torch.no_grad()
