@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -19,19 +20,34 @@ from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
 from debias_core import config as cfg
+from debias_core import ranks
 from debias_core.records import Progress, Stage, UserError, mean_and_sd, ratio_in_words
 
 T = TypeVar("T")
 
 command = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=False)
-console = Console()
+console = Console(quiet=not ranks.leads())
+
+
+def _workspace(context: typer.Context, path: Path) -> Path:
+    """The folder of the projects; of several processes only the first writes into it."""
+    path = path.expanduser()
+    if not ranks.several() or context.parent is None:  # the page's, which no stage looks at
+        return path
+    from debias_core.workspace.shadow import shadow_of
+
+    ranks.wait()
+    mine = path if ranks.leads() else shadow_of(path)
+    ranks.wait()  # nothing changes while the others look
+    return mine
+
 
 Workspace = Annotated[
     Path,
     typer.Option(
         help="Folder that holds the projects.",
         envvar="DEBIAS_WORKSPACE",
-        callback=lambda path: path.expanduser(),
+        callback=_workspace,
     ),
 ]
 Name = Annotated[str, typer.Option(help="The project's name.")]
@@ -165,6 +181,8 @@ def serve(
     what changed. Without a stage: serve the app on this machine."""
     if context.invoked_subcommand is not None:
         return
+    if ranks.several():
+        raise UserError("Several processes can't serve one page: start `python app.py` once.")
     from ui.server import serve as run_server
 
     roots = tuple(path.expanduser().resolve() for path in root or (Path.home(), Path.cwd()))
@@ -492,6 +510,8 @@ def _write_tables(
     from debias_core.workspace import generalisation
     from debias_core.workspace.cells import as_csv, as_markdown, over_seeds
 
+    if not ranks.leads():
+        return
     if csv_file is not None:
         csv_file.expanduser().write_text(as_csv(result["cells"]), encoding="utf-8")
     if markdown_file is not None:
@@ -797,10 +817,11 @@ def audit(
     result = _run(stages.run_audit(project, settings, device=_device()), project)
     table = Table("rank", "image", "loss", "given → predicted", title=result.top_k.rule)
     images = project.table()
-    pred = dict(zip(result.scores.ids, result.scores.pred, strict=True))
-    for rank, at in enumerate(images.positions(result.top_k.ids), start=1):
+    rows = images.where("train").positions(result.top_k.ids)
+    pairs = zip(images.positions(result.top_k.ids), result.scores.pred[rows], strict=True)
+    for rank, (at, pred) in enumerate(pairs, start=1):
         image = images.ids[at]
-        given, said = images.class_names[images.y[at]], images.class_names[pred[image]]
+        given, said = images.class_names[images.y[at]], images.class_names[pred]
         loss = f"{result.top_k.loss[rank - 1]:.2f}"
         table.add_row(str(rank), _plain(image), loss, _plain(f"{given} → {said}"))
     console.print(table)
@@ -931,10 +952,15 @@ def pretrain(
         checkpoint = workspace / f"pretrain-{what}"
         if restart:
             drop_checkpoint(checkpoint)
+        out = out or shipped
+        if not ranks.leads():
+            out = workspace / "model"
         stage = stages.run_pretrain_named(
-            what, out or shipped, settings, device=_device(), checkpoint=checkpoint, start=start
+            what, out, settings, device=_device(), checkpoint=checkpoint, start=start
         )
     elif what in cfg.SMALL_MODELS:
+        if ranks.several():
+            raise UserError(f"{what} is trained by one process: start it without a launcher.")
         settings = _set(cfg.SMALL_MODELS[what], steps=steps, batch_size=batch_size, lr=lr)
         stage = language.run_pretrain_small(
             what, settings, device=_device(), out=out, restart=restart,
@@ -1645,7 +1671,7 @@ def _check_json(path: Path | None) -> None:
 
 
 def _write_json(path: Path | None, data: dict[str, Any]) -> None:
-    if path is not None:
+    if path is not None and ranks.leads():
         text = json.dumps(data, indent=1, ensure_ascii=False)
         path.expanduser().write_text(text + "\n", encoding="utf-8")
         console.print(f"Every number is in {path}", markup=False)
@@ -1707,14 +1733,25 @@ def _two(value: dict[str, Any] | None) -> str:
     return "unknown" if value is None else f"{value['mean']:.2f}"
 
 
+def _ended(*_: Any) -> None:
+    """What a launcher's signal to end means to one of several processes."""
+    raise UserError(
+        "The launcher ends this process, since another has ended. Start the same command again: it goes "
+        "on from the last checkpoint."
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 on success, 2 with one line on standard error for a user's mistake."""
     run: Callable[..., Any] = typer.main.get_command(command)
+    if ranks.several():
+        signal.signal(signal.SIGTERM, _ended)
     try:
         run(arguments, standalone_mode=False, prog_name="app.py")
     except (UserError, typer.TyperException) as error:
         text = error.format_message() if hasattr(error, "format_message") else str(error)
-        print("Error: " + " ".join(text.split()), file=sys.stderr)
+        if ranks.leads() or ranks.under_way():  # before, all processes make the same mistake
+            print("Error: " + " ".join(text.split()), file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
         print("Stopped. What was finished is kept.", file=sys.stderr)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from debias_core import ranks
 from debias_core.records import UserError
 
 R = TypeVar("R")
@@ -64,24 +65,28 @@ def backward(
     piece: int,
     *,
     least: int = 1,
+    whole: bool = False,
 ) -> tuple[float, int]:
     """Leave the gradient of a batch's mean loss in the parameters; returns (that loss, piece).
 
     `step_loss(*part)` is the mean loss of a part of the batch; `batch` holds tensors or arrays of
     equal length. At most `piece` images are computed at a time; when memory runs out, half of that,
     down to `least` (a layer with batch norm sees its statistics over the piece). The returned piece
-    is what fitted: give it to the next step.
+    is what fitted: give it to the next step. Of several processes (`ranks`) each computes a part, and all
+    are left with the same gradient; a loss that is no mean over images needs the `whole` batch in each.
 
     Raises:
         UserError: when `least` images do not fit.
     """
     count = len(batch[0])
+    mine = slice(0, count) if whole else ranks.part(count, least)
+    size = mine.stop - mine.start
 
     def accumulated() -> float:
         optimizer.zero_grad(set_to_none=True)
         # No piece below `least`: 3 images in pieces of 2 are one piece.
-        parts = max(1, min(-(-count // piece), count // least))
-        bounds = [count * i // parts for i in range(parts + 1)]
+        parts = max(1, min(-(-size // piece), size // least))
+        bounds = [mine.start + size * i // parts for i in range(parts + 1)] if size else []
         total = 0.0
         for start, end in itertools.pairwise(bounds):
             share = (end - start) / count
@@ -92,8 +97,8 @@ def backward(
 
     while (loss := attempt(accumulated)) is None:
         optimizer.zero_grad(set_to_none=True)
-        piece = _half(min(piece, count), least)
-    return loss, piece
+        piece = _half(min(piece, size), least)
+    return ranks.add_up(optimizer, loss, mean=whole), piece
 
 
 def in_batches(run: Callable[[slice], R], count: int, size: int) -> Iterator[R]:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from debias_core import ranks
 from debias_core.classifier.arms import followed, train_arm
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import Run
@@ -99,20 +100,24 @@ BASELINES: dict[str, Callable[[ImageTable, Any, Run], Stage[Classifier]]] = {
 
 
 def pick_device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
+    """The GPU where there is one, else the CPU; of several processes (`ranks`) each has its own."""
+    if (mine := ranks.ranks().device) is not None:
+        return mine
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def pick_devices(text: str | None = None) -> tuple[torch.device, ...]:
     """The devices that `text` names, as in "cuda:0,cuda:1" or "cpu,cpu"; by default every GPU.
 
-    Without a GPU the default is the CPU, once.
+    Without a GPU the default is the CPU, once; of several processes (`ranks`) each takes its own.
 
     Raises:
         UserError: when one does not exist, or when GPUs and CPU are mixed.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpus = [f"cuda:{i}" for i in range(count)]
+    if ranks.several():
+        return (pick_device(),)
     if text is None:
         return tuple(torch.device(name) for name in gpus or ["cpu"])
     names = [name.strip() for name in text.split(",")]

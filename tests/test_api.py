@@ -189,7 +189,7 @@ def test_the_state_tells_steps_jobs_and_a_stamp_that_changes_with_the_project(cl
 def test_the_audit_is_told_as_it_stands(client, workspace):
     found, result = get(client, "p/audit"), Project(workspace, "p").audit()
     has_keys(
-        found, "ready", "version", "n", "k", "per_class", "classes", "edges", "counts", "suggested", "cut",
+        found, "ready", "version", "ranking", "n", "k", "per_class", "classes", "edges", "counts", "suggested", "cut",
         "rule", "known", "maps", "marks", "score",
     )  # fmt: skip
     assert found["ready"] is True and found["n"] == TRAIN and found["k"] == 6
@@ -238,7 +238,7 @@ def test_every_point_of_the_map_is_sent_once(client, workspace):
     project = Project(workspace, "p")
     rows, xy = project.points("pca")
     found = get(client, "p/points?map=pca")
-    has_keys(found, "rows", "x", "y", "label")
+    has_keys(found, "rows", "x", "y", "label", "rule")
     assert found["rows"] == rows.tolist()
     assert np.allclose(np.stack([found["x"], found["y"]], 1), xy, atol=6e-4)
     assert found["label"] == project.table().where("train").y.tolist()

@@ -25,7 +25,7 @@ from debias_core.workspace import jobs, verdicts
 from debias_core.workspace.store import STAGES, Project, working
 from ui import explain, show, words
 from ui.session import Place
-from ui.view import AuditView, audit_view, inside, loss_bars, table_of
+from ui.view import AuditView, audit_view, inside, loss_bars, shown_points, table_of
 
 MOST_CARDS = 200
 MOST_ROWS = 1_000_000
@@ -146,9 +146,11 @@ def cut(project: Mine, body: Cut) -> dict[str, Any]:
 
 
 @api.get("/order")
-def order(project: Mine) -> dict[str, Any]:
+def order(project: Mine) -> Response:
     view = audit_view(project)
-    return {"rows": view.order.tolist(), "top": view.top.tolist()}
+    # Written here: a million numbers take FastAPI's own encoder seconds.
+    text = json.dumps({"rows": view.order.tolist(), "top": view.top.tolist()})
+    return Response(text, media_type="application/json")
 
 
 @api.post("/cards")
@@ -161,19 +163,20 @@ def cards(project: Mine, body: Cards) -> dict[str, Any]:
 @api.get("/points")
 def points(project: Mine, map: Literal["pca", "tsne"] = "pca") -> dict[str, Any]:
     view = audit_view(project)
-    rows, xy = project.points(map)
+    rows, xy = shown_points(project, view, map)
     return {
         "rows": rows.tolist(),
         "x": np.round(xy[:, 0].astype(float), 3).tolist(),
         "y": np.round(xy[:, 1].astype(float), 3).tolist(),
-        "label": view.y()[rows].tolist(),
+        "label": view.table.y[view.position[rows]].tolist(),
+        "rule": words.MAP_SAMPLE.format(len(rows), len(view)) if len(rows) < len(view) else "",
     }
 
 
 @api.post("/lasso")
 def lasso(project: Mine, body: Lasso) -> dict[str, Any]:
     view = audit_view(project)
-    rows, xy = project.points(body.map)
+    rows, xy = shown_points(project, view, body.map)
     found = rows[inside(np.array(body.polygon), xy)]
     return {"rows": found[np.argsort(view.rank[found])].tolist()}
 
@@ -324,6 +327,7 @@ def audit_summary(project: Project) -> dict[str, Any]:
     return {
         "ready": True,
         "version": view.version,
+        "ranking": hashlib.blake2b(view.order.tobytes(), digest_size=8).hexdigest(),
         "n": len(view),
         "k": about["config"]["top_k"],
         "per_class": about["config"]["per_class"],
@@ -348,7 +352,8 @@ def _marks(project: Project, view: AuditView) -> dict[str, str]:
 
 def _marks_by_row(project: Project, view: AuditView) -> dict[str, str]:
     marks = _marks(project, view)
-    return {str(view.row_of[i]): mark for i, mark in marks.items() if i in view.row_of}
+    rows = view.rows_of(list(marks)).tolist() if marks else []
+    return {str(r): mark for r, mark in zip(rows, marks.values(), strict=True) if r >= 0}
 
 
 def _known_set(project: Project, set_id: str) -> int:

@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from debias_core.data.images import Pixels
+from debias_core.data.table import map_sample
 from debias_core.records import UserError
 from debias_core.workspace.store import Project
 from ui import show, words
 from ui.view import AuditView, audit_view, table_of
 
 NEIGHBOURS = 8
+MOST_MEASURED = 100_000  # images whose properties are measured at once; beyond it a sample is
+CHUNK = 50_000  # rows of features that are compared at a time
 # Grad-CAM hangs hooks into the net, which two threads must not do at once.
 _heating = threading.Lock()
 
@@ -71,8 +74,11 @@ def _heat(workspace: Path, name: str, version: str, row: int) -> Pixels:
 
 def neighbours(project: Project, view: AuditView, row: int) -> list[int]:
     """The rows whose features are nearest to this row's, itself left out."""
-    features = project.features()
-    apart = np.square(features.astype(np.float32) - features[row].astype(np.float32)).sum(axis=1)
+    features, mine = project.features(), project.features()[row].astype(np.float32)
+    apart = np.empty(len(features), dtype=np.float32)
+    for start in range(0, len(features), CHUNK):
+        some = slice(start, start + CHUNK)
+        apart[some] = np.square(features[some].astype(np.float32) - mine).sum(axis=1)
     apart[row] = np.inf
     nearest = np.argsort(apart, kind="stable")[: min(NEIGHBOURS, len(view) - 1)]
     return [int(r) for r in nearest]
@@ -85,9 +91,18 @@ def what_they_share(project: Project, view: AuditView, rows: NDArray[np.int64]) 
 
     if len(rows) and (rows.min() < 0 or rows.max() >= len(view)):
         raise UserError(f"The training images have the numbers 0 to {len(view) - 1}.")
-    measured = _measured(project.workspace, project.name, project.stamp("data"))
-    found = properties.shared(measured, view.y(), view.table.class_names, np.unique(rows))
-    found += language.in_words(project, [view.sample_id(r) for r in np.unique(rows)])
+    rows, note = np.unique(rows), words.SHARE_NOTE
+    if len(view) <= MOST_MEASURED:
+        measured = _measured(project.workspace, project.name, project.stamp("data"))
+        y, chosen = view.y(), rows
+    else:
+        few = map_sample(len(rows), np.empty(0, dtype=np.int64), most=MOST_MEASURED)
+        some = map_sample(len(view), rows[few], most=len(few) + MOST_MEASURED)
+        measured = _measure(project, view, some)
+        y, chosen = view.y()[some], np.searchsorted(some, rows[few])
+        note = f"{words.SHARE_SAMPLE.format(len(some) - len(few), len(view))} {note}"
+    found = properties.shared(measured, y, view.table.class_names, chosen)
+    found += language.in_words(project, [view.sample_id(r) for r in rows])
     return {
         "text": properties.say(found, len(rows)),
         "findings": [
@@ -98,19 +113,24 @@ def what_they_share(project: Project, view: AuditView, rows: NDArray[np.int64]) 
             }
             for f in found
         ],
-        "note": words.SHARE_NOTE,
+        "note": note,
     }  # fmt: skip
 
 
 @lru_cache(maxsize=4)
 def _measured(workspace: Path, name: str, stamp: tuple[int, ...]) -> dict[str, Any]:
+    project = Project(workspace, name)
+    view = audit_view(project)
+    return _measure(project, view, np.arange(len(view)))
+
+
+def _measure(project: Project, view: AuditView, rows: NDArray[np.int64]) -> dict[str, Any]:
     from debias_core.data.about import load_about
     from debias_core.insight import properties
 
-    project = Project(workspace, name)
-    view = audit_view(project)
-    about = load_about(project.folder("data"), view.table.ids[view.position])
-    return properties.measure(view.table.pixels[view.position], about)
+    at = view.position[rows]
+    about = load_about(project.folder("data"), view.table.ids[at])
+    return properties.measure(view.table.pixels[at], about)
 
 
 def heat_pairs(project: Project) -> tuple[list[Any], str]:

@@ -126,10 +126,10 @@ def curation(project: Project, table: ImageTable | None) -> dict[str, Any]:
     assert set_id is not None
     said = verdicts.current(project.db, project.name, set_id)
     train = np.flatnonzero(table.split == "train")
-    row_of = {str(i): r for r, i in enumerate(table.ids[train])}
+    sources = [np.searchsorted(train, rows) for rows in table.sources(made.recipes)]
 
-    def url(sample_id: str) -> str:
-        return image_url("image", project.name, table.data_id, row_of[sample_id])
+    def url(row: int) -> str:
+        return image_url("image", project.name, table.data_id, row)
 
     items = [
         {
@@ -138,8 +138,8 @@ def curation(project: Project, table: ImageTable | None) -> dict[str, Any]:
             "verdict": said.get(str(i)),
             "fidelity": round(float(s.get("fidelity", 0.0)), 4),
             "flags": s.get("flags", []),
-            "original": url(r.original_id) if r.original_id else None,
-            "content": url(r.content_id),
+            "original": url(int(sources[1][i])) if r.original_id else None,
+            "content": url(int(sources[0][i])),
             "result": image_url("image", project.name, set_id, i, "synthetic"),
             "text": words.recipe(r),
         }

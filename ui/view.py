@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from debias_core.data.images import Pixels
-from debias_core.data.table import ImageTable
+from debias_core.data.table import MAX_POINTS, ImageTable, map_sample
 from debias_core.records import AuditResult, UserError
 from debias_core.workspace.store import Project
 
@@ -34,7 +35,6 @@ class AuditView:
     top: NDArray[np.int64]
     audit: AuditResult
     about: dict[str, Any]
-    row_of: dict[str, int]
 
     def __len__(self) -> int:
         return len(self.position)
@@ -44,6 +44,12 @@ class AuditView:
         if not 0 <= row < len(self):
             raise UserError(f"There is no training image {row}.")
         return str(self.table.ids[self.position[row]])
+
+    def rows_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """The row of each of these samples, -1 for what is no training image."""
+        at = self.table.find(np.array(ids, dtype=np.str_))
+        row = np.searchsorted(self.position, at).clip(max=len(self) - 1)
+        return np.where(self.position[row] == at, row, -1)
 
     def pixels(self, row: int) -> Pixels:
         """uint8 [H, W, 3]."""
@@ -73,12 +79,9 @@ def _audit_view(workspace: Path, name: str, stamp: tuple[int, ...]) -> AuditView
     order = np.argsort(-audit.scores.loss, kind="stable")
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(1, len(order) + 1)
-    row_of = {str(i): r for r, i in enumerate(audit.scores.ids)}
-    top = np.array([row_of[str(i)] for i in audit.top_k.ids], dtype=np.int64)
+    top = np.searchsorted(position, table.positions(audit.top_k.ids))
     version = f"{stamp[1]:x}"
-    return AuditView(
-        version, table, position, order, rank, top, audit, project.manifest("audit"), row_of
-    )
+    return AuditView(version, table, position, order, rank, top, audit, project.manifest("audit"))
 
 
 def table_of(project: Project) -> ImageTable:
@@ -89,6 +92,23 @@ def table_of(project: Project) -> ImageTable:
 @lru_cache(maxsize=16)
 def _table(workspace: Path, name: str, stamp: tuple[int, ...]) -> ImageTable:
     return Project(workspace, name).table()
+
+
+def shown_points(
+    project: Project, view: AuditView, method: str
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(rows [M], points [M, 2]) of a map as the page shows it: the top-K and others drawn at random, at
+    most 50,000 in all."""
+    rows, xy = project.points(method)
+    if len(rows) <= MAX_POINTS:
+        return rows, xy
+    chosen = _sample(len(rows), view.version, tuple(view.top.tolist()))
+    return rows[chosen], xy[chosen]
+
+
+@lru_cache(maxsize=8)
+def _sample(n: int, version: str, top: tuple[int, ...]) -> NDArray[np.int64]:
+    return map_sample(n, np.array(top, dtype=np.int64)[:MAX_POINTS], most=MAX_POINTS)
 
 
 def loss_bars(view: AuditView) -> tuple[list[float], list[int]]:

@@ -141,6 +141,8 @@ DEPTH = "Depth"
 QUICK, THOROUGH = "Quick", "Thorough"
 TSNE_BUTTON = "Draw the t-SNE map"
 NO_HEAT = "Heat maps need a convolutional network; the MLP has none."
+MAP_SAMPLE = "The map shows {:,} of {:,} images: the top K, and others drawn at random."
+SHARE_SAMPLE = "Compared with {:,} images drawn at random of the {:,}."
 SHARE_NOTE = (
     "An association, not proof: look at the images. Sharpness and colour are measured on the images "
     "as they were scaled for this project."

@@ -122,7 +122,8 @@ def save_classifier(
 ) -> None:
     """Write model.safetensors and, last, model.json with what is needed to build the net again."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.json").unlink(missing_ok=True)
+    for name in ("model.json", "model.safetensors"):
+        (folder / name).unlink(missing_ok=True)
     save_file(
         {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()},
         folder / "model.safetensors",

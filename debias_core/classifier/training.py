@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from debias_core import memory
+from debias_core import memory, ranks
 from debias_core.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
@@ -92,8 +93,9 @@ class Run:
 
 
 SCORE_BATCH = 512
-# Largest set that is kept as one tensor on the device; beyond it rows come from the memory map.
-IN_MEMORY_BYTES = 4 << 30
+# Largest set that is kept as one tensor on the device; beyond it rows come from the memory map, which
+# on a CPU lies in the same memory anyway.
+IN_MEMORY_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
 
 
 def fit(
@@ -107,6 +109,7 @@ def fit(
     seed: int,
     piece: int,
     lr: Callable[[int], float] | None = None,
+    whole: bool = False,
 ) -> Iterator[tuple[float, int]]:
     """Optimiser steps over shuffled batches; yields (mean loss, piece) of each epoch.
 
@@ -115,7 +118,8 @@ def fit(
     `draw(batch, rng)` gives the images of the rows at positions `batch`, and what else is random;
     `step_loss(*drawn, batch)` is their mean loss: a method brings its own (weights, groups, several
     nets) and shares order, budget and seeds with the others. Everything random is drawn for the whole batch and from (seed, epoch),
-    so that neither a late start nor smaller pieces (see `memory.backward`) change it.
+    so that neither a late start, nor smaller pieces, nor several processes (see `memory.backward`, also
+    for `whole`) change it.
 
     Raises:
         UserError: when the loss is not finite, or 2 images do not fit into the memory.
@@ -132,7 +136,9 @@ def fit(
         total = 0.0
         for batch in batches:
             drawn = draw(batch, rng)
-            loss, piece = memory.backward(step_loss, (*drawn, batch), optimizer, piece, least=2)
+            loss, piece = memory.backward(
+                step_loss, (*drawn, batch), optimizer, piece, least=2, whole=whole
+            )
             optimizer.step()
             total += loss * len(batch)
         mean = total / sum(map(len, batches))
@@ -205,17 +211,22 @@ def train_classifier(
 
     def step_loss(images: Tensor, *others: Any) -> Tensor:
         rows = drawn[others[-1]]
-        if joint is not None:
-            y_of = labels[torch.as_tensor(rows, device=device)]
-            return joint.step(images, y_of, rows, others[0])
-        each = loss_of(net(images), labels[torch.as_tensor(rows, device=device)])
+        y_of = labels[torch.as_tensor(rows, device=device)]
+        with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
+            if joint is not None:
+                return joint.step(images, y_of, rows, others[0])
+            z = net(images)
+        each = loss_of(z.float() if half else z, y_of)
         return each.mean() if objective is None else objective.total(each, rows)
 
-    piece = max(2, min(piece or config.batch_size, config.batch_size))
+    method = objective or joint
+    # A method that sets a batch's images against each other sees all of them at once, in every process.
+    asked = config.batch_size if method is not None else ranks.piece(config.batch_size)
+    half = ranks.ranks().bf16
+    piece = max(2, min(piece or asked, config.batch_size))
     history: list[dict[str, float]] = []
     ended = False
     best: dict[str, Tensor] = {}
-    method = objective or joint
     held = {} if method is None else method.state
     # What must be the same for a checkpoint to be this training's.
     run: dict[str, Any] = {"config": to_json(config), "seed": seed, "key": key}
@@ -236,8 +247,9 @@ def train_classifier(
             best = tensors.get("best", {})
             for name, value in held.items():
                 value.copy_(tensors["objective"][name])
+    ranks.same(trained)
     for epoch, values in enumerate(history, start=1):
-        yield _progress(stage, epoch, values, config, piece)
+        yield _progress(stage, epoch, values, config, piece, asked)
 
     epochs = fit(
         optimizer,
@@ -249,9 +261,11 @@ def train_classifier(
         seed=seed,
         piece=piece,
         lr=joint.lr if joint is not None else config.lr_at if config.decay else None,
+        whole=method is not None,
     )
     trained.train()
     for loss, piece in () if ended else epochs:
+        ranks.average_buffers(trained)
         values = {"loss": loss}
         if watch is not None:
             seen = score(net, watch, device=device)
@@ -272,6 +286,7 @@ def train_classifier(
         if enough is not None:
             ended = enough(net)
             net.train()
+        ended = ranks.agreed(ended)
         if checkpoint is not None:
             groups = {"net": trained.state_dict(), "optimizer": optimizer_tensors(optimizer)}
             if held:
@@ -281,9 +296,14 @@ def train_classifier(
             save_checkpoint(
                 checkpoint,
                 groups,
-                {"run": run, "history": history, "piece": piece, "ended": ended},
+                {
+                    "run": run,
+                    "history": history,
+                    "ended": ended,
+                    "piece": config.batch_size if piece == asked else piece,
+                },
             )
-        yield _progress(stage, len(history), values, config, piece)
+        yield _progress(stage, len(history), values, config, piece, asked)
         if ended:
             break
     if best:
@@ -292,17 +312,22 @@ def train_classifier(
 
 
 def _progress(
-    stage: str, epoch: int, values: dict[str, float], config: ClassifierConfig, piece: int
+    stage: str,
+    epoch: int,
+    values: dict[str, float],
+    config: ClassifierConfig,
+    piece: int,
+    asked: int,
 ) -> Progress:
     parts = [f"{k} {v:.3f}" for k, v in values.items()]
-    note = ", ".join(filter(None, [*parts, memory.piece_note(config.batch_size, piece)]))
+    note = ", ".join(filter(None, [*parts, memory.piece_note(asked, piece)]))
     return Progress(stage, epoch, config.epochs, note, values)
 
 
 def _loader(pixels: Pixels, device: torch.device) -> Callable[[NDArray[np.int64]], Tensor]:
     """Rows → float [B, 3, H, W]: from one uint8 tensor on the device where that fits."""
     held = None
-    if pixels.nbytes <= IN_MEMORY_BYTES:
+    if pixels.nbytes <= IN_MEMORY_BYTES[device.type]:
         held = memory.attempt(lambda: planes(pixels).to(device))
     if held is None:
         return lambda rows: to_float(pixels[rows]).to(device)
@@ -352,16 +377,19 @@ def augment(x: Tensor, kinds: tuple[str, ...], rng: np.random.Generator) -> Tens
 def score(net: Classifier, table: ImageTable, *, device: torch.device) -> Scores:
     """CE loss, p of the given label, and prediction for every row, in the table's order."""
     net.eval()
+    # Filled in place: small results that stay between large ones that go would leave memory in pieces.
+    loss, p_true = (np.empty(len(table), dtype=np.float32) for _ in range(2))
+    pred = np.empty(len(table), dtype=np.int64)
 
-    def scored(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+    def scored(rows: slice) -> bool:
         logits = net(to_float(table.pixels[rows]).to(device)).float()
         ce = losses.cross_entropy(logits, torch.as_tensor(table.y[rows], device=device))
-        return ce.cpu(), torch.exp(-ce).cpu(), logits.argmax(1).cpu()
+        loss[rows], p_true[rows] = ce.cpu(), torch.exp(-ce).cpu()
+        pred[rows] = logits.argmax(1).cpu()
+        return True
 
-    empty = (torch.empty(0),) * 3
-    parts = list(memory.in_batches(scored, len(table), SCORE_BATCH)) or [empty]
-    loss, p_true, pred = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
-    return Scores(ids=table.ids, loss=loss, p_true=p_true, pred=pred.astype(np.int64))
+    all(memory.in_batches(scored, len(table), SCORE_BATCH))
+    return Scores(ids=table.ids, loss=loss, p_true=p_true, pred=pred)
 
 
 @torch.no_grad()
@@ -375,12 +403,19 @@ def probabilities(net: Classifier, pixels: Pixels, *, device: torch.device) -> N
     return np.concatenate(list(memory.in_batches(softmax, len(pixels), SCORE_BATCH)))
 
 
-@torch.no_grad()
 def penultimate(net: Classifier, pixels: Pixels, *, device: torch.device) -> NDArray[np.float32]:
     """Penultimate features [N, D] of images [N, H, W, 3]."""
+    return np.concatenate(list(penultimate_parts(net, pixels, device=device)))
+
+
+def penultimate_parts(
+    net: Classifier, pixels: Pixels, *, device: torch.device
+) -> Iterator[NDArray[np.float32]]:
+    """`penultimate`, some images at a time."""
     net.eval()
 
+    @torch.no_grad()
     def features(rows: slice) -> NDArray[np.float32]:
         return net.features(to_float(pixels[rows]).to(device)).float().cpu().numpy()
 
-    return np.concatenate(list(memory.in_batches(features, len(pixels), SCORE_BATCH)))
+    return memory.in_batches(features, len(pixels), SCORE_BATCH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from debias_core.records import UserError
 
 ABOUT = "about.csv"
 COLUMNS = ("id", "width", "height", "format", "quality", "bytes", "folder")
+HEADER = ",".join(COLUMNS) + "\r\n"
 NUMBERS = ("width", "height", "quality", "bytes")
 
 
@@ -23,12 +25,18 @@ def save_about(
 ) -> None:
     """Write one line an image; call it before `save_table`, whose manifest means done."""
     with (folder / ABOUT).open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(COLUMNS)
-        writer.writerows(
-            (i, f.width, f.height, f.format, f.quality, f.bytes, where)
-            for i, f, where in zip(ids, facts, folders, strict=True)
-        )
+        handle.write(HEADER)
+        handle.write(about_lines(ids, facts, folders))
+
+
+def about_lines(ids: Sequence[str], facts: Sequence[Facts], folders: Sequence[str]) -> str:
+    """The lines of about.csv for some images."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(
+        (i, f.width, f.height, f.format, f.quality, f.bytes, where)
+        for i, f, where in zip(ids, facts, folders, strict=True)
+    )
+    return text.getvalue()
 
 
 def load_about(
@@ -45,8 +53,9 @@ def load_about(
     path = folder / ABOUT
     if not path.is_file():
         return None
+    asked = {str(i) for i in ids}  # some, of a table that may be long
     with path.open(newline="", encoding="utf-8") as handle:
-        rows = {row["id"]: row for row in csv.DictReader(handle)}
+        rows = {row["id"]: row for row in csv.DictReader(handle) if row["id"] in asked}
     try:
         wanted = [rows[str(i)] for i in ids]
     except KeyError as missing:

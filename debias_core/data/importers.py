@@ -6,13 +6,15 @@ would understand, before it is one.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import shutil
 import threading
 import time
 import unicodedata
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -22,10 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from debias_core.data.about import save_about
 from debias_core.data.images import Facts, Pixels, decode_with_facts
+from debias_core.data.journal import Journal
 from debias_core.data.sources import BEAT, SPLIT_FOLDERS, Entry, amount, list_source, shown
-from debias_core.data.table import SPLITS, ImageTable, PixelWriter, save_table
+from debias_core.data.table import SPLITS, ImageTable, save_table
 from debias_core.records import ImportReport, Progress, Refusal, Stage, T, UserError
 
 TEST_SHARE = 0.2
@@ -35,6 +37,8 @@ MAX_CLASSES = 2_000  # and values of the bias attribute
 BATCH_BYTES = 2 << 20  # of pixels that one thread decodes in one go
 MAX_BATCH = 32
 MAX_THREADS = 8
+KNOWN_BYTES = 64 << 20  # of decoded pixels that are kept, in case that a file comes again
+MAX_KNOWN_FILE = 64 << 10  # of larger ones the bytes alone take long to compare
 
 THUMBNAIL_SIZE = 64
 THUMBNAILS_PER_CLASS, MAX_THUMBNAILS = 4, 40
@@ -56,6 +60,7 @@ def import_images(
     percent: float | None = None,
     name: str = "",
     validation: bool = False,
+    resume: bool = False,
 ) -> Stage[tuple[ImageTable, ImportReport]]:
     """Import a folder with one subfolder a class, a zip of such, or a CSV (path,label[,bias][,split]).
 
@@ -66,7 +71,8 @@ def import_images(
     decoded once, at `size`×`size`, into a file in `folder` that the table maps; beside it `about.csv`
     says what each image's file was. A folder may hold train, valid and test folders
     above the classes. Where no test part is given, a fifth of each class is held out for it (fixed
-    by `seed`). `limit` takes that many images at random, in proportion from every split and class.
+    by `seed`). `limit` takes that many images at random, in proportion from every split and class. With
+    `resume` an import that was stopped or killed goes on where it was, if its source is still the same.
 
     Raises:
         UserError: when nothing can be made of the source; single bad files are only reported.
@@ -76,7 +82,7 @@ def import_images(
     if limit is not None and limit < 4:
         raise UserError(f"limit must be 4 or more, but is {limit}.")
     with ExitStack() as stack:
-        entries, refused = yield from _candidates(source, stack, percent=percent, name=name)
+        entries, refused, stamp = yield from _candidates(source, stack, percent=percent, name=name)
         if validation:
             entries = [
                 replace(e, split="test" if e.split == "valid" else e.split)
@@ -85,7 +91,9 @@ def import_images(
             ]
         if limit is not None:
             entries = _sample(entries, limit, seed)
-        return (yield from _decode_all(entries, refused, folder, size, seed))
+        return (
+            yield from _decode_all(entries, refused, folder, size, seed, stamp if resume else None)
+        )
 
 
 # ---- the survey ------------------------------------------------------------------------------
@@ -119,7 +127,7 @@ def survey(source: Path, *, seed: int = 0) -> Survey:
         UserError: as `import_images`, as far as a look can tell.
     """
     with ExitStack() as stack:
-        entries, refused = _end_of(_candidates(source, stack))
+        entries, refused, _ = _end_of(_candidates(source, stack))
         classes = {c: dict.fromkeys(SPLITS, 0) for c in sorted({e.label for e in entries})}
         for e in entries:
             classes[e.label][e.split or "train"] += 1
@@ -225,13 +233,14 @@ def _warnings(
 
 def _candidates(
     source: Path, stack: ExitStack, *, percent: float | None = None, name: str = ""
-) -> Stage[tuple[list[Entry], list[Refusal]]]:
-    """All candidates, in the CSV's order, else by name; and what was refused already.
+) -> Stage[tuple[list[Entry], list[Refusal], str]]:
+    """All candidates, in the CSV's order, else by name; what was refused already; and a text that is the
+    same for the same files.
 
     A zip stays open on `stack`. At least two classes with candidates are there.
     """
     listed = list_source(source, stack, percent=percent, name=name)
-    entries, declared, refused = yield from listed
+    entries, declared, refused, stamp = yield from listed
     values = {e.bias for e in entries}
     if len(values) > MAX_CLASSES:
         raise UserError(
@@ -240,7 +249,7 @@ def _candidates(
         )
     entries = _unique(entries, refused)
     _check_classes(entries, declared, refused)
-    return entries, refused
+    return entries, refused, stamp
 
 
 def _unique(entries: list[Entry], refused: list[Refusal]) -> list[Entry]:
@@ -320,45 +329,65 @@ def _refusals(refused: list[Refusal]) -> str:
 
 
 def _decode_all(
-    entries: list[Entry], refused: list[Refusal], folder: Path, size: int, seed: int
+    entries: list[Entry],
+    refused: list[Refusal],
+    folder: Path,
+    size: int,
+    seed: int,
+    stamp: str | None,
 ) -> Stage[tuple[ImageTable, ImportReport]]:
     folder.mkdir(parents=True, exist_ok=True)
     _check_room(folder, len(entries) * size * size * 3)
-    scratch = folder / "pixels.tmp"
-    kept: list[Entry] = []
-    facts: list[Facts] = []
+    journal = Journal(folder, "" if stamp is None else _key(entries, size, stamp), size)
+    done = first = journal.tried
+    whole = False
     try:
-        writer = PixelWriter(scratch, size, size)
-        try:
-            began = beat = time.monotonic()
-            done = 0
-            with closing(_decoded(entries, size)) as batches:
-                for batch in batches:
-                    if batch is not None:
-                        done += batch.tried
-                        writer.add(batch.pixels)
-                        kept += batch.kept
-                        facts += batch.facts
-                        refused += batch.refused
-                    now = time.monotonic()
-                    if now - beat > BEAT or done == len(entries):
-                        beat = now
-                        note = _pace(done, now - began, len(refused))
-                        yield Progress("import", done, len(entries), note)
-        finally:
-            digest = writer.close()
+        began = beat = time.monotonic()
+        with closing(_decoded(entries[first:], size)) as batches:
+            for batch in batches:
+                if batch is not None:
+                    done += batch.tried
+                    kept = batch.kept
+                    journal.add(
+                        batch.tried, batch.pixels, [e.name for e in kept], batch.facts,
+                        [e.folder for e in kept], batch.refused,
+                    )  # fmt: skip
+                now = time.monotonic()
+                if now - beat > BEAT or done == len(entries):
+                    beat = now
+                    note = _pace(done - first, now - began, len(refused) + len(journal.refused))
+                    yield Progress("import", done, len(entries), note)
+        out = {r.name for r in journal.refused}
+        kept = [e for e in entries if e.name not in out] if out else entries
+        refused += journal.refused
         counts = Counter(e.label for e in kept)
         _check_hollow({e.label for e in entries} - set(counts), refused)
         (folder / "manifest.json").unlink(missing_ok=True)  # from here on the old data is no more
-        scratch.replace(folder / "pixels.npy")
+        digest = journal.finish()
+        whole = True
+    except UserError:
+        stamp = None  # nothing to go on with
+        raise
     finally:
-        scratch.unlink(missing_ok=True)
+        if not whole:
+            if stamp is not None:
+                journal.save()
+            journal.close()
+            if stamp is None:
+                journal.drop()
     table = _table(kept, folder / "pixels.npy", seed)
-    save_about(folder, [e.name for e in kept], facts, [e.folder for e in kept])
     data_id = save_table(table, folder, pixel_digest=digest)
     rule = _split_rule(any(e.split == "test" for e in kept))
     report = ImportReport(len(kept), tuple(refused), dict(sorted(counts.items())), rule)
     return replace(table, data_id=data_id), report
+
+
+def _key(entries: list[Entry], size: int, stamp: str) -> str:
+    """What an import is of: the same files, and the same candidates among them in the same order."""
+    digest = hashlib.blake2b(f"{size} {stamp}".encode(), digest_size=8)
+    for e in entries:
+        digest.update(json.dumps([e.name, e.label, e.bias, e.split]).encode())
+    return digest.hexdigest()
 
 
 def _check_room(folder: Path, needed: int) -> None:
@@ -394,12 +423,13 @@ def _decoded(entries: list[Entry], size: int) -> Generator[_Batch | None, None, 
     # Pillow decodes outside Python's lock, so that threads are enough. A few batches wait decoded
     # while the caller writes, and no more: that bounds the memory.
     pending: deque[Future[_Batch]] = deque()
+    known = _Known()
     stop = threading.Event()
     pool = ThreadPoolExecutor(max_workers=threads)
     try:
         while True:
             for batch in islice(batches, threads + 2 - len(pending)):
-                pending.append(pool.submit(_decode_batch, batch, size, stop))
+                pending.append(pool.submit(_decode_batch, batch, size, known, stop))
             if not pending:
                 return
             try:
@@ -414,13 +444,13 @@ def _decoded(entries: list[Entry], size: int) -> Generator[_Batch | None, None, 
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode_batch(entries: list[Entry], size: int, stop: threading.Event) -> _Batch:
+def _decode_batch(entries: list[Entry], size: int, known: _Known, stop: threading.Event) -> _Batch:
     pixels = np.empty((len(entries), size, size, 3), dtype=np.uint8)
     batch = _Batch(len(entries), [], pixels, [], [])
     for entry in entries:
         if stop.is_set():
             break
-        result = _decode(entry, size)
+        result = _decode(entry, size, known)
         if isinstance(result, str):
             batch.refused.append(Refusal(entry.name, result))
         else:
@@ -431,15 +461,40 @@ def _decode_batch(entries: list[Entry], size: int, stop: threading.Event) -> _Ba
     return batch
 
 
-def _decode(entry: Entry, size: int) -> tuple[Pixels, Facts] | str:
+def _decode(entry: Entry, size: int, known: _Known | None = None) -> tuple[Pixels, Facts] | str:
     """Pixels and facts, or the reason why there are none."""
     try:
-        return decode_with_facts(entry.read(), size)
+        data = entry.read()
+        if known is None or len(data) > MAX_KNOWN_FILE:
+            return decode_with_facts(data, size)
+        return known.decoded(data, size)
     except UserError as error:
         return str(error)
     # A zip's member can raise from any of the standard library's readers.
     except Exception as error:
         return f"can't be read ({type(error).__name__})"
+
+
+class _Known:
+    """The last small files that were decoded: those of the same bytes are decoded once."""
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[bytes, tuple[Pixels, Facts]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def decoded(self, data: bytes, size: int) -> tuple[Pixels, Facts]:
+        """As `decode_with_facts`."""
+        key = hashlib.blake2b(data, digest_size=16).digest()
+        with self._lock:
+            if key in self._found:
+                self._found.move_to_end(key)
+                return self._found[key]
+        made = decode_with_facts(data, size)
+        with self._lock:
+            self._found[key] = made
+            while len(self._found) * (size * size * 3) > KNOWN_BYTES:
+                self._found.popitem(last=False)
+        return made
 
 
 # ---- the table -------------------------------------------------------------------------------

@@ -8,15 +8,19 @@ file is one line in the report.
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import stat
+import struct
+import sys
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from debias_core.data.images import FORMATS
 from debias_core.data.layouts import PUBLISHED, TABLES, Known, recognised
@@ -49,18 +53,26 @@ TOTAL_RATIO_FREE_BYTES = 1 << 30
 BEAT = 0.5  # seconds between two signs of life
 
 Parts = tuple[str, ...]
-Reader = Callable[[], bytes]
+Reader = Callable[[Any], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One candidate image: its name (the sample_id), class, attribute, split, and how to read it."""
+    """One candidate image: its name (the sample_id), class, attribute, split, and how to read it.
+
+    There may be a million of them: `reader` is one for all, `key` is what it wants.
+    """
 
     name: str
     label: str
     bias: str | None
     split: str | None
-    read: Reader
+    reader: Reader
+    key: Any
+
+    def read(self) -> bytes:
+        """The file's bytes."""
+        return self.reader(self.key)
 
     @property
     def folder(self) -> str:
@@ -72,15 +84,18 @@ class Entry:
 class _Found:
     """What a look at the source has turned up so far."""
 
-    files: list[tuple[Parts, Reader]] = field(default_factory=list)
+    files: list[tuple[Parts, Reader, Any]] = field(default_factory=list)
     # Refused files: their folders count all the same.
     unread: list[Parts] = field(default_factory=list)
     empty: list[Parts] = field(default_factory=list)  # folders with nothing in them
-    tables: dict[Parts, Reader] = field(default_factory=dict)  # of official layouts
+    # Of official layouts, and how to read each.
+    tables: dict[Parts, Callable[[], bytes]] = field(default_factory=dict)
     refused: list[Refusal] = field(default_factory=list)
     seen: int = 0
     total_bytes: int = 0
     beat: float = field(default_factory=time.monotonic)
+    # Of what the files were when they were listed: an import goes on only with the same ones.
+    stamp: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=8))
 
     def refuse(self, name: str, reason: str) -> None:
         self.refused.append(Refusal(name[:300], reason))
@@ -94,7 +109,9 @@ class _Found:
         if self.seen > MAX_ENTRIES:
             raise UserError(f"More than {MAX_ENTRIES:,} files: split the data set.")
 
-    def weigh(self, size: int) -> None:
+    def weigh(self, size: int, state: int) -> None:
+        """Count a file of so many bytes; `state` changes when its content does."""
+        self.stamp.update(struct.pack("<qq", size, state))
         self.total_bytes += size
         if self.total_bytes > MAX_TOTAL_BYTES:
             raise UserError(
@@ -112,8 +129,9 @@ class _Found:
 
 def list_source(
     source: Path, stack: ExitStack, *, percent: float | None = None, name: str = ""
-) -> Stage[tuple[list[Entry], set[str], list[Refusal]]]:
-    """All candidates, in the CSV's order, else by name; the classes; and what was refused already.
+) -> Stage[tuple[list[Entry], set[str], list[Refusal], str]]:
+    """All candidates, in the CSV's order, else by name; the classes; what was refused already; and a
+    text that is the same for the same files.
 
     The classes are all that the source declares, be it by a file that was refused. A zip stays open
     on `stack`. `percent` and `name` say which training set, and of which data set of
@@ -148,7 +166,7 @@ def list_source(
             f"{source.name} is neither a folder, nor a .zip, nor a .csv file. "
             "Give a folder with one subfolder a class, a zip of such, or a CSV with path,label."
         )
-    return entries, declared, found.refused
+    return entries, declared, found.refused, found.stamp.hexdigest()
 
 
 # ---- a folder --------------------------------------------------------------------------------
@@ -198,8 +216,8 @@ def _take_file(item: os.DirEntry[str], here: Parts, found: _Found) -> None:
     elif reason:
         found.refuse_file(here, reason)
     else:
-        found.weigh(status.st_size)
-        found.files.append((here, partial(_read_file, item.path)))
+        found.weigh(status.st_size, status.st_mtime_ns)
+        found.files.append((here, _read_file, item.path))
 
 
 # ---- a zip -----------------------------------------------------------------------------------
@@ -227,6 +245,7 @@ def _list_zip(archive: zipfile.ZipFile, archive_bytes: int, found: _Found) -> St
     found.count(len(members))
     end = 0  # of the members so far
     folders: list[Parts] = []
+    read = partial(_read_member, archive)
     for done, m in enumerate(sorted(members, key=lambda m: m.header_offset)):
         if found.due():
             yield Progress("list files", done, len(members))
@@ -245,8 +264,8 @@ def _list_zip(archive: zipfile.ZipFile, archive_bytes: int, found: _Found) -> St
         elif reason:
             found.tables[parts] = partial(_read_member, archive, m)
         else:
-            found.weigh(m.file_size)
-            found.files.append((parts, partial(_read_member, archive, m)))
+            found.weigh(m.file_size, m.CRC)
+            found.files.append((parts, read, m))
             end = m.header_offset + 30 + len(name) + m.compress_size
     total = found.total_bytes
     if total > TOTAL_RATIO_FREE_BYTES and total > MAX_ZIP_RATIO * archive_bytes:
@@ -254,7 +273,7 @@ def _list_zip(archive: zipfile.ZipFile, archive_bytes: int, found: _Found) -> St
             f"The zip of {amount(archive_bytes)} unpacks to {amount(total)}, more than "
             f"{MAX_ZIP_RATIO}:1, as a zip bomb does: it is not read."
         )
-    inner = [parts for parts, _ in found.files] + found.unread + folders
+    inner = [parts for parts, *_ in found.files] + found.unread + folders
     holding = {p[:i] for p in inner for i in range(len(p))}
     found.empty += [p for p in folders if p not in holding]
 
@@ -353,7 +372,7 @@ def _by_layout(
     """Paths → entries by an official layout where one fits, else by folder."""
     # Folder by folder, each one's files before its subfolders, wherever they lay in the source.
     found.files.sort(key=lambda f: (f[0][:-1], f[0][-1]))
-    known = recognised([parts for parts, _ in found.files], found.tables, percent, name)
+    known = recognised([parts for parts, *_ in found.files], found.tables, percent, name)
     if known is not None:
         return _as_published(found, known)
     # BAR as first published has the classes in its files' names.
@@ -371,11 +390,11 @@ def _by_layout(
 
 def _as_published(found: _Found, known: Sequence[Known | None]) -> tuple[list[Entry], set[str]]:
     entries, others = [], 0
-    for (parts, read), said in zip(found.files, known, strict=True):
+    for (parts, read, key), said in zip(_taken(found), known, strict=True):
         if said is None:
             others += 1
         else:
-            entries.append(Entry("/".join(parts), said.label, said.bias, said.split, read))
+            entries.append(Entry("/".join(parts), said.label, said.bias, said.split, read, key))
     if others:
         found.refuse(f"{others:,} files", "no part of the training set that is asked for")
     return entries, {e.label for e in entries}
@@ -388,12 +407,12 @@ def _by_folder(found: _Found) -> tuple[list[Entry], set[str]]:
     a file's name (BAR's layout). Returns the entries, and the classes that the source declares, be it
     by a file that was refused.
     """
-    prefix = _wrapping_folders([parts for parts, _ in found.files])
+    prefix = _wrapping_folders([parts for parts, *_ in found.files])
     depth = len(prefix)
-    tops = {parts[depth].lower() for parts, _ in found.files if len(parts) > depth + 1}
+    tops = {parts[depth].lower() for parts, *_ in found.files if len(parts) > depth + 1}
     has_splits = tops <= set(SPLIT_FOLDERS) and "train" in map(SPLIT_FOLDERS.get, tops)
     class_at = depth + 1 if has_splits else depth
-    if has_splits and all(len(parts) <= depth + 2 for parts, _ in found.files):
+    if has_splits and all(len(parts) <= depth + 2 for parts, *_ in found.files):
         return _by_name(found, depth)
 
     def in_a_class(parts: Parts) -> bool:
@@ -404,12 +423,13 @@ def _by_folder(found: _Found) -> tuple[list[Entry], set[str]]:
         )
 
     entries = []
-    for parts, read in found.files:
+    for parts, read, key in _taken(found):
         if not in_a_class(parts):
             found.refuse("/".join(parts), "not inside a class folder")
             continue
         split = SPLIT_FOLDERS[parts[depth].lower()] if has_splits else None
-        entries.append(Entry("/".join(parts[depth:]), parts[class_at], None, split, read))
+        label = sys.intern(parts[class_at])
+        entries.append(Entry("/".join(parts[depth:]), label, None, split, read, key))
     labels = {e.label for e in entries}
     for folder in found.empty:
         is_class = len(folder) == class_at + 1 and in_a_class((*folder, ""))
@@ -424,15 +444,24 @@ def _by_folder(found: _Found) -> tuple[list[Entry], set[str]]:
 def _by_name(found: _Found, depth: int) -> tuple[list[Entry], set[str]]:
     """Files directly in split folders → entries, each of the class before the first `_` of its name."""
     entries = []
-    for parts, read in found.files:
+    for parts, read, key in _taken(found):
         label, underscore, _ = parts[-1].partition("_")
         if len(parts) != depth + 2 or not underscore or not label:
             found.refuse("/".join(parts), "neither in a class folder nor named <class>_…")
         else:
             split = SPLIT_FOLDERS[parts[depth].lower()]
-            entries.append(Entry("/".join(parts[depth:]), label, None, split, read))
+            entries.append(
+                Entry("/".join(parts[depth:]), sys.intern(label), None, split, read, key)
+            )
     # A refused file declares nothing here: read_me.txt is no image of the class "read".
     return entries, {e.label for e in entries}
+
+
+def _taken(found: _Found) -> Iterator[tuple[Parts, Reader, Any]]:
+    """The files, in order; what was taken is let go of."""
+    found.files.reverse()
+    while found.files:
+        yield found.files.pop()
 
 
 def _wrapping_folders(paths: Sequence[Parts]) -> Parts:
@@ -542,20 +571,22 @@ def _csv_entry(
         )
     elif split and split not in SPLIT_FOLDERS:
         found.refuse(name, f"unknown split '{shown(split)[:40]}'; use train, valid, test")
-    elif isinstance(size := _size_beside(root, name, folders), str):
-        found.refuse(name, size)
-    elif reason := _file_refusal(name, size):
+    elif isinstance(status := _status_beside(root, name, folders), str):
+        found.refuse(name, status)
+    elif reason := _file_refusal(name, status.st_size):
         found.refuse(name, reason)
     else:
-        found.weigh(size)
-        known = None if bias.lower() in NO_LABEL else bias
-        read = partial(_read_file, os.path.join(root, name))  # noqa: PTH118 (called for every file)
-        return Entry(PurePosixPath(name).as_posix(), label, known, SPLIT_FOLDERS.get(split), read)
+        found.weigh(status.st_size, status.st_mtime_ns)
+        known = None if bias.lower() in NO_LABEL else sys.intern(bias)
+        return Entry(
+            PurePosixPath(name).as_posix(), sys.intern(label), known, SPLIT_FOLDERS.get(split), _read_file,
+            os.path.join(root, name),  # noqa: PTH118 (called for every file)
+        )  # fmt: skip
     return None
 
 
-def _size_beside(root: str, name: str, folders: dict[str, bool]) -> int | str:
-    """The size of the file `name` below `root`; the reason when the name, or a link, leaves it.
+def _status_beside(root: str, name: str, folders: dict[str, bool]) -> os.stat_result | str:
+    """The status of the file `name` below `root`; the reason when the name, or a link, leaves it.
 
     `folders` keeps what is known of the folders on the way.
     """
@@ -575,7 +606,7 @@ def _size_beside(root: str, name: str, folders: dict[str, bool]) -> int | str:
         return "no such file beside the CSV"
     if stat.S_ISLNK(status.st_mode):
         return "a link; copy the file itself"
-    return status.st_size if stat.S_ISREG(status.st_mode) else "no such file beside the CSV"
+    return status if stat.S_ISREG(status.st_mode) else "no such file beside the CSV"
 
 
 # ---- names and amounts as text ---------------------------------------------------------------

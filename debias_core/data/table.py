@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,58 @@ SPLITS = ("train", "valid", "test")
 CHUNK_BYTES = 16 << 20
 PARSING = threading.Lock()
 
+# From so many rows on a saved table has its columns as arrays too, beside rows.csv: a million rows are
+# then there in a moment, and the ids are mapped.
+MANY_ROWS = 4_096
+COLUMNS = ("ids", "by_id", "y", "bias", "split")
+# Of mapped pixels more than this are not copied when a part of the table is taken.
+COPIED_BYTES = 256 << 20
+MAX_TSNE = 5_000  # points; about a minute on two cores
+MAX_POINTS = 50_000  # of a map on the page
+# Whether ids are unique is looked at whenever a table is made up to here, beyond it when it is saved.
+CHECKED_ROWS = 100_000
+
+
+class MappedRows:
+    """Some rows of mapped pixels [N, H, W, 3], read when they are asked for and not before."""
+
+    ndim = 4
+
+    def __init__(self, source: Pixels, rows: NDArray[np.int64]) -> None:
+        self._source, self._rows = source, rows
+        self.dtype, self.shape = source.dtype, (len(rows), *source.shape[1:])
+        self.nbytes = int(np.prod(self.shape))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: Any) -> Pixels:
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        return self._source[(self._rows[first], *rest)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Pixels:
+        return np.asarray(self._source[self._rows], dtype=dtype)
+
+    def take(self, rows: NDArray[np.int64]) -> MappedRows:
+        """The same of some of the rows."""
+        return MappedRows(self._source, self._rows[rows])
+
+
+@dataclass(frozen=True)
+class IdIndex:
+    """Where each id of a saved table is: `by_id` are the positions in the order of their ids."""
+
+    ids: NDArray[np.str_]
+    by_id: NDArray[np.int64]
+
+    def find(self, wanted: NDArray[np.str_]) -> NDArray[np.int64]:
+        """The position of each of `wanted`, -1 where there is none."""
+        # As wide as the ids, which would else all be copied to be compared.
+        asked = wanted.astype(self.ids.dtype)
+        found = np.searchsorted(self.ids, asked, sorter=self.by_id).clip(max=len(self.ids) - 1)
+        at = np.asarray(self.by_id[found])
+        return np.where(self.ids[at] == wanted, at, -1)
+
 
 @dataclass(frozen=True)
 class ImageTable:
@@ -30,7 +84,8 @@ class ImageTable:
     ids [N] stable strings; y [N] class index; bias [N] attribute index (-1 where not given) or None
     when the attribute is unknown; split [N] of train, valid, test; pixels [N, H, W, 3] uint8.
     `bias` is read by metrics and the report alone. `data_id` names the saved data set that the rows
-    are of ("" when they were not loaded from one).
+    are of ("" when they were not loaded from one). Of a large one `index` knows the ids, and `at` [N] are
+    these rows' positions in it, rising (None: all rows).
     """
 
     ids: NDArray[np.str_]
@@ -41,12 +96,15 @@ class ImageTable:
     bias: NDArray[np.int64] | None = None
     bias_names: tuple[str, ...] | None = None
     data_id: str = ""
+    index: IdIndex | None = None
+    at: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.ids)
         assert len(self.y) == len(self.split) == len(self.pixels) == n
         assert self.bias is None or len(self.bias) == n
-        assert len(np.unique(self.ids)) == n, "sample ids must be unique"
+        known = self.index is not None or n > CHECKED_ROWS
+        assert known or len(np.unique(self.ids)) == n, "sample ids must be unique"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,19 +115,22 @@ class ImageTable:
         return int(self.pixels.shape[1])
 
     def where(self, split: str) -> ImageTable:
-        """The rows of one split (a copy of its pixels in memory)."""
+        """The rows of one split; of mapped pixels a copy, or read on demand where they are many."""
         return self.take(np.flatnonzero(self.split == split))
 
     def take(self, index: NDArray[np.int64] | Sequence[int]) -> ImageTable:
         """The rows at positions `index`, in that order."""
         i = np.asarray(index, dtype=np.int64)
+        indexed = self.index is not None and bool((np.diff(i) > 0).all())
         return replace(
             self,
             ids=self.ids[i],
             y=self.y[i],
             split=self.split[i],
-            pixels=self.pixels[i],
+            pixels=_rows_of(self.pixels, i),
             bias=None if self.bias is None else self.bias[i],
+            index=self.index if indexed else None,
+            at=(i if self.at is None else self.at[i]) if indexed else None,
         )
 
     def positions(self, ids: NDArray[np.str_] | Sequence[str]) -> NDArray[np.int64]:
@@ -77,13 +138,22 @@ class ImageTable:
         wanted = np.asarray(ids, dtype=np.str_)
         if len(wanted) == 0:
             return np.empty(0, dtype=np.int64)
-        order = np.argsort(self.ids)
-        found = np.searchsorted(self.ids, wanted, sorter=order).clip(max=len(self) - 1)
-        at = order[found]
-        missing = wanted[self.ids[at] != wanted]
-        if len(missing):
-            raise UserError(f"No image with the id '{missing[0]}' in this data set.")
-        return at
+        found = self.find(wanted)
+        if (found < 0).any():
+            missing = wanted[found < 0][0]
+            raise UserError(f"No image with the id '{missing}' in this data set.")
+        return found
+
+    def find(self, wanted: NDArray[np.str_]) -> NDArray[np.int64]:
+        """The position of each of `wanted`, -1 where there is none."""
+        if len(self) == 0:
+            return np.full(len(wanted), -1)
+        index = self.index or IdIndex(self.ids, np.argsort(self.ids))
+        found = index.find(wanted)
+        if self.at is None:
+            return found
+        place = np.searchsorted(self.at, found).clip(max=len(self) - 1)
+        return np.where(self.at[place] == found, place, -1)
 
     def sources(self, recipes: Sequence[Recipe]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Positions of the content and of the original of each recipe [M]; -1 for a drawing's original."""
@@ -103,7 +173,7 @@ class ImageTable:
             return None
         usual = aligned if aligned is not None else self.aligned_bias()
         assert usual is not None
-        return np.array([b != usual[y] for y, b in zip(self.y, self.bias, strict=True)])
+        return self.bias != np.array([usual[c] for c in range(len(self.class_names))])[self.y]
 
     def aligned_bias(self) -> dict[int, int] | None:
         """For each class the attribute that most of its training (else all) images have; None when unknown."""
@@ -118,9 +188,26 @@ class ImageTable:
         return usual
 
 
+def _rows_of(pixels: Pixels, rows: NDArray[np.int64]) -> Pixels:
+    if isinstance(pixels, MappedRows):
+        return cast(Pixels, pixels.take(rows))
+    if isinstance(pixels, np.memmap) and len(rows) * pixels[:1].nbytes > COPIED_BYTES:
+        return cast(Pixels, MappedRows(pixels, rows))
+    return pixels[rows]
+
+
 def evenly(n: int, most: int) -> NDArray[np.int64]:
     """At most `most` of the positions 0 … n-1, evenly spaced, in order."""
     return np.linspace(0, n - 1, min(most, n)).astype(np.int64)
+
+
+def map_sample(
+    n: int, always: NDArray[np.int64], *, most: int = MAX_TSNE, seed: int = 0
+) -> NDArray[np.int64]:
+    """Rows of a map of n images, in order: `always`, and random others up to `most` in all."""
+    rest = np.setdiff1d(np.arange(n), always)
+    chosen = np.random.default_rng(seed).permutation(rest)[: max(0, most - len(always))]
+    return np.sort(np.concatenate([always, chosen]))
 
 
 class PixelWriter:
@@ -129,13 +216,22 @@ class PixelWriter:
     A memory map's written pages would count as this process's memory until they reach the disk.
     """
 
-    def __init__(self, path: Path, height: int, width: int) -> None:
+    def __init__(self, path: Path, height: int, width: int, *, rows: int = 0) -> None:
+        """Begin a new file, or go on behind the first `rows` rows of the one that is there."""
         self.rows = 0
         self._shape = (height, width, 3)
         self._digest = hashlib.blake2b(digest_size=32)
-        self._file = path.open("wb")
+        self._file = path.open("r+b" if rows else "wb")
         self._write_header()
         self._start = self._file.tell()
+        missing = rows * height * width * 3
+        while missing:
+            data = self._file.read(min(CHUNK_BYTES, missing))
+            assert data, "the file is shorter than it was"
+            self._digest.update(data)
+            missing -= len(data)
+        self.rows = rows
+        self._file.truncate()
 
     def _write_header(self) -> None:
         header = {"descr": "|u1", "fortran_order": False, "shape": (self.rows, *self._shape)}
@@ -148,6 +244,11 @@ class PixelWriter:
         self._file.write(data)
         self._digest.update(data)
         self.rows += len(rows)
+
+    def flush(self) -> None:
+        """Put the rows so far on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def close(self) -> bytes:
         """Write the final number of rows into the header; returns the pixels' digest."""
@@ -187,6 +288,7 @@ def save_table(table: ImageTable, folder: Path, *, pixel_digest: bytes | None = 
         lines.writerow(["id", "label", "bias", "split"])
         bias = table.bias if table.bias is not None else np.full(len(table), -1)
         lines.writerows(zip(table.ids, table.y, bias, table.split, strict=True))
+    _save_columns(table, folder)
     data_id = _data_id(table, pixel_digest)
     manifest = {
         "id": data_id,
@@ -200,6 +302,24 @@ def save_table(table: ImageTable, folder: Path, *, pixel_digest: bytes | None = 
     scratch.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
     scratch.replace(folder / "manifest.json")
     return data_id
+
+
+def _save_columns(table: ImageTable, folder: Path) -> None:
+    """Put the columns of a large table beside rows.csv, whole or not at all."""
+    where = folder / "columns"
+    shutil.rmtree(where, ignore_errors=True)
+    by_id = np.argsort(table.ids, kind="stable")
+    ordered = table.ids[by_id]
+    assert (ordered[1:] != ordered[:-1]).all(), "sample ids must be unique"
+    if len(table) < MANY_ROWS:
+        return
+    fresh = folder / "columns.tmp"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    bias = np.full(len(table), -1) if table.bias is None else table.bias
+    for name, values in zip(COLUMNS, (table.ids, by_id, table.y, bias, table.split), strict=True):
+        np.save(fresh / f"{name}.npy", values, allow_pickle=False)
+    fresh.rename(where)
 
 
 def _chunks(pixels: Pixels) -> Iterator[Pixels]:
@@ -265,15 +385,24 @@ def load_table(folder: Path) -> ImageTable:
     if not (folder / "manifest.json").is_file():
         raise UserError("This project has no data yet: run `import` first.")
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    rows = read_columns(folder / "rows.csv")
     known = manifest["bias_names"] is not None
+    index = None
+    if (folder / "columns").is_dir():
+        columns = [map_array(folder / "columns" / f"{name}.npy") for name in COLUMNS]
+        index = IdIndex(*map(np.asarray, columns[:2]))
+        ids, (y, bias, split) = index.ids, map(np.array, columns[2:])
+    else:
+        rows = read_columns(folder / "rows.csv")
+        ids, split = (np.array(rows[c], dtype=np.str_) for c in ("id", "split"))
+        y, bias = (np.array(list(map(int, rows[c])), dtype=np.int64) for c in ("label", "bias"))
     return ImageTable(
-        ids=np.array(rows["id"], dtype=np.str_),
-        y=np.array(list(map(int, rows["label"])), dtype=np.int64),
-        split=np.array(rows["split"], dtype=np.str_),
+        ids=ids,
+        y=y,
+        split=split,
         class_names=tuple(manifest["class_names"]),
         pixels=map_array(folder / "pixels.npy"),
-        bias=np.array(list(map(int, rows["bias"])), dtype=np.int64) if known else None,
+        bias=bias if known else None,
         bias_names=tuple(manifest["bias_names"]) if known else None,
         data_id=manifest.get("id", ""),
+        index=index,
     )

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from debias_core import memory
+from debias_core import memory, ranks
 from debias_core.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
@@ -141,7 +141,7 @@ def train_diffusion(
     to keep) the average so far is returned; `steps_done` tells how far that is. `piece` is the number
     of images to compute at a time where a whole batch is known not to fit. `start` is a net of the
     same shape whose weights to begin with, instead of random ones. Of a labelled batch a share
-    `config.drop_label` is trained on without its label.
+    `config.drop_label` is trained on without its label. Several processes (`ranks`) share each batch.
 
     Raises:
         UserError: when the checkpoint was made with other settings, the loss is not finite, or one
@@ -160,8 +160,9 @@ def train_diffusion(
     a_bar = schedule.alpha_bar(config.schedule).to(device)
     weight = schedule.p2_weight(a_bar, gamma=config.p2_gamma, k=config.p2_k).float()
     first, recent = 0, deque[float](maxlen=100)
-    piece = max(1, min(piece or config.batch_size, config.batch_size))
-    half = half_pays(device, config.batch_size)
+    asked = ranks.piece(config.batch_size)
+    piece = max(1, min(piece or asked, config.batch_size))
+    half = half_pays(device, config.batch_size) or ranks.ranks().bf16
     swapping = round(config.swap * config.batch_size)
     assert swaps is not None or not swapping
     if checkpoint is not None and (kept := load_checkpoint(checkpoint)) is not None:
@@ -173,6 +174,8 @@ def train_diffusion(
         first = state["step"]
         recent.extend(state.get("recent", []))
         piece = min(piece, state.get("piece", piece))
+    ranks.same(net)
+    ranks.same(ema)
 
     def step_loss(
         x_t: Tensor, t: Tensor, target: Tensor, x_h: Tensor, swapped: Tensor, y: Tensor
@@ -196,7 +199,12 @@ def train_diffusion(
                     "ema": ema.state_dict(),
                     "optimizer": optimizer_tensors(optimizer),
                 },
-                {"step": done, "config": to_json(config), "recent": [*recent], "piece": piece},
+                {
+                    "step": done,
+                    "config": to_json(config),
+                    "recent": [*recent],
+                    "piece": config.batch_size if piece == asked else piece,
+                },
             )
 
     began = reported = time.perf_counter()
@@ -254,7 +262,7 @@ def train_diffusion(
             rate = (done - first) / (now - began)
             left = (config.steps - done) / rate / 60
             parts = [f"loss {mean:.4f}", f"{rate:.1f} steps/s", f"{left:.0f} min left"]
-            note = ", ".join(filter(None, [*parts, memory.piece_note(config.batch_size, piece)]))
+            note = ", ".join(filter(None, [*parts, memory.piece_note(asked, piece)]))
             try:
                 yield Progress("pretrain", done, config.steps, note, {"loss": mean})
             except StopAsked as stop:

@@ -204,7 +204,9 @@ def forward_equivalents(net: EpsilonNet, count: EvaluationCount | None = None) -
 def save_model(net: EpsilonNet, config: DiffusionConfig, folder: Path, *, made_by: str) -> None:
     """Write model.safetensors (bf16) and, last, config.json with the schedule and a line on its origin."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").unlink(missing_ok=True)
+    # Both anew: whoever has the old weights mapped keeps them.
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).unlink(missing_ok=True)
     weights = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in net.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
     text = json.dumps({"made_by": made_by, "diffusion": to_json(config)}, indent=1)

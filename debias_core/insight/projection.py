@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import penultimate
-from debias_core.data.table import ImageTable
+from debias_core.data.table import ImageTable, evenly
 from debias_core.records import KINDS, Projection, SyntheticSet
 
 MAX_ORIGINALS = 1000
 MAX_SYNTHETIC = 400
-MAX_TSNE = 5000  # about a minute on two cores
+MAX_PCA = 50_000
 
 
 def map_rows(
@@ -64,13 +64,27 @@ def project(
     return Projection(ids, label, kind, pca, islands)
 
 
-def principal_components(features: NDArray[np.float32], *, seed: int = 0) -> NDArray[np.float32]:
-    """The first two principal components of features [N, D] → [N, 2]; zeros below two rows."""
+def principal_components(
+    features: NDArray[np.float32] | NDArray[np.float16], *, seed: int = 0
+) -> NDArray[np.float32]:
+    """The first two principal components of features [N, D] → [N, 2]; zeros below two rows.
+
+    Beyond 50,000 rows they are those of 50,000 evenly spaced ones, and the features may be mapped.
+    """
     from sklearn.decomposition import PCA
 
-    if len(features) < 2:
-        return np.zeros((len(features), 2), dtype=np.float32)
-    return PCA(n_components=2, random_state=seed).fit_transform(features).astype(np.float32)
+    n = len(features)
+    if n < 2:
+        return np.zeros((n, 2), dtype=np.float32)
+    pca = PCA(n_components=2, random_state=seed)
+    if n <= MAX_PCA:
+        return pca.fit_transform(np.asarray(features, dtype=np.float32)).astype(np.float32)
+    pca.fit(features[evenly(n, MAX_PCA)].astype(np.float32))
+    xy = np.empty((n, 2), dtype=np.float32)
+    for start in range(0, n, MAX_PCA):
+        rows = slice(start, start + MAX_PCA)
+        xy[rows] = pca.transform(features[rows].astype(np.float32))
+    return xy
 
 
 def tsne(features: NDArray[np.float32], *, seed: int = 0) -> NDArray[np.float32]:
@@ -84,10 +98,3 @@ def tsne(features: NDArray[np.float32], *, seed: int = 0) -> NDArray[np.float32]
     reduced = PCA(n_components=width, random_state=seed).fit_transform(features)
     model = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, max_iter=500)
     return model.fit_transform(reduced).astype(np.float32)
-
-
-def map_sample(n: int, always: NDArray[np.int64], *, seed: int = 0) -> NDArray[np.int64]:
-    """Rows of a t-SNE of n images, in order: `always`, and random others up to 5,000 in all."""
-    rest = np.setdiff1d(np.arange(n), always)
-    chosen = np.random.default_rng(seed).permutation(rest)[: max(0, MAX_TSNE - len(always))]
-    return np.sort(np.concatenate([always, chosen]))

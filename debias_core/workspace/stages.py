@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from debias_core import pipeline
 from debias_core.classifier.metrics import group_accuracy
 from debias_core.classifier.networks import Classifier, load_classifier, save_classifier
-from debias_core.classifier.training import penultimate, probabilities, score
+from debias_core.classifier.training import penultimate_parts, probabilities, score
 from debias_core.config import (
     AuditConfig,
     BenchmarkConfig,
@@ -49,7 +49,7 @@ from debias_core.data.benchmarks import (
 )
 from debias_core.data.importers import import_images
 from debias_core.data.planted import on_black
-from debias_core.data.table import ImageTable, evenly, save_table
+from debias_core.data.table import ImageTable, evenly, map_sample, save_table
 from debias_core.diffusion.edit_time import distance_curve, edit_time, lpips_distance
 from debias_core.diffusion.injection import mask_from_box
 from debias_core.diffusion.schedule import alpha_bar
@@ -71,7 +71,7 @@ from debias_core.diffusion.unet import (
     weights_digest,
 )
 from debias_core.insight.fidelity import JUDGE, fidelity, train_judge
-from debias_core.insight.projection import map_sample, principal_components, tsne
+from debias_core.insight.projection import MAX_PCA, principal_components, tsne
 from debias_core.insight.report import build_report
 from debias_core.methods.audit import judge, leans_on_shortcut, top_k
 from debias_core.pipeline import DRAW_PAIRS
@@ -125,18 +125,19 @@ def import_data(
             "drop it and everything made in it."
         )
     source = source.resolve()
-    # Beside the project, and swapped in when it is whole: a failed import costs nothing.
+    # Beside the project, and swapped in when it is whole: a failed import costs nothing, and one that
+    # was stopped or killed goes on.
     fresh = project.root.with_name(f".{project.name}.importing")
-    shutil.rmtree(fresh, ignore_errors=True)
     try:
         _, report = yield from import_images(
-            source, fresh / "data", size=size, limit=limit, seed=seed, percent=percent
+            source, fresh / "data", size=size, limit=limit, seed=seed, percent=percent, resume=True
         )
-        write_json(fresh / "data" / "import.json", report.to_json())
-        project.replace_all()
-        fresh.rename(project.root)
-    finally:
+    except (UserError, OSError):
         shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    write_json(fresh / "data" / "import.json", report.to_json())
+    project.replace_all()
+    fresh.rename(project.root)
     about = {"kind": "files", "path": str(source), "size": size, "limit": limit, "seed": seed}
     project.register(about if percent is None else {**about, "percent": percent})
     return report
@@ -315,7 +316,10 @@ def run_audit(
     on_test = None
     if len(test):
         on_test = group_accuracy(test, score(net, test, device=device).pred, usual)
-    features = penultimate(net, train.pixels, device=device)
+    # Many features go to disk as they come; few are there before the old audit is dropped.
+    parts: Iterable[NDArray[np.float32]] = penultimate_parts(net, train.pixels, device=device)
+    if few := len(train) <= MAX_PCA:
+        parts = [np.concatenate(list(parts))]
     project.begin("audit")
     # With a K that was chosen, so that it is the same K when the run is repeated.
     k = config.top_k or len(result.top_k.ids)
@@ -325,7 +329,8 @@ def run_audit(
         "test": None if on_test is None else dataclasses.asdict(on_test),
         "shortcut": None if on_test is None else leans_on_shortcut(on_test),
     }
-    project.save_features(features, principal_components(features))
+    kept = project.save_features(parts, len(train))
+    project.save_pca(principal_components(next(iter(parts)) if few else kept))
     project.save_audit(net, result, about)
     project.record_run("audit", to_json(config), about["test"], about["seconds"])
     shutil.rmtree(work, ignore_errors=True)

@@ -1,9 +1,9 @@
 """A project on disk: one folder, one subfolder a stage, each stage's manifest written last.
 
     WORKSPACE/studio.db         projects, runs, jobs, recipes, verdicts (`database`)
-    WORKSPACE/NAME/data/        pixels.npy rows.csv about.csv manifest.json import.json
-                   audit/       model.safetensors model.json scores.csv features.npy pca.npy
-                                [tsne.npz] manifest.json
+    WORKSPACE/NAME/data/        pixels.npy rows.csv [columns/] about.csv manifest.json import.json
+                   audit/       model.safetensors model.json scores.csv [scores.npy] features.npy
+                                pca.npy [tsne.npz] manifest.json
                    captions/    manifest.json
                    diffusion/   model.safetensors config.json checkpoint/
                    synthetic/   SET/pixels.npy SET/cost.json SET/manifest.json current.json
@@ -31,7 +31,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from debias_core.config import from_json
 from debias_core.data.benchmarks import shipped_model
 from debias_core.data.images import Pixels
-from debias_core.data.table import PARSING, ImageTable, load_table, map_array
+from debias_core.data.table import MANY_ROWS, PARSING, ImageTable, load_table, map_array
 from debias_core.records import (
     ArmResult,
     AuditResult,
@@ -81,6 +81,7 @@ COMMAND = {"data": "import", "audit": "audit", "diffusion": "pretrain", "synthet
            "compare": "compare"}  # fmt: skip
 DEMO_PROJECT = "demo"
 SANDBOX = "visitor-"  # names of the classroom's projects begin so
+SCORES = "scores.npy"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
 
@@ -237,6 +238,13 @@ class Project:
             writer.writerow(["id", "loss", "p_true", "pred"])
             columns = (c.tolist() for c in (scores.loss, scores.p_true, scores.pred))
             writer.writerows(zip(scores.ids, *columns, strict=True))
+        (self.folder(stage) / SCORES).unlink(missing_ok=True)
+        if (
+            len(scores.ids) >= MANY_ROWS
+        ):  # the same as an array: a million lines take seconds to read
+            rows = np.empty(len(scores.ids), dtype=[("loss", "<f4"), ("p", "<f4"), ("pred", "<i4")])
+            rows["loss"], rows["p"], rows["pred"] = scores.loss, scores.p_true, scores.pred
+            np.save(self.folder(stage) / SCORES, rows, allow_pickle=False)
 
     def losses(self, stage: str) -> Scores:
         """What `save_losses` wrote, of "audit" or "amplify".
@@ -245,6 +253,14 @@ class Project:
             UserError: when the stage has not been run.
         """
         self.manifest(stage)
+        if (self.folder(stage) / SCORES).is_file():
+            known, table = map_array(self.folder(stage) / SCORES), self.table()
+            return Scores(
+                ids=table.ids[table.split == "train"],
+                loss=np.array(known["loss"]),
+                p_true=np.array(known["p"]),
+                pred=known["pred"].astype(np.int64),
+            )
         with (self.folder(stage) / "scores.csv").open(newline="", encoding="utf-8") as handle:
             rows = list(csv.DictReader(handle))
         return Scores(
@@ -268,12 +284,23 @@ class Project:
             },
         )
 
-    def save_features(self, features: NDArray[np.float32], pca: NDArray[np.float32]) -> None:
-        """Keep f_B's penultimate features of the train part [N, D], and their map [N, 2]."""
-        folder = self.folder("audit")
-        # Half precision is plenty for neighbours and maps, and half as large.
-        np.save(folder / "features.npy", features.astype(np.float16), allow_pickle=False)
-        np.save(folder / "pca.npy", pca, allow_pickle=False)
+    def save_features(self, parts: Iterable[NDArray[np.float32]], n: int) -> NDArray[np.float16]:
+        """Keep f_B's penultimate features of the train part [N, D], given in parts; returns them mapped."""
+        path, at = self.folder("audit") / "features.npy", 0
+        kept: NDArray[np.float16] | None = None
+        for part in parts:
+            if kept is None:
+                # Half precision is plenty for neighbours and maps, and half as large.
+                shape = (n, part.shape[1])
+                kept = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+            kept[at : at + len(part)] = part
+            at += len(part)
+        assert kept is not None and at == n
+        return kept
+
+    def save_pca(self, pca: NDArray[np.float32]) -> None:
+        """Keep the map [N, 2] of the features; the audit counts from then on."""
+        np.save(self.folder("audit") / "pca.npy", pca, allow_pickle=False)
 
     def features(self) -> NDArray[np.float16]:
         """f_B's penultimate features of the train part [N, D], memory-mapped."""
@@ -287,7 +314,7 @@ class Project:
         fresh.replace(self.folder("audit") / "tsne.npz")
 
     def points(self, method: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """(train rows [M], points [M, 2]) of the audit's map, "pca" or "tsne"."""
+        """(train rows [M], points [M, 2]) of the audit's map, "pca" or "tsne"; PCA knows all rows."""
         self.manifest("audit")
         folder = self.folder("audit")
         if method == "pca":
@@ -302,13 +329,9 @@ class Project:
         """The audit's result."""
         m = self.manifest("audit")
         scores = self.losses("audit")
-        loss = dict(zip(scores.ids.tolist(), scores.loss.tolist(), strict=True))
-        ids = m["top_k"]["ids"]
-        top = TopK(
-            np.array(ids, dtype=np.str_),
-            np.array([loss[i] for i in ids], dtype=np.float32),
-            m["top_k"]["rule"],
-        )
+        ids = np.array(m["top_k"]["ids"], dtype=np.str_)
+        rows = self.table().where("train").positions(ids)
+        top = TopK(ids, scores.loss[rows], m["top_k"]["rule"])
         return AuditResult(
             scores, top, m["train_accuracy"], m["precision_at_k"], m["average_precision"],
             m["warning"],

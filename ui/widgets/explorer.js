@@ -80,7 +80,7 @@ DebiasStudio.widget("explorer", (ctx) => {
     const order = moved ? await ctx.api("order") : model.order;
     if (!order || mine !== turn) return false;
     // Another K may count as another version: only another ranking is another audit.
-    const fresh = String(order.rows) !== String(model.order?.rows);
+    const fresh = old?.ranking !== audit.ranking || !model.order;
     if (fresh) {
       known = new Map();
       model.edition += 1;

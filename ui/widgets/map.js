@@ -69,12 +69,14 @@ DebiasStudio.part("map", (model) => {
     if (!audit.maps.includes(kind)) kind = audit.maps[0];
     kinds.node.hidden = audit.maps.length < 2;
     kinds.press(kind);
-    note.textContent = `Draw around some points to list them in the grid. Rings: top K. ★ true conflict, ✕ wrong label, ✚ junk. ${NOTES[kind] ?? ""}`;
     const wanted = `${model.edition} ${kind}`;
+    const say = (rule) => { note.textContent = `Draw around some points to list them in the grid. Rings: top K. ★ true conflict, ✕ wrong label, ✚ junk. ${NOTES[kind] ?? ""} ${rule}`; };
+    say(drawn === wanted ? points.rule : "");
     if (!kind || drawn === wanted) return drawn && overlay();
     const answer = await model.ctx.api(`points?map=${kind}`);
     if (!answer || mine !== turn) return undefined;
     points = answer;
+    say(points.rule);
     where = new Int32Array(audit.n).fill(-1);
     points.rows.forEach((row, i) => { where[row] = i; });
     traces = audit.classes.map((_, c) => points.rows.filter((_, i) => points.label[i] === c));
