@@ -336,7 +336,8 @@ def _host(ray: Any, *, gpu: bool) -> Any:
                         f"it has {mine}, the caller {versions}: the images would differ. Install "
                         "the same versions"
                     )
-                kept = Path.home() / ".cache" / "debias-studio"
+                home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+                kept = Path(home) / "debias-studio"
                 folder = kept / f"app-{digest(app, digest_size=8).hexdigest()}"
                 if not folder.is_dir():
                     kept.mkdir(parents=True, exist_ok=True)
@@ -346,6 +347,10 @@ def _host(ray: Any, *, gpu: bool) -> Any:
                         fresh.rename(folder)
                     except OSError:  # another actor was faster
                         shutil.rmtree(fresh)
+                os.utime(folder)
+                for old in kept.glob("app-*"):
+                    if time.time() - old.stat().st_mtime > 30 * 24 * 3600:  # of a version long gone
+                        shutil.rmtree(old, ignore_errors=True)
                 sys.path.insert(0, str(folder))
                 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # what is needed has been sent
                 from debias_core import team

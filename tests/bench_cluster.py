@@ -4,7 +4,8 @@
     python tests/bench_cluster.py --address auto --workers 8 --count 20000 --batch-size 100
 
 Without --address the nodes are started here, one core each. Alternates, because other work on the machine changes
-every figure; the rate is that between the first finished batch after all workers have begun and the last one.
+every figure; the rate is that between the first finished batch after all workers have begun and the last one. Beside it
+stand the workers' CPU seconds for each image, which other work hardly changes (of workers on this machine).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import statistics
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -47,25 +48,37 @@ def nodes(count):
         started.shutdown()
 
 
-def measured(workers: int, config: InjectConfig) -> float:
-    """Images/s from the first batch that is finished once all workers have begun."""
+def cpu_seconds() -> float:
+    """What the actors on this machine have had of its cores."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            name, _, rest = path.read_text().partition("(")[2].rpartition(")")
+            if name.startswith("ray::Host"):
+                ticks += sum(map(int, rest.split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def measured(workers: int, config: InjectConfig) -> tuple[float, float]:
+    """(images/s, CPU seconds an image) from the first batch that is finished once all workers have begun."""
     cpu = torch.device("cpu")
     net, diffusion = load_model(SHIPPED["digit-"], cpu)
     table, none = colored_digits(1.0), np.array([], dtype=np.str_)
-    first: tuple[float, int] | None = None
+    first: tuple[float, int, float] | None = None
     stage = synthesise(
         net, diffusion, table, none, config, device=cpu, cluster=Cluster(workers=workers)
     )
-    last = (0.0, 0)
+    last = (0.0, 0, 0.0)
     for p in stage:
         if p.done > last[1]:
-            last = time.perf_counter(), p.done
+            last = time.perf_counter(), p.done, cpu_seconds()
             if first is None and "workers" not in p.note:  # all have begun
                 first = last
     assert first is not None and last[1] > first[1], (
         "too few images to measure a rate: more --count"
     )
-    return (last[1] - first[1]) / (last[0] - first[0])
+    wall, images, cpu = (b - a for a, b in zip(first, last, strict=True))
+    return images / wall, cpu / images
 
 
 def main() -> None:
@@ -90,11 +103,11 @@ def main() -> None:
                 # In turn, so that what else the machine does is spread over both.
                 order = (1, args.workers) if i % 2 == 0 else (args.workers, 1)
                 rate = {n: measured(n, config) for n in order}
-                ratios.append(rate[args.workers] / rate[1])
-                load = os.getloadavg()[0]
+                (one, alone), (many, each) = rate[1], rate[args.workers]
+                ratios.append(many / one)
                 print(
-                    f"1 worker {rate[1]:.2f}, {args.workers} workers {rate[args.workers]:.2f} images/s: "
-                    f"{ratios[-1]:.2f} times (load {load:.1f})",
+                    f"1 worker {one:.2f}, {args.workers} workers {many:.2f} images/s: {ratios[-1]:.2f} times; "
+                    f"{alone:.2f} and {each:.2f} CPU seconds an image (load {os.getloadavg()[0]:.1f})",
                     flush=True,
                 )
         print(

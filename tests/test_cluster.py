@@ -124,11 +124,13 @@ def test_an_address_that_is_none_and_devices_beside_a_cluster_are_refused(capsys
 
 
 @pytest.fixture(scope="module")
-def two_nodes():
+def two_nodes(tmp_path_factory):
     """A cluster of two nodes with one core each, to which this process is connected."""
     ray = pytest.importorskip("ray", reason="Ray is optional: pip install ray")
     from ray.cluster_utils import Cluster as Nodes
 
+    # The nodes inherit it: what the workers keep of the app goes with the tests.
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     node = {"num_cpus": 1, "object_store_memory": STORE}
     head = {**node, "include_dashboard": False}
@@ -138,6 +140,7 @@ def two_nodes():
     yield nodes
     ray.shutdown()
     nodes.shutdown()
+    del os.environ["XDG_CACHE_HOME"]
 
 
 def actors_alive():
