@@ -154,9 +154,12 @@ class Actors:
         done = self._ray.wait(refs, num_returns=len(refs), timeout=0)[0] if done else []
         came = []
         for ref in done:
-            actor = waiting[ref] if ref in waiting else self._under_way[ref][0]
-            if actor not in self._team:
-                continue  # buried a moment ago, with all that it had
+            if ref in waiting:
+                actor = waiting[ref]
+            elif ref in self._under_way:
+                actor, number = self._under_way[ref]
+            else:
+                continue  # of an actor that was buried a moment ago, with all that it had
             try:
                 said = self._ray.get(ref)
             except self._ray.exceptions.RayError as error:
@@ -166,7 +169,7 @@ class Actors:
                 heard(said)
                 actor.ready = None
                 continue
-            _, number = self._under_way.pop(ref)
+            del self._under_way[ref]
             actor.tasks.remove(number)
             came.append((number, heard(said)))
             del self._given[number]

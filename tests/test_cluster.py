@@ -93,6 +93,42 @@ def test_images_of_classes_are_the_same_on_workers_and_go_on_where_they_stopped(
     assert np.array_equal(drawn(Cluster(workers=2), first=4)[0], one[4:])
 
 
+def test_all_that_a_dead_worker_had_is_given_to_another_once(monkeypatch):
+    class Gone(Exception):
+        pass
+
+    class Ray:  # whose every answer is there, and "dead" is the sign of a worker that is not
+        exceptions = type("exceptions", (), {"RayError": Gone})
+
+        def wait(self, refs, **_):
+            return list(refs), []
+
+        def get(self, ref):
+            if ref[0] == "dead":
+                raise Gone("killed")
+            return {"of": ref[1]}, team.as_bytes({})
+
+        def kill(self, _):
+            pass
+
+    class Handle:
+        def __init__(self, name):
+            self.do = self
+            self.remote = lambda about, _: (name, about["task"])
+
+    crew = object.__new__(clusters.Actors)
+    vars(crew).update(
+        _ray=Ray(), size=2, _under_way={}, _given={}, _again=clusters.deque(), _deaths={}, _lost=0,
+        _stillborn=0, _alone_since=0.0, _team=[clusters.Actor(Handle("dead"), None)],
+    )  # fmt: skip
+    monkeypatch.setattr(crew, "_start", lambda: None)
+    for number in (0, 1):
+        crew.give(number, team.message({"task": number}))
+    crew._team.append(clusters.Actor(Handle("well"), None))
+    assert crew.finished(1.0) == [] and "1 lost" in crew.note()
+    assert [(n, about["of"]) for n, (about, _) in crew.finished(1.0)] == [(0, 0), (1, 1)]
+
+
 # ---- without a cluster ----
 
 
