@@ -122,6 +122,14 @@ Devices = Annotated[
         "else the CPU)."
     ),
 ]
+OnCluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="auto|HOST:PORT",
+        help="Work on this Ray cluster instead (docs/scale.md): auto is the one that this machine belongs to.",
+    ),
+]
 AuditEpochs = Annotated[int | None, typer.Option(help="Epochs of the bias classifier.")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of the retraining.")]
 Lr = Annotated[float | None, typer.Option(help="Learning rate of the retraining.")]
@@ -174,6 +182,7 @@ def serve(
         ),
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    cluster: OnCluster = None,
     auth: Auth = None,
     allow_host: AllowHost = None,
 ) -> None:
@@ -189,9 +198,10 @@ def serve(
     missing = [path for path in roots if not path.is_dir()]
     if missing:
         raise UserError(f"--root {missing[0]} is not a folder.")
+    _cluster(cluster)  # refused now, not by the first job
     run_server(
         workspace.resolve(), host=host, port=port, roots=roots, open_browser=browser, auth=auth,
-        extra_hosts=allow_host or (),
+        extra_hosts=allow_host or (), cluster=cluster,
     )  # fmt: skip
 
 
@@ -212,6 +222,7 @@ def demo(
     contents: Contents = None,
     contents_per_original: Shared = None,
     devices: Devices = None,
+    cluster: OnCluster = None,
     audit_epochs: AuditEpochs = None,
     epochs: Epochs = None,
     lr: Lr = None,
@@ -245,7 +256,7 @@ def demo(
             "top-k": top_k, "per-class": per_class, "gamma": gamma, "t-edit": t_edit,
             "t-start": t_start, "steps": steps, "count": count, "contents": contents,
             "contents-per-original": contents_per_original, "devices": devices,
-            "guidance": guidance,
+            "cluster": cluster, "guidance": guidance,
         }  # fmt: skip
         _ddb_benchmark(
             "digits", workspace, method, given, json_file, ratio=ratio, seeds=seeds,
@@ -256,7 +267,7 @@ def demo(
     from debias_core.workspace.benchmark import run_demo
 
     _check_json(json_file)
-    where = _devices(devices)
+    where, afield = _devices(devices, cluster)
     settings = _benchmark(
         "digits", ratio=ratio, seeds=seeds, validation=validation, network=network,
         audit_epochs=audit_epochs, epochs=epochs, lr=lr, batch_size=batch_size,
@@ -265,7 +276,8 @@ def demo(
         contents_per_original=contents_per_original,
     )  # fmt: skip
     project = _project(workspace, "demo")
-    result = _run(run_demo(workspace, settings, device=where[0], devices=where), project)
+    stage = run_demo(workspace, settings, device=where[0], devices=where, cluster=afield)
+    result = _run(stage, project)
     _benchmark_table(result)
     console.print(f"report: {result['report']}", markup=False, highlight=False)
     _write_json(json_file, result)
@@ -329,6 +341,7 @@ def benchmark(
     contents: Contents = None,
     contents_per_original: Shared = None,
     devices: Devices = None,
+    cluster: OnCluster = None,
     label_from: Annotated[
         str | None, typer.Option(help="Label of a synthetic image: content's or original's.")
     ] = None,
@@ -418,7 +431,7 @@ def benchmark(
             label_from=label_from, contents_per_original=contents_per_original, **shared, **training,
         )  # fmt: skip
 
-    where = _devices(devices)
+    where, afield = _devices(devices, cluster)
     if dataset == "cifar10c" and images:
         console.print(words.LOW_LEVEL, markup=False)
     kinds = list(dict.fromkeys(bias or [""]))
@@ -453,18 +466,20 @@ def benchmark(
             for name in methods
         ]
         result = _run(
-            run_cells(workspace, rows, seeds=range(seeds), device=where[0], devices=where)
+            run_cells(
+                workspace, rows, seeds=range(seeds), device=where[0], devices=where, cluster=afield
+            )
         )
         _cells_table(result["rows"], result["scored_on"])
         if "generalisation" in result:
             _generalisation_table(result["generalisation"])
     elif isinstance(one, cfg.DDBBenchmarkConfig):
-        result = _run_ddb(workspace, one)
+        result = _run_ddb(workspace, one, afield)
         _ddb_table(result)
     else:
         stage = run_benchmark(
             one, lambda seed: benchmark_project(workspace, one, seed),
-            device=where[0], devices=where,
+            device=where[0], devices=where, cluster=afield,
         )  # fmt: skip
         result = _run(stage, benchmark_project(workspace, one, 0))
         del result["arms"]
@@ -579,13 +594,16 @@ def _ddb_settings(
     )
 
 
-def _run_ddb(workspace: Path, settings: cfg.DDBBenchmarkConfig) -> dict[str, Any]:
+def _run_ddb(
+    workspace: Path, settings: cfg.DDBBenchmarkConfig, cluster: Any = None
+) -> dict[str, Any]:
     from debias_core.workspace.benchmark import benchmark_project
     from debias_core.workspace.ddb_benchmark import run_ddb_benchmark
 
     stage = run_ddb_benchmark(
-        settings, lambda seed: benchmark_project(workspace, settings, seed), device=_device()
-    )
+        settings, lambda seed: benchmark_project(workspace, settings, seed), device=_device(),
+        cluster=cluster,
+    )  # fmt: skip
     return _run(stage, benchmark_project(workspace, settings, 0))
 
 
@@ -1008,15 +1026,28 @@ def generate(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
     devices: Devices = None,
+    cluster: OnCluster = None,
+    forecast: Annotated[
+        bool,
+        typer.Option(
+            "--forecast",
+            help="Say what time, energy and memory this would take, from one batch that is made now, and stop.",
+        ),
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="With --forecast: on so many workers (default: those at hand).", min=1),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     beside: Beside = False,
     json_file: JsonFile = None,
 ) -> None:
     """Make images with the content of some images and the look of others."""
     from debias_core.workspace import stages
+    from ui import words as ui_words
 
     _check_json(json_file)
-    where = _devices(devices)
+    where, afield = _devices(devices, cluster)
     settings = _set(
         cfg.InjectConfig(seed=seed), method=method, contents=contents, count=count, gamma=gamma, t_edit=t_edit, t_start=t_start, t_boost=t_boost,
         steps=steps, inversion=inversion, contents_per_original=contents_per_original,
@@ -1027,10 +1058,31 @@ def generate(
         boxes = dict(_class_box(text) for text in class_mask)
         cells = stages.class_masks(project, boxes, swaps=bool(settings.direct))
         settings = replace(settings, class_masks=cells)
+    if workers is not None and not forecast:
+        raise UserError(
+            "--workers belongs to --forecast; a run has those of --devices or --cluster."
+        )
+    if forecast:
+        from debias_core.workspace.forecast import run_forecast
+
+        said = _run(
+            run_forecast(
+                project, settings, device=where[0], devices=where, cluster=afield, team=workers
+            ),
+            project,
+        )
+        console.print(ui_words.forecast(asdict(said)), markup=False)
+        _write_json(json_file, asdict(said))
+        return
     made = _run(
-        stages.run_generate(project, settings, device=where[0], devices=where, beside=beside),
+        stages.run_generate(
+            project, settings, device=where[0], devices=where, cluster=afield, beside=beside
+        ),
         project,
     )
+    held = project.manifest("synthetic").get("forecast")
+    if held:
+        console.print(ui_words.held_against(held), markup=False)
     console.print(
         f"{len(made.recipes)} images in {made.seconds:.1f} s, {made.evaluations_per_image:.1f} U-Net "
         f"forward-equivalents an image, {made.network_share:.0%} of the time inside the network."
@@ -1042,6 +1094,7 @@ def generate(
             "unet_evaluations_per_image": made.evaluations_per_image,
             "share_of_generation_in_network": made.network_share,
             "seconds": made.seconds,
+            "forecast": held,
             "settings": cfg.to_json(settings),
         },
     )
@@ -1070,18 +1123,21 @@ def describe(
     ] = None,
     add: Annotated[str | None, typer.Option(help="Words to add to the text filter.")] = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    cluster: OnCluster = None,
     json_file: JsonFile = None,
 ) -> None:
     """Caption the top-K of the audit, and filter the captions by their most frequent words (DiffuBias)."""
     from debias_core.workspace import language
 
     _check_json(json_file)
+    afield = _cluster(cluster)
     project = _project(workspace, name)
     settings = _set(
         cfg.CaptionConfig(model=language.default_models(project.table())[0], seed=seed),
         model=captioner, per_image=per_image, question=question, temperature=temperature,
     )  # fmt: skip
-    found = _run(language.run_describe(project, settings, device=_device()), project)
+    stage = language.run_describe(project, settings, device=_device(), cluster=afield)
+    found = _run(stage, project)
     changes = {w: on for text, on in ((strike, False), (add, True)) for w in _words(text)}
     if changes:
         language.switch_words(project, changes, f"cli-{time.time_ns()}")
@@ -1131,19 +1187,22 @@ def draw(
     batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     beside: Beside = False,
+    cluster: OnCluster = None,
     json_file: JsonFile = None,
 ) -> None:
     """Draw images from the captions of the top-K with a text-to-image model (DiffuBias)."""
     from debias_core.workspace import language
 
     _check_json(json_file)
+    afield = _cluster(cluster)
     project = _project(workspace, name)
     settings = _set(
         language.draw_settings(project.table(), seed), model=text2image, count=count, guidance=guidance,
         steps=steps, size=size, negative=negative, batch_size=batch_size, text_filter=text_filter,
         recombine=recombine,
     )  # fmt: skip
-    made = _run(language.run_draw(project, settings, device=_device(), beside=beside), project)
+    stage = language.run_draw(project, settings, device=_device(), cluster=afield, beside=beside)
+    made = _run(stage, project)
     parts = project.manifest("synthetic").get("parts", [])
     refused = sum(part["refused"] for part in parts)
     console.print(
@@ -1295,12 +1354,14 @@ def sweep(
     lr: Lr = None,
     batch_size: BatchSize = None,
     synthetic_share: SyntheticShare = None,
+    cluster: OnCluster = None,
     json_file: JsonFile = None,
 ) -> None:
     """Try a grid of settings on held-out training images, at equal budgets; resumable cell by cell."""
     from debias_core.workspace import sweep as sweeps
 
     _check_json(json_file)
+    afield = _cluster(cluster)
     axes = [_axis(text) for text in over or ()]
     if not 1 <= len(axes) <= 2:
         raise UserError("Give --over once or twice, as in --over gamma=0.3,0.6,0.9.")
@@ -1327,7 +1388,8 @@ def sweep(
         ),
         debias=_set(replace(debias_, classifier=final_net), synthetic_share=synthetic_share),
     )  # fmt: skip
-    result = _run(sweeps.run_sweep(project, config, device=_device()), project)
+    stage = sweeps.run_sweep(project, config, device=_device(), cluster=afield)
+    result = _run(stage, project)
     table = Table(*(a.name for a in axes), *(key.replace("_", " ") for key in SWEEP_COLUMNS))
     for cell in result["cells"]:
         table.add_row(*cell["at"].values(), *(_figure(cell[key]) for key in SWEEP_COLUMNS))
@@ -1376,12 +1438,14 @@ def amplify(
         str | None, typer.Option(help="synthetic, or real: the paper's ablation.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    cluster: OnCluster = None,
     json_file: JsonFile = None,
 ) -> None:
     """Diffusing DeBias: draw more of the bias, and train the amplifier on those images; resumable."""
     from debias_core.workspace.amplify import amplify_settings, run_amplify
 
     _check_json(json_file)
+    afield = _cluster(cluster)
     project = _project(workspace, name)
     base = amplify_settings(project)
     settings = _set(
@@ -1392,7 +1456,8 @@ def amplify(
         ),
         classifier=_set(base.classifier, network=network, epochs=epochs),
     )  # fmt: skip
-    result = _run(run_amplify(project, settings, device=_device()), project)
+    stage = run_amplify(project, settings, device=_device(), cluster=afield)
+    result = _run(stage, project)
     if share := result.get("aligned_share"):
         console.print(
             f"bias-aligned share: training images {share['training']:.2f}, synthetic images "
@@ -1604,10 +1669,21 @@ def _device() -> Any:
     return pick_device()
 
 
-def _devices(text: str | None) -> Any:
+def _devices(text: str | None, cluster: str | None) -> tuple[Any, Any]:
+    """The devices of this machine, and the cluster or None."""
     from debias_core.pipeline import pick_devices
 
-    return pick_devices(text)
+    if text is not None and cluster is not None:
+        raise UserError("Choose --devices of this machine or a --cluster, not both.")
+    return pick_devices(text), _cluster(cluster)
+
+
+def _cluster(text: str | None) -> Any:
+    if text is None:
+        return None
+    from debias_core.cluster import chosen
+
+    return chosen(text)
 
 
 def _set(config: T, **changes: Any) -> T:

@@ -67,6 +67,7 @@ from debias_core.records import (
     UserError,
     relayed,
 )
+from debias_core.team import Cluster
 
 __all__ = [
     "ARMS",
@@ -183,14 +184,16 @@ def synthesise(
     *,
     device: torch.device,
     devices: Sequence[torch.device] = (),
+    cluster: Cluster | None = None,
     excluded: Sequence[str] = (),
     sink: Sink | None = None,
 ) -> Stage[SyntheticSet]:
     """Make `config.count` images by injection, from the pairs that `config.method` draws.
 
     `content_ids` is the audit's top-K (CrossInject does without). `excluded` images are neither
-    content nor original. Several `devices` work side by side, a process each; else `device` alone
-    does. Goes on after what `sink` has finished; stopped, it returns the images finished so far.
+    content nor original. The workers of a `cluster`, or several `devices`, a process each, work side by
+    side; else `device` alone does. Goes on after what `sink` has finished; stopped, it returns the
+    images finished so far.
 
     Raises:
         UserError: when the pairs can't be drawn or made, or a worker fails; `sink` keeps its images.
@@ -204,13 +207,16 @@ def synthesise(
     began, first = time.perf_counter(), sink.finished()
     done, last = first, Cost()
     batch = whole = synthesis.batch_of(config)
-    made = workers.generate(net, diffusion, train, pairs, config, devices=devices, first=first)
+    made = workers.generate(
+        net, diffusion, train, pairs, config, devices=devices, cluster=cluster, first=first
+    )
     try:
-        note = "inverting the contents" if len(devices) == 1 else f"{len(devices)} workers start"
+        alone = cluster is None and len(devices) == 1
+        note = "inverting the contents" if alone else "the workers start"
         yield Progress("generate", done, config.count, note)
         with NetworkClock(net), closing(made):
             for ready in made:
-                for start, images in ready:
+                for start, images in ready.parts:
                     seconds = time.perf_counter() - began
                     count = net.count
                     total = Cost(count.encoded, count.decoded, seconds, count.seconds)
@@ -218,10 +224,12 @@ def synthesise(
                     last, done = total, start + len(images)
                     if len(images) < min(batch, config.count - start):
                         batch = len(images)
-                note = f"{(done - first) / seconds:.1f} images/s"
+                if done > first:
+                    note = f"{(done - first) / (time.perf_counter() - began):.1f} images/s"
                 if batch < whole:
                     note += f"; out of memory: {batch} at a time instead of {whole}"
-                yield Progress("generate", done, config.count, note)
+                said = f"{note}; {ready.workers}" if ready.workers else note
+                yield Progress("generate", done, config.count, said)
     except StopAsked as stop:
         if not stop.keep or done == 0:
             raise

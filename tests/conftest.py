@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 # Before torch is loaded: tests run in two processes, and threads that wait for each other are slow.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from debias_core import team
 from debias_core.config import UNetConfig
 from debias_core.data.table import ImageTable
 from debias_core.diffusion.unet import EpsilonNet
@@ -35,6 +40,49 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def quick_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     """A judge of label fidelity that has hardly learned: where only its presence matters."""
     monkeypatch.setattr("debias_core.insight.fidelity.MIN_STEPS", 20)
+
+
+class Inline:
+    """A team in this process: several workers that take turns, whose answers come last first."""
+
+    def __init__(self, work: team.Work, size: int) -> None:
+        self.size, self._waiting = size, []
+        self._workers = [team.begin(work.begin, work.message, CPU, 1) for _ in range(size)]
+
+    def free(self) -> bool:
+        return len(self._waiting) < 2 * self.size
+
+    def give(self, number: int, task: team.Message) -> None:
+        self._waiting.append((number, (json.loads(json.dumps(task[0])), task[1])))
+
+    def tell(self, message: team.Message) -> None:
+        for worker in self._workers:
+            team.answer(worker, message)
+
+    def finished(self, seconds: float) -> list[tuple[int, team.Heard]]:
+        said = [(n, team.answer(self._workers[n % self.size], t)) for n, t in self._waiting[::-1]]
+        self._waiting.clear()
+        return [(number, team.heard(answer)) for number, answer in said]
+
+    def note(self) -> str:
+        return ""
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """Work for a cluster is done in this process, by its number of `workers`; a list of how many were hired."""
+    hired: list[int] = []
+
+    @contextmanager
+    def hire(
+        work: team.Work, devices: object, cluster: team.Cluster, tasks: int
+    ) -> Iterator[Inline]:
+        hired.append(min(tasks, cluster.workers or 2))
+        yield Inline(work, hired[-1])
+
+    monkeypatch.setattr(team, "hire", hire)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return hired
 
 
 @pytest.fixture

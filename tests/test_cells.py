@@ -15,6 +15,7 @@ import app
 from debias_core import config as cfg
 from debias_core.pipeline import drain
 from debias_core.records import ArmResult, GroupAccuracy, UserError
+from debias_core.team import Cluster
 from debias_core.workspace import cells
 from debias_core.workspace.benchmark import benchmark_project, cell, published
 from debias_core.workspace.cells import Row, run_cells
@@ -204,3 +205,30 @@ def test_a_method_that_makes_images_is_a_cell_too(tmp_path, quick_judge):
     table = json.loads(out.read_text())["cells"]
     assert [c["method"] for c in table] == ["crossinject", "vanilla"]
     assert table[0]["unbiased_accuracy"] == mine["unbiased_accuracy"]
+
+
+def test_workers_fill_the_table_that_one_process_fills(tmp_path, inline, monkeypatch):
+    from debias_core import pipeline
+
+    real = pipeline.baseline
+
+    def failing(table, method, *args, **options):
+        if method == "group-dro":
+            raise UserError("Out of luck: try another day.")
+        return real(table, method, *args, **options)
+
+    monkeypatch.setattr("debias_core.pipeline.baseline", failing)
+    rows = [row("vanilla"), row("group-dro"), row("jtt")]
+    here, there = (
+        drain(run_cells(tmp_path / name, rows, seeds=[0], device=CPU, cluster=cluster))
+        for name, cluster in (("here", None), ("there", Cluster(workers=2)))
+    )
+
+    def figures(result):
+        return [{k: v for k, v in c.items() if k not in cells.COSTS} for c in result["cells"]]
+
+    assert figures(here) == figures(there) and inline == [2]
+    assert there["cells"][1]["error"] == "Out of luck: try another day."
+    # The cells are the caller's own now: nothing is filled again.
+    kept = drain(run_cells(tmp_path / "there", rows[::2], seeds=[0], device=CPU))
+    assert kept["cells"] == there["cells"][::2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from debias_core.methods import diffubias
 from debias_core.methods.diffubias import Prompt
 from debias_core.pipeline import drain
 from debias_core.records import StopAsked, UserError
+from debias_core.team import Cluster
 from debias_core.workspace import language, stages, verdicts
 from debias_core.workspace.jobs import Runner
 from debias_core.workspace.store import Project
@@ -515,3 +517,25 @@ def test_the_shipped_pipeline_draws_the_colour_and_digit_of_its_prompt():
     tint = captions.colour_of(pixels) == colour
     print(f"digit {right.mean():.3f}, colour {tint.mean():.3f}, both {(right & tint).mean():.3f}")
     assert right.mean() >= 0.9 and tint.mean() >= 0.9
+
+
+def test_workers_say_and_draw_what_one_process_does(models, project, tmp_path, inline):
+    other = Project(tmp_path / "other", "p")
+    shutil.copytree(project.root, other.root)
+    other.register(project.source())
+    caption = CaptionConfig(model=models["blip"], per_image=2, rest=6, batch_size=4)
+    drawing = DrawConfig(
+        model=models["sd"], count=9, steps=2, batch_size=2, guidance=2.0, text_filter=False
+    )
+    here, there = (
+        drain(language.run_describe(p, caption, device=CPU, cluster=where))
+        for p, where in ((project, None), (other, Cluster(workers=3)))
+    )
+    assert here.captions == there.captions and inline == [3]
+    for p, where in ((project, None), (other, Cluster(workers=3))):
+        drain(language.run_draw(p, drawing, device=CPU, cluster=where, with_flags=False))
+    assert inline == [3, 3]
+    one, several = project.synthetic(), other.synthetic()
+    assert np.array_equal(one.pixels, several.pixels) and one.recipes == several.recipes
+    assert one.evaluations_per_image == several.evaluations_per_image
+    assert project.set_id() == other.set_id()

@@ -25,7 +25,8 @@ from debias_core.insight import fidelity, figures
 from debias_core.insight.quality import distance, fid, kid
 from debias_core.pipeline import drain
 from debias_core.records import StopAsked, UserError
-from debias_core.workspace import stages, sweep
+from debias_core.team import Cluster
+from debias_core.workspace import stages, sweep, verdicts
 from debias_core.workspace.store import Project
 from tests.conftest import TINY_UNET
 
@@ -220,3 +221,29 @@ def test_kid_and_fid_tell_a_shifted_set_from_the_same(device):
     assert fid(a, a + 1) == pytest.approx(8, abs=1e-2)
     with pytest.raises(UserError, match="at least 10"):
         distance(None, np.zeros((4, 8, 8, 3), np.uint8), np.zeros((20, 8, 8, 3), np.uint8), device=device)  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_find_what_one_process_finds(
+    workers, project, table, tiny_net, tmp_path, device, inline
+):
+    # Two sets for one worker, who makes each once; for three workers single cells.
+    with_marks = filled(tmp_path / "there", table, tiny_net)
+    for p in (project, with_marks):
+        verdicts.record(
+            p.db, "p", p.data_id(), [verdicts.Decision("k", "image-00", "junk")], verdicts.MARKS
+        )
+    here = drain(sweep.run_sweep(project, GRID, device=device))
+    stage = sweep.run_sweep(with_marks, GRID, device=device, cluster=Cluster(workers=workers))
+    there = drain(stage)
+    assert inline == [workers]
+    figures = [without_seconds(r) for r in (here, there)]
+    for cells in (f["cells"] for f in figures):
+        for c in cells:
+            c.pop("seconds_per_point", None)
+    assert figures[0] == figures[1]
+    # The figures are the caller's own now: nothing is tried again.
+    again = drain(
+        sweep.run_sweep(with_marks, GRID, device=device, cluster=Cluster(workers=workers))
+    )
+    assert again["cells"] == there["cells"] and inline == [workers]

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import app
+from debias_core import team
 from debias_core.config import DiffusionConfig, InjectConfig
 from debias_core.data.table import save_table
 from debias_core.diffusion import workers
@@ -47,14 +48,14 @@ def one_thread():
 @pytest.fixture
 def started(monkeypatch):
     """The processes that were started, in order."""
-    processes, start = [], workers._start
+    processes, start = [], team._start
 
     def recorded(device, threads):
         worker = start(device, threads)
         processes.append(worker.process)
         return worker
 
-    monkeypatch.setattr(workers, "_start", recorded)
+    monkeypatch.setattr(team, "_start", recorded)
     return processes
 
 
@@ -141,16 +142,16 @@ PARENT = """
 import numpy as np, torch
 from debias_core.config import InjectConfig
 from debias_core.data.benchmarks import SHIPPED, colored_digits
-from debias_core.diffusion import workers
+from debias_core import team
 from debias_core.diffusion.unet import load_model
 from debias_core.pipeline import synthesise
 
-def told(device, threads, start=workers._start):
+def told(device, threads, start=team._start):
     worker = start(device, threads)
     print(worker.process.pid, flush=True)
     return worker
 
-workers._start = told
+team._start = told
 cpu = torch.device("cpu")
 config = InjectConfig(method="crossinject", contents=10, count=100_000, steps=2, batch_size=4)
 stage = synthesise(
@@ -209,7 +210,7 @@ def test_a_batch_that_does_not_fit_is_made_in_parts_from_then_on(tiny_net, table
     said, images = [], []
     for batch in some:
         about, tensors = workers._batch_message(batch)
-        answer = workers.carry_out(maker, about, workers.load(tensors))
+        answer = workers.carry_out(maker, about, team.load(tensors))
         said.append(answer[0]["starts"])
         images.append(answer[1]["images"])
     assert said == [[8, 12], [16, 20]] and refused == [8]

@@ -219,6 +219,8 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             about = mine.manifest("synthetic")
             text = words.generated(about["count"], about["seconds"],
                                    about["unet_evaluations_per_image"])  # fmt: skip
+            if held := about.get("forecast"):
+                text = f"{text} {words.held_against(held)}"
             pictures = show.triptychs(table_of(mine).where("train"), mine.synthetic())
             text, shown = f"{words.RESULTS} {text}", gr.update(visible=True, value=pictures)
         if mine.has("data") and is_corrupted_cifar10(table_of(mine)):

@@ -95,8 +95,11 @@ def serve(
     auth: str | None = None,
     extra_hosts: Sequence[str] = (),
     in_classroom: bool = False,
+    cluster: str | None = None,
 ) -> None:
     """Prepare the demo and serve until stopped; then let running jobs save their checkpoints.
+
+    Jobs that can work on a Ray `cluster` do so where one is named.
 
     Raises:
         UserError: for an address that others can reach without a password, or a port that is taken.
@@ -125,7 +128,7 @@ def serve(
     warm = threading.Timer(WARM_AFTER, _load_torch)
     warm.daemon = True
     warm.start()
-    runner = Runner(database(workspace))
+    runner = Runner(database(workspace), cluster=cluster)
     runner.start()
     try:
         app = create_app(Place(workspace, roots, in_classroom), hosts=hosts, password=password)

@@ -411,6 +411,25 @@ def cost(count: int, evaluations: float, seconds: float, watts: float, measured:
     )
 
 
+def forecast(said: dict[str, Any]) -> str:
+    """What a run will take, from the batch that one worker made (`workspace/forecast.py`)."""
+    workers = "1 worker" if said["workers"] == 1 else f"{said['workers']} workers"
+    power = _power(said["watts"], said["watts_measured"])
+    return (
+        f"{said['images']:,} images on {workers} ({said['device']}): {said['seconds']:,.0f} s, "
+        f"{said['images_per_second']:.1f} images/s, {1000 * said['kwh']:.1f} Wh ({power}), "
+        f"{said['bytes_per_worker'] / 2**30:.1f} GB of memory for each worker."
+    )
+
+
+def held_against(said: dict[str, Any]) -> str:
+    """A forecast beside what the run took."""
+    return (
+        f"Forecast {said['seconds']:,.0f} s on {said['workers']} workers, measured "
+        f"{said['measured_seconds']:,.0f} s: {100 * said['error']:+.0f} %."
+    )
+
+
 def reads(wanted: str, said: str, probability: float) -> str:
     """What the judge of label fidelity makes of one preview."""
     text = f"label fidelity {probability:.0%} ({wanted})"

@@ -7,7 +7,9 @@ are downloaded where they are missing.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,31 @@ CIFAR_BINARY = {
 CIFAR_NAMES = ("", "cifar10", "CIFAR10", "cifar-10")
 
 Images = tuple[Pixels, NDArray[np.int64]]
+
+
+# What a caller on another machine has sent: {(name, part): images}, looked at before any folder.
+_SENT: dict[tuple[str, str], Images] = {}
+
+
+def send(name: str) -> dict[str, NDArray[Any]]:
+    """The originals "mnist" or "cifar10" as arrays by name, for `receive` on another machine.
+
+    Raises:
+        UserError: when they are not there and can't be downloaded.
+    """
+    read = {"mnist": mnist, "cifar10": cifar10}[name]
+    arrays: dict[str, NDArray[Any]] = {}
+    for part in ("train", "test"):
+        arrays[f"{name}.{part}.pixels"], arrays[f"{name}.{part}.y"] = read(part)
+    return arrays
+
+
+def receive(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Read from now on what `send` gave on another machine."""
+    for key in arrays:
+        name, part, what = key.split(".")
+        if what == "pixels":
+            _SENT[name, part] = arrays[key], arrays[f"{name}.{part}.y"]
 
 
 def look_in(folder: Path) -> None:
@@ -59,6 +86,8 @@ def mnist(part: str) -> Images:
     """
     from torchvision.datasets import MNIST
 
+    if ("mnist", part) in _SENT:
+        return _SENT["mnist", part]
     folders = places()
     for folder in folders:
         try:
@@ -91,6 +120,8 @@ def cifar10(part: str) -> Images:
     """
     from torchvision.datasets import CIFAR10
 
+    if ("cifar10", part) in _SENT:
+        return _SENT["cifar10", part]
     folders = places()
     for root in (folder / name for folder in folders for name in CIFAR_NAMES):
         if (root / "cifar-10-batches-py").is_dir():

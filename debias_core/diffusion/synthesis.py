@@ -195,7 +195,7 @@ class Maker:
         """
         if config.direct:
             check_direct(diffusion)
-        self._net, self._config, self._device = net, config, device
+        self._net, self._config, self.device = net, config, device
         self._frame = Frame(image_size, net.config.image_size)
         self._a_bar = schedule.alpha_bar(diffusion.schedule)
         mask = h_mask(config, net.config.bottleneck)
@@ -217,7 +217,7 @@ class Maker:
                 return content_bank(
                     self._net,
                     self._a_bar,
-                    self._frame.put(contents[some]).to(self._device),
+                    self._frame.put(contents[some]).to(self.device),
                     steps=self._config.steps,
                     t_edit=self._config.t_edit,
                     t_start=self._config.t_start,
@@ -228,7 +228,7 @@ class Maker:
 
     def hold(self, bank: dict[int, Tensor]) -> None:
         """Take the bank of all contents, {k: [K, C, h, w]}, for the images to come."""
-        self._bank = {k: h.to(self._device) for k, h in bank.items()}
+        self._bank = {k: h.to(self.device) for k, h in bank.items()}
 
     def make(self, batch: Batch) -> Iterator[tuple[int, Pixels]]:
         """Yield (first pair of the part, images uint8 [B, H, W, 3]), as a rule in one part.
@@ -261,7 +261,7 @@ class Maker:
         x_T = invert(
             self._net,
             self._a_bar,
-            self._frame.put(originals).to(self._device),
+            self._frame.put(originals).to(self.device),
             steps=c.steps,
             t_start=c.t_start,
             fixed_point=c.fixed_point_evaluations,
@@ -273,14 +273,14 @@ class Maker:
             self._a_bar,
             x_T,
             self._bank,
-            torch.as_tensor(contents, device=self._device),
-            original=torch.arange(len(numbers), device=self._device) // c.contents_per_original,
+            torch.as_tensor(contents, device=self.device),
+            original=torch.arange(len(numbers), device=self.device) // c.contents_per_original,
             gamma=c.gamma,
             t_edit=c.t_edit,
             t_boost=c.t_boost,
             t_start=c.t_start,
             steps=c.steps,
-            z=z.to(self._device),
+            z=z.to(self.device),
             mask=mask,
             mode=c.mode,
             scale_to_50_steps=c.scale_to_50_steps,
@@ -291,9 +291,9 @@ class Maker:
     ) -> Tensor:
         c, side = self._config, self._net.config.image_size
         shape = (2, len(c.direct), 3, side, side)
-        z = torch.stack([image_noise(c.seed, i, shape) for i in numbers]).to(self._device)
+        z = torch.stack([image_noise(c.seed, i, shape) for i in numbers]).to(self.device)
         each = originals.repeat(c.contents_per_original, axis=0)[: len(numbers)]
-        x_0, x_c = (self._frame.put(pixels).to(self._device) for pixels in (each, contents))
+        x_0, x_c = (self._frame.put(pixels).to(self.device) for pixels in (each, contents))
         # A content's encoding is a fifth of an image's cost: kept for none, it needs no memory.
         mine = noised_bank(self._net, self._a_bar, x_c, z[:, 1], times=c.direct)
         return inject_directly(
@@ -301,7 +301,7 @@ class Maker:
             self._a_bar,
             x_0,
             mine,
-            torch.arange(len(numbers), device=self._device),
+            torch.arange(len(numbers), device=self.device),
             times=c.direct,
             gamma=c.gamma,
             z=z[:, 0],
@@ -312,7 +312,7 @@ class Maker:
     def _half(self) -> torch.autocast:
         # bf16 inside the network alone: x_t, ᾱ, P, norms and noise stay float32.
         enabled = self._config.precision == "bf16"
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=enabled)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
 
 def joined(parts: Sequence[dict[int, Tensor]]) -> dict[int, Tensor]:

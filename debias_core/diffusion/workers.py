@@ -1,75 +1,49 @@
-"""Several devices make one set: a process each, whose images the parent takes in order.
+"""Several workers make one set: the batches of `synthesis`, and images by class, on a team (`team.py`).
 
-    parent                               worker: python -m debias_core.diffusion.workers FD DEVICE THREADS
-    settings, weights             →      a net of its own, on its device
-    some contents                 →
-                                  ←      their h
-    the bank of all contents      →
-    a batch: its pixels           →
-                                  ←      its images, and what was evaluated
+    caller                       worker
+    settings, weights         →  a net of its own, on its device
+    some contents             →
+                              ←  their h
+    the bank of all contents  →
+    a batch: its pixels       →
+                              ←  its images, and what was evaluated
 
-A free worker gets the next batch, so that a slow one holds up nobody for long. What a batch holds
-depends on the settings alone (an image's last bits depend on its batch): any number of workers makes
-the same images, at the same number of evaluations. On the CPU that is exact for the same number of
-threads in each worker; with another number sums are rounded in another order.
-
-A worker ends with its parent, however that ends: the kernel closes the parent's side of their socket,
-which a thread of the worker waits for.
-
-Libraries looked at: multiprocessing, torch.multiprocessing and concurrent.futures start a process by
-loading the caller's `__main__` again (an endless loop in a script without a guard, an error in a
-notebook), pickle what passes, and torch sends tensors through /dev/shm, 64 MB in a container;
-accelerate and torchrun start the whole program once a device. What is left after that is this file.
+What a batch holds depends on the settings alone (an image's last bits depend on its batch): any number of
+workers makes the same images, at the same number of evaluations.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import queue
-import socket
-import subprocess
-import sys
-import threading
-import traceback
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import resource
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
+from debias_core import team
 from debias_core.config import DiffusionConfig, InjectConfig, from_json, to_json
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
 from debias_core.diffusion import synthesis
-from debias_core.diffusion.synthesis import Batch, Maker, Pairs
+from debias_core.diffusion.guidance import sample_classes
+from debias_core.diffusion.schedule import alpha_bar
+from debias_core.diffusion.synthesis import Batch, Frame, Maker, Pairs
 from debias_core.diffusion.unet import EpsilonNet, EvaluationCount, NetworkClock
-from debias_core.memory import is_out_of_memory
-from debias_core.records import UserError
-
-ROOT = Path(__file__).resolve().parents[2]
-# How many batches a worker, by and large, may be ahead of the oldest that is not finished: what is
-# finished early waits in memory, and a kill loses it.
-AHEAD = 4
-
-# JSON values, and tensors as the bytes of a safetensors file.
-Message = tuple[dict[str, Any], bytes]
+from debias_core.memory import in_batches
+from debias_core.team import CarryOut, Cluster, Heard, Message, Team, Values, Work
 
 
-@dataclass
-class Worker:
-    """The parent's view of one process; `task` is the number of what it is at, if anything."""
+@dataclass(frozen=True)
+class Ready:
+    """All that is there at a time: (number of the first image, images) of each part, perhaps none; and what a
+    person should know of the workers."""
 
-    device: torch.device
-    process: subprocess.Popen[bytes]
-    pipe: Connection
-    task: int | None = None
+    parts: list[tuple[int, Pixels]]
+    workers: str = ""
 
 
 def generate(
@@ -80,265 +54,317 @@ def generate(
     config: InjectConfig,
     *,
     devices: Sequence[torch.device],
+    cluster: Cluster | None = None,
     first: int = 0,
-) -> Generator[list[tuple[int, Pixels]], None, None]:
+) -> Generator[Ready, None, None]:
     """Yield what `synthesis.generate` yields, in order, all that is there at a time.
 
-    With one device, or one batch left to make, in this process. What the workers evaluate is added to
-    `net.count` when it is yielded; the seconds are the mean of the workers. Close the generator to end
-    the workers; what is not yielded is lost.
+    On the workers of a cluster, or with one device, or one batch left to make, in this process. What the
+    workers evaluate is added to `net.count` when it is yielded; the seconds are the mean of the workers. Nothing
+    ready while nothing is finished. Close the generator to end the workers; what is not yielded is lost.
 
     Raises:
         UserError: as `synthesis.generate` does, and when a worker fails or is ended.
     """
-    devices = devices[: max(1, len(synthesis.batch_starts(pairs, config, first)))]
-    if len(devices) == 1:
+    left = len(synthesis.batch_starts(pairs, config, first))
+    devices = devices[: max(1, left)]
+    if cluster is None and len(devices) == 1:
         net.to(devices[0])
         options: dict[str, Any] = {"device": devices[0], "first": first}
         for part in synthesis.generate(net, diffusion, train, pairs, config, **options):
-            yield [part]
+            yield Ready([part])
         return
-    # Refuses what can't be made before any process is there.
+    # Refuses what can't be made before any worker is there.
     Maker(net, diffusion, config, train.image_size, device=torch.device("cpu"))
-    about = {
-        "diffusion": to_json(replace(diffusion, unet=net.config)),
-        "inject": to_json(config),
-        "image_size": train.image_size,
-    }
-    weights = save({k: v.cpu().contiguous() for k, v in net.state_dict().items()})
-    with _team(devices) as team:
-        for worker in team:
-            _tell(worker, (about, weights))
+    if not left:
+        return
+    about = {"inject": to_json(config), "image_size": train.image_size}
+    with team.hire(_work("make_pairs", net, diffusion, about), devices, cluster, left) as workers:
         to_invert = synthesis.content_batches(train, pairs, config)
         banks: list[dict[int, Tensor]] = []
-        for ready in _in_order(team, (_message("invert", pixels=p) for p in to_invert)):
-            for said, h in ready:
-                banks.append({int(k): v for k, v in h.items()})
-                _add(net.count, said, len(team))
+        tasks = (team.message({"task": "invert"}, pixels=p) for p in to_invert)
+        for heard in team.in_order(workers, tasks):
+            banks += [{int(k): v for k, v in h.items()} for _, h in heard]
+            _add(net.count, heard, workers)
+            yield Ready([], workers.note())
         if banks:
-            bank = _message("hold", **{str(k): h for k, h in synthesis.joined(banks).items()})
-            for worker in team:
-                _tell(worker, bank)
-        to_make = synthesis.batches(train, pairs, config, first)
-        for ready in _in_order(team, (_batch_message(batch) for batch in to_make)):
-            parts: list[tuple[int, Pixels]] = []
-            for said, made in ready:
-                starts = said["starts"]
-                cuts = [start - starts[0] for start in starts[1:]]
-                parts += zip(starts, np.split(made["images"].numpy(), cuts), strict=True)
-                _add(net.count, said, len(team))
-            yield parts
+            held = {str(k): h for k, h in synthesis.joined(banks).items()}
+            workers.tell(team.message({"task": "hold"}, **held))
+        batches = synthesis.batches(train, pairs, config, first)
+        yield from _made(net, workers, (_batch_message(batch) for batch in batches))
 
 
-def _add(count: EvaluationCount, said: Mapping[str, Any], workers: int) -> None:
-    count.encoded += said["encoded"]
-    count.decoded += said["decoded"]
-    # They work side by side: the mean is what can be compared with the wall time.
-    count.seconds += said["seconds"] / workers
+def generate_classes(
+    net: EpsilonNet,
+    diffusion: DiffusionConfig,
+    labels: Sequence[int],
+    *,
+    w: float,
+    steps: int,
+    seed: int,
+    half: bool,
+    image_size: int,
+    batch_size: int,
+    device: torch.device,
+    cluster: Cluster | None = None,
+    first: int = 0,
+) -> Generator[Ready, None, None]:
+    """Yield images of the classes `labels` [N] from number `first` on, as `guidance.sample_classes` draws them.
 
+    `half`: bf16 inside the network alone, as in training: P, x_t and noise stay float32. In this process, or
+    on the workers of a cluster, as in `generate`.
 
-def _in_order(
-    team: Sequence[Worker], tasks: Iterator[Message]
-) -> Generator[list[tuple[dict[str, Any], dict[str, Tensor]]], None, None]:
-    """Hand out tasks and yield the answers in the tasks' order, all that are there at a time."""
-    answers: dict[int, tuple[dict[str, Any], dict[str, Tensor]]] = {}
-    given = taken = 0
-    more = True
-    while True:
-        for worker in team:
-            if more and worker.task is None and given - taken < AHEAD * len(team):
-                task = next(tasks, None)
-                if task is None:
-                    more = False
-                    break
-                _tell(worker, task)
-                worker.task, given = given, given + 1
-        ready = []
-        while taken in answers:
-            ready.append(answers.pop(taken))
-            taken += 1
-        if ready:  # only now that the free workers are at work again
-            yield ready
-        busy = {w.pipe: w for w in team if w.task is not None}
-        if not busy:
-            return
-        for pipe in wait(list(busy)):
-            assert isinstance(pipe, Connection)
-            worker = busy[pipe]
-            assert worker.task is not None
-            answers[worker.task] = _hear(worker)
-            worker.task = None
+    Raises:
+        UserError: as `generate` does.
+    """
+    about = {"w": w, "steps": steps, "seed": seed, "half": half, "image_size": image_size}
+    if cluster is None:
+        draw = _drawer(net, diffusion, about, device)
+        y = torch.tensor(labels[first:])
 
+        def part(rows: slice) -> tuple[int, Pixels]:
+            return first + rows.start, draw(first + rows.start, y[rows])
 
-@contextmanager
-def _team(devices: Sequence[torch.device]) -> Iterator[list[Worker]]:
-    """A worker for every device, all gone at the end."""
-    team: list[Worker] = []
-    threads = max(1, torch.get_num_threads() // len(devices))
-    try:
-        for device in devices:
-            team.append(_start(device, threads))
-        yield team
-    finally:
-        for worker in team:
-            worker.process.kill()  # it holds nothing that is worth a farewell
-        for worker in team:
-            worker.process.wait()
-            worker.pipe.close()
-
-
-def _start(device: torch.device, threads: int) -> Worker:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        fd = theirs.fileno()
-        # A group of its own: Ctrl+C is the parent's to take, and the workers end with it.
-        process = subprocess.Popen(
-            [sys.executable, "-m", "debias_core.diffusion.workers", str(fd), str(device), str(threads)],
-            cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=(fd,), process_group=0,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        )  # fmt: skip
-        return Worker(device, process, Connection(ours.detach()))
-
-
-def _tell(worker: Worker, message: Message) -> None:
-    try:
-        _send(worker.pipe, message)
-    except OSError:
-        raise _why_gone(worker) from None
-
-
-def _hear(worker: Worker) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        about, tensors = _receive(worker.pipe)
-    except (EOFError, OSError):
-        raise _why_gone(worker) from None
-    if "error" in about:
-        raise UserError(about["error"])
-    return about, tensors
-
-
-def _why_gone(worker: Worker) -> UserError:
-    """What a worker that takes no more said last, or how it ended."""
-    with suppress(EOFError, OSError):
-        while True:
-            about, _ = _receive(worker.pipe)
-            if "error" in about:
-                return UserError(about["error"])
-    code = worker.process.wait()
-    how = f"by signal {-code}" if code < 0 else f"with code {code}"
-    return UserError(
-        f"The worker on {worker.device} ended {how}: killed, or out of memory. The images finished "
-        "before are kept: run the same again, with fewer devices or a smaller batch if memory is short."
+        for made in in_batches(part, len(y), batch_size):
+            yield Ready([made])
+        return
+    starts = range(first, len(labels), batch_size)
+    if not starts:
+        return
+    tasks = (
+        team.message(
+            {"task": "make", "start": i, "batch_size": batch_size},
+            labels=torch.tensor(labels[i : i + batch_size]),
+        )
+        for i in starts
     )
+    work = _work("make_classes", net, diffusion, about)
+    with team.hire(work, (device,), cluster, len(starts)) as workers:
+        yield from _made(net, workers, tasks)
 
 
-# ---- messages --------------------------------------------------------------------------------
+def _made(net: EpsilonNet, workers: Team, tasks: Iterator[Message]) -> Generator[Ready, None, None]:
+    """The images of the tasks in their order, and what they cost added to `net.count`."""
+    for heard in team.in_order(workers, tasks):
+        parts: list[tuple[int, Pixels]] = []
+        for about, made in heard:
+            starts = about["starts"]
+            cuts = [start - starts[0] for start in starts[1:]]
+            parts += zip(starts, np.split(made["images"].numpy(), cuts), strict=True)
+        _add(net.count, heard, workers)
+        yield Ready(parts, workers.note())
 
 
-def _message(task: str, /, **values: Tensor | Pixels) -> Message:
-    return {"task": task}, _bytes(values)
+def _add(count: EvaluationCount, heard: Sequence[Heard], workers: Team) -> None:
+    for said, _ in heard:
+        count.encoded += said["encoded"]
+        count.decoded += said["decoded"]
+        # They work side by side: the mean is what can be compared with the wall time.
+        count.seconds += said["seconds"] / workers.size
+
+
+def _work(name: str, net: EpsilonNet, diffusion: DiffusionConfig, about: dict[str, Any]) -> Work:
+    """A work of this module that begins with the net."""
+    about |= {"diffusion": to_json(replace(diffusion, unet=net.config))}
+    return Work(f"{__name__}:{name}", team.message(about, **net.state_dict()))
 
 
 def _batch_message(batch: Batch) -> Message:
     values = {"originals": batch.originals, "contents": batch.contents}
     if batch.classes is not None:
         values["classes"] = batch.classes
-    return {"task": "make", "start": batch.start}, _bytes(values)
+    return team.message({"task": "make", "start": batch.start}, **values)
 
 
-def _bytes(values: Mapping[str, Tensor | np.ndarray]) -> bytes:
-    return save({k: torch.as_tensor(v).cpu().contiguous() for k, v in values.items()})
+@dataclass(frozen=True)
+class Rates:
+    """What a worker needs for one whole batch of a run, as it was measured.
+
+    `start`: seconds until it has begun; `inverting` seconds for each of the contents, `making` for each image,
+    at the run's own batch size; `bytes` of memory at the highest: the GPU's, or the process's own.
+    """
+
+    start: float
+    inverting: float
+    making: float
+    bytes: int
+    device: str
 
 
-def _send(pipe: Connection, message: Message) -> None:
-    about, tensors = message
-    pipe.send_bytes(json.dumps(about).encode())
-    pipe.send_bytes(tensors)
-
-
-def _receive(pipe: Connection) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    about = json.loads(pipe.recv_bytes())
-    return about, load(pipe.recv_bytes())
-
-
-# ---- the worker's process --------------------------------------------------------------------
-
-
-def main(fd: str, device: str, threads: str) -> int:
-    """Make what the parent asks for until it is gone; 1 when something fails, after telling it."""
-    torch.set_num_threads(int(threads))
-    pipe = Connection(int(fd))
-    tasks: queue.SimpleQueue[tuple[dict[str, Any], dict[str, Tensor]]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(pipe, tasks), daemon=True).start()
-    try:
-        _serve(pipe, tasks, torch.device(device))
-    except Exception as error:
-        if isinstance(error, UserError):
-            text = str(error)
-        elif is_out_of_memory(error):
-            text = (
-                f"There is not enough memory on {device} for the diffusion model and its contents."
-            )
-        else:
-            traceback.print_exc()
-            text = f"The worker on {device} failed ({type(error).__name__}: {error})."
-        _send(pipe, ({"error": text}, save({})))
-    return 1
-
-
-def _listen(
-    pipe: Connection, tasks: queue.SimpleQueue[tuple[dict[str, Any], dict[str, Tensor]]]
-) -> None:
-    """Put what the parent sends into the queue; end the process at once when the parent is gone."""
-    try:
-        while True:
-            tasks.put(_receive(pipe))
-    except (EOFError, OSError):
-        os._exit(0)
-
-
-def _serve(
-    pipe: Connection,
-    tasks: queue.SimpleQueue[tuple[dict[str, Any], dict[str, Tensor]]],
+def measure(
+    net: EpsilonNet,
+    diffusion: DiffusionConfig,
+    train: ImageTable,
+    pairs: Pairs,
+    config: InjectConfig,
+    *,
     device: torch.device,
-) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    about, weights = tasks.get()
-    diffusion = from_json(DiffusionConfig, about["diffusion"])
+    cluster: Cluster | None = None,
+) -> Generator[None, None, Rates]:
+    """Have one worker, here or on the cluster, make the run's first batch; nothing is kept.
+
+    Raises:
+        UserError: as `generate` does.
+    """
+    Maker(net, diffusion, config, train.image_size, device=torch.device("cpu"))
+    about = {"inject": to_json(config), "image_size": train.image_size}
+    batch = next(synthesis.batches(train, pairs, config, 0))
+    used = pairs.content[: len(batch.contents)]
+    task = _batch_message(
+        replace(batch, contents=np.unique(used, return_inverse=True)[1])
+        if not config.direct
+        else batch
+    )
+    to_invert = train.pixels[:0] if config.direct else train.pixels[np.unique(used)]
+    began = time.perf_counter()
+    alone = None if cluster is None else replace(cluster, workers=1)
+    # A process of its own here too: what it takes is then the worker's, and nothing else's.
+    hired = team.hire(_work("make_pairs", net, diffusion, about), (device,), alone, 1)
+    with hired as workers:
+        tell = team.message({"task": "measure"}, to_invert=to_invert, **team.load(task[1]))
+        for heard in team.in_order(workers, iter([(tell[0] | {"start": 0}, tell[1])])):
+            if heard:
+                ((said, _),) = heard
+                took = said["inverting"] + said["making"] + said["warming"]
+                return Rates(
+                    start=time.perf_counter() - began - took,
+                    inverting=said["inverting"] / max(1, len(to_invert)),
+                    making=said["making"] / len(batch.contents),
+                    bytes=said["bytes"],
+                    device=said["device"],
+                )
+            yield
+    raise AssertionError("a task has an answer")
+
+
+# ---- in the worker ---------------------------------------------------------------------------
+
+
+def make_pairs(
+    about: Mapping[str, Any], weights: Mapping[str, Tensor], device: torch.device
+) -> CarryOut:
+    """Begin to make pairs."""
+    net, diffusion = _net(about, weights, device)
     config = from_json(InjectConfig, about["inject"])
-    net = EpsilonNet(diffusion.unet)
-    net.load_state_dict(weights)
-    net.to(device).eval().requires_grad_(False)
     maker = Maker(net, diffusion, config, about["image_size"], device=device)
-    while True:
-        about, tensors = tasks.get()
-        net.count = EvaluationCount()
-        with NetworkClock(net):
-            answer = carry_out(maker, about, tensors)
-        if answer is not None:
-            said, made = answer
-            _send(pipe, ({**said, **vars(net.count)}, _bytes(made)))
+    return _counted(net, lambda said, tensors: carry_out(maker, said, tensors))
+
+
+def make_classes(
+    about: Mapping[str, Any], weights: Mapping[str, Tensor], device: torch.device
+) -> CarryOut:
+    """Begin to draw images of classes."""
+    net, diffusion = _net(about, weights, device)
+    draw = _drawer(net, diffusion, about, device)
+
+    def make(said: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Any, Values]:
+        start, y = said["start"], tensors["labels"]
+        parts = list(
+            in_batches(lambda rows: draw(start + rows.start, y[rows]), len(y), said["batch_size"])
+        )
+        starts = start + np.cumsum([0, *(len(p) for p in parts[:-1])])
+        return {"starts": starts.tolist()}, {"images": np.concatenate(parts)}
+
+    return _counted(net, make)
 
 
 def carry_out(
     maker: Maker, about: Mapping[str, Any], tensors: Mapping[str, Tensor]
-) -> tuple[dict[str, Any], dict[str, Tensor | np.ndarray]] | None:
-    """One task of the parent's: what to say, and the tensors that belong to it."""
+) -> tuple[dict[str, Any], Values] | None:
+    """One task of the caller's: what to say, and the tensors that belong to it."""
     if about["task"] == "hold":
         maker.hold({int(k): h for k, h in tensors.items()})
         return None
+    if about["task"] == "measure":
+        return _measured(maker, about, tensors), {}
     if about["task"] == "invert":
         bank = maker.invert(tensors["pixels"].numpy())
         return {}, {str(k): h for k, h in bank.items()}
-    originals, contents = tensors["originals"].numpy(), tensors["contents"].numpy()
-    classes = tensors["classes"].numpy() if "classes" in tensors else None
-    parts = list(maker.make(Batch(about["start"], originals, contents, classes)))
+    parts = list(maker.make(_batch(about, tensors)))
     return (
         {"starts": [start for start, _ in parts]},
         {"images": np.concatenate([images for _, images in parts])},
     )
 
 
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+def _batch(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Batch:
+    originals, contents = tensors["originals"].numpy(), tensors["contents"].numpy()
+    classes = tensors["classes"].numpy() if "classes" in tensors else None
+    return Batch(about["start"], originals, contents, classes)
+
+
+def _measured(
+    maker: Maker, about: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Seconds of a batch and its contents, and the highest memory, after a first few images."""
+    batch, contents = _batch(about, tensors), tensors["to_invert"].numpy()
+    times = [time.perf_counter()]
+    if len(contents):
+        maker.hold(maker.invert(contents[:1]))
+        groups = len(batch.contents) // len(batch.originals) or 1
+        first = replace(
+            batch, originals=batch.originals[:1], contents=batch.contents[:groups] * 0,
+            classes=None if batch.classes is None else batch.classes[:groups],
+        )  # fmt: skip
+        list(maker.make(first))
+    else:
+        list(maker.make(batch))
+    times.append(time.perf_counter())
+    if len(contents):
+        maker.hold(maker.invert(contents))
+    times.append(time.perf_counter())
+    list(maker.make(batch))
+    times.append(time.perf_counter())
+    warming, inverting, making = np.diff(times).tolist()
+    on = maker.device
+    return {
+        "warming": warming, "inverting": inverting, "making": making,
+        "bytes": torch.cuda.max_memory_allocated(on) if on.type == "cuda"
+        else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "device": torch.cuda.get_device_name(on) if on.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads",
+    }  # fmt: skip
+
+
+def _net(
+    about: Mapping[str, Any], weights: Mapping[str, Tensor], device: torch.device
+) -> tuple[EpsilonNet, DiffusionConfig]:
+    diffusion = from_json(DiffusionConfig, about["diffusion"])
+    net = EpsilonNet(diffusion.unet)
+    net.load_state_dict(weights)
+    net.to(device).eval().requires_grad_(False)
+    return net, diffusion
+
+
+def _drawer(
+    net: EpsilonNet, diffusion: DiffusionConfig, about: Mapping[str, Any], device: torch.device
+) -> Callable[[int, Tensor], Pixels]:
+    """(first number, classes [B]) → images uint8 [B, H, W, 3]."""
+    a_bar, frame = (
+        alpha_bar(diffusion.schedule),
+        Frame(about["image_size"], net.config.image_size),
+    )
+
+    def draw(start: int, y: Tensor) -> Pixels:
+        with torch.autocast(device.type, torch.bfloat16, enabled=about["half"]):
+            x = sample_classes(
+                net, a_bar, y.to(device), range(start, start + len(y)),
+                w=about["w"], steps=about["steps"], seed=about["seed"],
+            )  # fmt: skip
+        return frame.take(x)
+
+    return draw
+
+
+def _counted(net: EpsilonNet, do: CarryOut) -> CarryOut:
+    """The same, with what was evaluated in the answer."""
+
+    def counted(
+        said: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Any], Values] | None:
+        net.count = EvaluationCount()
+        with NetworkClock(net):
+            answer = do(said, tensors)
+        return None if answer is None else ({**answer[0], **vars(net.count)}, answer[1])
+
+    return counted

@@ -25,6 +25,9 @@ SIZES = {
     "stabilityai/stable-diffusion-xl-base-1.0": "6.9 GB",
 }
 
+# Weights that are not safetensors, which nothing here loads.
+OTHER_FORMATS = ("*.bin", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.ot", "*.pt", "*.pth")
+
 
 @contextmanager
 def loading(source: str, what: str) -> Iterator[str]:
@@ -49,6 +52,21 @@ def loading(source: str, what: str) -> Iterator[str]:
         yield str(folder) if folder.is_dir() else source
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(_told(str(folder) if shipped else source, what, error)) from error
+
+
+def files(source: str, what: str) -> Path:
+    """The folder on this machine that holds a model's files; they are downloaded where they are missing.
+
+    Raises:
+        UserError: as `loading` does.
+    """
+    from huggingface_hub import snapshot_download
+
+    with loading(source, what) as place:
+        folder = Path(place)
+        if folder.is_dir():
+            return folder
+        return Path(snapshot_download(place, ignore_patterns=list(OTHER_FORMATS)))
 
 
 def _cached(source: str) -> bool:

@@ -70,6 +70,17 @@ def draw(
 ) -> Iterator[tuple[int, Pixels, NDArray[np.bool_]]]:
     """Yield (number, images uint8 [B, size, size, 3], refused [B]) from prompt `first` on.
 
+    Raises:
+        UserError: as `draw_some` does.
+    """
+    yield from draw_some(painter, prompts[first:], config, size, first=first)
+
+
+def draw_some(
+    painter: Painter, prompts: Sequence[str], config: DrawConfig, size: int, *, first: int
+) -> Iterator[tuple[int, Pixels, NDArray[np.bool_]]]:
+    """What `draw` yields, of prompts whose numbers begin with `first`.
+
     Image i depends on its prompt, the settings and (seed, i), on its batch only by rounding. A refused
     one (the pipeline's safety checker's doing) is black. Where memory runs out a batch is made in parts.
 
@@ -78,13 +89,13 @@ def draw(
     """
 
     def part(rows: slice) -> tuple[int, Pixels, NDArray[np.bool_]]:
-        start, stop = rows.start + first, rows.stop + first
-        images, refused = _call(painter, prompts[start:stop], config, range(start, stop))
+        numbers = range(first + rows.start, first + rows.stop)
+        images, refused = _call(painter, prompts[rows], config, numbers)
         pixels = np.stack([resized(image, size) for image in images])
         pixels[refused] = 0
-        return start, pixels, refused
+        return numbers.start, pixels, refused
 
-    yield from in_batches(part, len(prompts) - first, config.batch_size)
+    yield from in_batches(part, len(prompts), config.batch_size)
 
 
 def _call(

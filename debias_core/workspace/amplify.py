@@ -14,6 +14,7 @@ import dataclasses
 import json
 import shutil
 import time
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -40,8 +41,7 @@ from debias_core.data.benchmarks import TINTED, is_colored_digits
 from debias_core.data.images import Pixels, enlarge, grid, png, to_uint8
 from debias_core.data.planted import PALETTE
 from debias_core.data.table import ImageTable
-from debias_core.diffusion.guidance import sample_classes
-from debias_core.diffusion.schedule import alpha_bar
+from debias_core.diffusion import workers
 from debias_core.diffusion.synthesis import Frame
 from debias_core.diffusion.training import labelled_batches, train_diffusion
 from debias_core.diffusion.unet import (
@@ -55,7 +55,6 @@ from debias_core.diffusion.unet import (
     weights_digest,
 )
 from debias_core.insight.fidelity import mean_colour
-from debias_core.memory import in_batches
 from debias_core.methods import ddb
 from debias_core.methods.audit import judge, top_k
 from debias_core.records import (
@@ -69,6 +68,7 @@ from debias_core.records import (
     SyntheticSet,
     UserError,
 )
+from debias_core.team import Cluster
 from debias_core.workspace.footprint import metered
 from debias_core.workspace.store import Project, fingerprint, write_json
 
@@ -90,7 +90,12 @@ def ddb_settings(table: ImageTable) -> DDBConfig:
 
 @metered("amplify")
 def run_amplify(
-    project: Project, config: AmplifyConfig, *, device: torch.device, piece: int | None = None
+    project: Project,
+    config: AmplifyConfig,
+    *,
+    device: torch.device,
+    cluster: Cluster | None = None,
+    piece: int | None = None,
 ) -> Stage[dict[str, Any]]:
     """Train the conditional model, draw its images, train the amplifier; returns the manifest.
 
@@ -114,7 +119,7 @@ def run_amplify(
     key = fingerprint(to_json(replace(config, batch_size=1)), table.data_id)
     if config.trained_on == "synthetic":
         net = yield from conditional_model(project, config, device=device, piece=piece)
-        made = yield from draw_images(project, net, config, device=device)
+        made = yield from draw_images(project, net, config, device=device, cluster=cluster)
         pixels, y = made.pixels, made.labels
         about |= {
             "set": _set_id(project, config),
@@ -205,40 +210,37 @@ def recipes(config: AmplifyConfig, classes: int) -> tuple[Recipe, ...]:
 
 
 def draw_images(
-    project: Project, net: EpsilonNet, config: AmplifyConfig, *, device: torch.device
+    project: Project,
+    net: EpsilonNet,
+    config: AmplifyConfig,
+    *,
+    device: torch.device,
+    cluster: Cluster | None = None,
 ) -> Stage[SyntheticSet]:
     """`per_class` images of every class, after those of the set that are finished."""
     table = project.table()
     wanted = recipes(config, len(table.class_names))
-    frame = Frame(table.image_size, net.config.image_size)
     sink = project.sink(_set_id(project, config), len(wanted), table.image_size)
-    a_bar = alpha_bar(config.diffusion.schedule)
-    labels = torch.tensor([r.label for r in wanted], device=device)
-    first = sink.finished()
+    first = done = sink.finished()
     net.count, last = EvaluationCount(), Cost()
-    # bf16 inside the network alone, as in training: P, x_t and noise stay float32. Whether does not hang
-    # on the batch, which has no part in the set's id.
-    half = half_pays(device, 32)
+    # Whether bf16 pays does not hang on the batch, which has no part in the set's id.
+    made = workers.generate_classes(
+        net, config.diffusion, [r.label for r in wanted], w=config.w, steps=config.steps,
+        seed=config.seed, half=half_pays(device, 32), image_size=table.image_size,
+        batch_size=config.batch_size, device=device, cluster=cluster, first=first,
+    )  # fmt: skip
     began = time.perf_counter()
-
-    def some(rows: slice) -> tuple[int, Pixels]:
-        numbers = range(first + rows.start, first + rows.stop)
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            x = sample_classes(
-                net, a_bar, labels[numbers.start : numbers.stop], numbers,
-                w=config.w, steps=config.steps, seed=config.seed,
-            )  # fmt: skip
-        return numbers.start, frame.take(x)
-
     yield Progress("draw the bias", first, len(wanted))
-    with NetworkClock(net):
-        for start, images in in_batches(some, len(wanted) - first, config.batch_size):
-            seconds = time.perf_counter() - began
-            total = Cost(net.count.encoded, net.count.decoded, seconds, net.count.seconds)
-            done = start + len(images)
-            sink.add(start, images, wanted[start:done], total - last)
-            last = total
-            note = f"{(done - first) / seconds:.1f} images/s"
+    with NetworkClock(net), closing(made):
+        for ready in made:
+            for start, images in ready.parts:
+                seconds = time.perf_counter() - began
+                total = Cost(net.count.encoded, net.count.decoded, seconds, net.count.seconds)
+                done = start + len(images)
+                sink.add(start, images, wanted[start:done], total - last)
+                last = total
+            note = f"{(done - first) / (time.perf_counter() - began):.1f} images/s"
+            note = f"{note}; {ready.workers}" if ready.workers else note
             yield Progress("draw the bias", done, len(wanted), note)
     cost = sink.cost()
     count = EvaluationCount(cost.encoded, cost.decoded)

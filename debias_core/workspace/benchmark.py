@@ -34,6 +34,7 @@ from debias_core.records import (
     UserError,
     relayed,
 )
+from debias_core.team import Cluster
 from debias_core.workspace import language, stages
 from debias_core.workspace.database import now
 from debias_core.workspace.footprint import footprints
@@ -197,6 +198,7 @@ def run_demo(
     *,
     device: torch.device,
     devices: Sequence[torch.device] = (),
+    cluster: Cluster | None = None,
 ) -> Stage[dict[str, Any]]:
     """The loop on the projects that the app opens, anew, with a report at its end."""
     result = yield from run_benchmark(
@@ -204,6 +206,7 @@ def run_demo(
         lambda seed: demo_project(workspace, seed),
         device=device,
         devices=devices,
+        cluster=cluster,
         anew=True,
     )
     began = time.perf_counter()
@@ -238,13 +241,14 @@ def run_benchmark(
     *,
     device: torch.device,
     devices: Sequence[torch.device] = (),
+    cluster: Cluster | None = None,
     anew: bool = False,
     only: int | None = None,
 ) -> Stage[dict[str, Any]]:
     """Run the loop at every seed and return every number, as `--json` writes it, and the `arms`.
 
     With `only` at that seed alone. `anew` drops what the projects hold; else finished stages are kept.
-    Several `devices` generate.
+    Several `devices`, or the workers of a `cluster`, generate.
     """
     clock, started = Clock("import", "audit", "generate", "judge", "debias"), now()
     audits: list[AuditResult] = []
@@ -277,14 +281,16 @@ def run_benchmark(
                 made = run_amplibias(project, asked_gan, device=device, with_flags=flagged)
             elif config.draw is not None and config.describe is not None:
                 asked = replace(config.describe, seed=seed)
-                describe = language.run_describe(project, asked, device=device)
+                describe = language.run_describe(project, asked, device=device, cluster=cluster)
                 yield from named(describe, seed)
                 draw = replace(config.draw, seed=seed)
-                made = language.run_draw(project, draw, device=device, with_flags=flagged)
+                made = language.run_draw(
+                    project, draw, device=device, cluster=cluster, with_flags=flagged
+                )
             else:
                 made = stages.run_generate(
                     project, replace(config.inject, seed=seed), device=device, devices=devices,
-                    with_flags=flagged,
+                    cluster=cluster, with_flags=flagged,
                 )  # fmt: skip
             sets.append((yield from named(made, seed)))
         with clock("judge"):

@@ -16,6 +16,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ from debias_core.records import (
     ratio_in_words,
     relayed,
 )
+from debias_core.team import Cluster
 from debias_core.workspace.benchmark import (
     Own,
     benchmark_project,
@@ -85,29 +87,32 @@ def run_cells(
     seeds: Sequence[int],
     device: torch.device,
     devices: Sequence[torch.device] = (),
+    cluster: Cluster | None = None,
 ) -> Stage[dict[str, Any]]:
     """Fill the table: its `cells` and, over the seeds, its `rows`, as `--json` writes them.
 
-    A cell that can't be run has its reason as "error", and the others go on.
+    A cell that can't be run has its reason as "error", and the others go on. On a `cluster` many cells are
+    filled at a time, each whole on one worker.
 
     Raises:
         UserError: when not one can be run, with the first reason.
     """
-    cells: list[dict[str, Any]] = []
     # Of a ratio and seed all methods in turn: they share the project, and its audit.
-    for done, (seed, row) in enumerate(((s, r) for s in seeds for r in rows), start=1):
-        try:
-            stage = _cell(workspace, row, seed, device=device, devices=devices)
-            made = yield from _of_row(stage, row)
-            said = f"{100 * made['unbiased_accuracy']:.1f} %"
-        except UserError as error:
-            made = _failed(row, seed, str(error))
-            said = str(error)
-        # Older cells do not say it.
+    wanted = [(row, seed) for seed in seeds for row in rows]
+    if cluster is not None:
+        cells = yield from _afield(workspace, wanted, device=device, cluster=cluster)
+    else:
+        cells = []
+        for row, seed in wanted:
+            try:
+                stage = run_cell(workspace, row, seed, device=device, devices=devices)
+                cells.append((yield from _of_row(stage, row)))
+            except UserError as error:
+                cells.append(_failed(row, seed, str(error)))
+            yield Progress("cells", len(cells), len(wanted), _told(row, seed, cells[-1]))
+    # Older cells do not say it.
+    for (row, _), made in zip(wanted, cells, strict=True):
         made["bias"] = row.on.bias or OWN_BIAS.get(row.on.dataset)
-        cells.append(made)
-        note = f"{row.method}, {ratio_in_words(row.on.percent)}, seed {seed}: {said}"
-        yield Progress("cells", done, len(seeds) * len(rows), note)
     errors = [c["error"] for c in cells if c["error"] is not None]
     if len(errors) == len(cells):
         raise UserError(errors[0])
@@ -126,6 +131,45 @@ def run_cells(
     return result
 
 
+def _told(row: Row, seed: int, made: dict[str, Any]) -> str:
+    said = made["error"] or f"{100 * made['unbiased_accuracy']:.1f} %"
+    return f"{row.method}, {ratio_in_words(row.on.percent)}, seed {seed}: {said}"
+
+
+def _afield(
+    workspace: Path, wanted: Sequence[tuple[Row, int]], *, device: torch.device, cluster: Cluster
+) -> Stage[list[dict[str, Any]]]:
+    """The cells, those that are not finished here on the workers of a cluster."""
+    from debias_core.workspace import afield
+
+    cells: dict[int, dict[str, Any]] = {}
+    places: dict[int, tuple[Path, dict[str, Any], str]] = {}
+    for i, (row, seed) in enumerate(wanted):
+        project = benchmark_project(workspace, row.on, seed)
+        with working(project):
+            yield from ensure_data(project, row.on, seed)
+        settings = to_json(row.baseline or replace(row.on, seeds=1))
+        kept = _kept(project, row.method, settings, seed)
+        if kept.is_file():
+            cells[i] = json.loads(kept.read_text(encoding="utf-8"))
+        places[i] = kept, settings, project.data_id()
+    left = [i for i in range(len(wanted)) if i not in cells]
+    yield Progress("cells", len(cells), len(wanted), "the workers start")
+    asked = [wanted[i] for i in left]
+    with closing(afield.table_cells(asked, device=device, cluster=cluster)) as ready:
+        for made_now, of_workers in ready:
+            note = of_workers
+            for number, made, data_id in made_now:
+                i = left[number]
+                (row, seed), (kept, settings, mine) = wanted[i], places[i]
+                ok = made.get("error") is None
+                assert not ok or data_id == mine, "the same images on every machine"
+                cells[i] = _keep(kept, made, settings) if ok else _failed(row, seed, made["error"])
+                note = "; ".join(filter(None, [_told(row, seed, cells[i]), of_workers]))
+            yield Progress("cells", len(cells), len(wanted), note)
+    return [cells[i] for i in range(len(wanted))]
+
+
 def _of_row(stage: Stage[T], row: Row) -> Stage[T]:
     """Pass a stage through with its row in the name."""
     return relayed(
@@ -134,7 +178,7 @@ def _of_row(stage: Stage[T], row: Row) -> Stage[T]:
     )
 
 
-def _cell(
+def run_cell(
     workspace: Path,
     row: Row,
     seed: int,

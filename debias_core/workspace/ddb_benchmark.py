@@ -26,6 +26,7 @@ from debias_core.diffusion.schedule import alpha_bar
 from debias_core.diffusion.synthesis import Frame
 from debias_core.methods import ddb
 from debias_core.records import ArmResult, Progress, Scores, Stage
+from debias_core.team import Cluster
 from debias_core.workspace import amplify, stages
 from debias_core.workspace.benchmark import (
     PUBLISHED,
@@ -49,9 +50,13 @@ def run_ddb_benchmark(
     project_of: Callable[[int], Project],
     *,
     device: torch.device,
+    cluster: Cluster | None = None,
     only: int | None = None,
 ) -> Stage[dict[str, Any]]:
-    """Run the loop at every seed (with `only` at that one) and return every number, as `--json` writes it."""
+    """Run the loop at every seed (with `only` at that one) and return every number, as `--json` writes it.
+
+    The workers of a `cluster` draw the images.
+    """
     clock, started = Clock("import", "audit", "amplify", "compare", "debias"), now()
     arms: list[ArmResult] = []
     audits, amplified, groups, compared = [], [], [], []
@@ -70,7 +75,8 @@ def run_ddb_benchmark(
         with clock("amplify"):
             settings = replace(config.amplify, seed=seed)
             if not finished(project, "amplify", settings):
-                yield from named(amplify.run_amplify(project, settings, device=device), seed)
+                stage = amplify.run_amplify(project, settings, device=device, cluster=cluster)
+                yield from named(stage, seed)
             amplified.append(project.manifest("amplify"))
         with clock("compare"):
             real, found = yield from named(_compare(project, config, seed, device), seed)

@@ -277,6 +277,7 @@ class Runner:
 
     db: Database
     on_devices: Sequence[str] | None = None  # found out by the first tick when not given
+    cluster: str | None = None  # where jobs that can work on one do ("auto" or HOST:PORT)
     _leader: IO[bytes] | None = None
     _children: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
     _over: threading.Event = field(default_factory=threading.Event)
@@ -372,7 +373,8 @@ class Runner:
                 # The child inherits the locked file: the lock is held without a gap until it dies.
                 child = subprocess.Popen(
                     [sys.executable, "-m", "debias_core.workspace.worker",
-                     str(self.db.path.parent.resolve()), str(job.id), device],
+                     str(self.db.path.parent.resolve()), str(job.id), device,
+                     *([self.cluster] if self.cluster else [])],
                     cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                     start_new_session=True, pass_fds=(lock.fileno(),),
                 )  # fmt: skip

@@ -14,6 +14,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
     from debias_core.insight.properties import Finding
     from debias_core.language.text2image import Painter
+    from debias_core.team import Cluster
 
 LONGEST = 500  # characters of a caption that a person writes
 MOST_WORDS = 200  # in the text filter
@@ -141,13 +143,18 @@ def run_pretrain_small(
 
 @metered("describe")
 def run_describe(
-    project: Project, config: CaptionConfig, *, device: torch.device
+    project: Project,
+    config: CaptionConfig,
+    *,
+    device: torch.device,
+    cluster: Cluster | None = None,
 ) -> Stage[Described]:
     """Caption the audit's top-K; images marked as wrong label or junk are left out.
 
     What was said of an image before, to the same question by the same model, is not asked again.
     """
-    from debias_core.language import captioner as captioners
+    from debias_core.language import workers
+    from debias_core.language.captioner import image_hash
 
     table, top = project.table(), project.audit().top_k.ids
     marks = verdicts.current(project.db, project.name, table.data_id)
@@ -159,7 +166,7 @@ def run_describe(
     rest = _rest(project, table, ids, config)
     everyone = [*ids, *rest]
     rows = table.positions(everyone)
-    hashes = [captioners.image_hash(table.pixels[r]) for r in rows]
+    hashes = [image_hash(table.pixels[r]) for r in rows]
     asked = fingerprint({k: v for k, v in to_json(config).items() if k != "batch_size"})
     said: dict[str, list[str]] = {}
     for h in hashes:
@@ -169,13 +176,11 @@ def run_describe(
     began = time.perf_counter()
     yield Progress("describe", len(rows) - len(missing), len(rows), "loading the captioner")
     if missing:
-        captioner = captioners.load_captioner(config.model, device)
-        parts = captioners.describe(
-            captioner, table.pixels[rows[missing]], per_image=config.per_image, seed=config.seed,
-            question=config.question, temperature=config.temperature, batch_size=config.batch_size,
-        )  # fmt: skip
+        parts = workers.describe(
+            table.pixels[rows[missing]], config, device=device, cluster=cluster
+        )
         done = 0
-        for part in parts:
+        for part, of_workers in parts:
             for texts in part:
                 h = hashes[missing[done]]
                 said[h] = [_plain(text) for text in texts]
@@ -185,9 +190,9 @@ def run_describe(
                 )
                 done += 1
             rate = done / (time.perf_counter() - began)
-            yield Progress(
-                "describe", len(rows) - len(missing) + done, len(rows), f"{rate:.1f} images/s"
-            )
+            note = f"{rate:.1f} images/s" if done else "the workers start"
+            note = f"{note}; {of_workers}" if of_workers else note
+            yield Progress("describe", len(rows) - len(missing) + done, len(rows), note)
     items, of_rest = (
         [
             {"image": everyone[i], "label": int(table.y[rows[i]]), "text": text}
@@ -384,6 +389,7 @@ def run_draw(
     config: DrawConfig,
     *,
     device: torch.device,
+    cluster: Cluster | None = None,
     beside: bool = False,
     with_flags: bool = True,
 ) -> Stage[SyntheticSet]:
@@ -392,7 +398,7 @@ def run_draw(
     The same captions and settings are the same set: its finished images are not drawn again. What the
     pipeline's safety checker refuses is left out, and counted.
     """
-    from debias_core.language import text2image
+    from debias_core.language import workers
     from debias_core.workspace import stages
 
     table, now = project.table(), described(project)
@@ -406,20 +412,25 @@ def run_draw(
     yield Progress("draw", done, config.count, "loading the text-to-image model")
     try:
         if done < config.count:
-            painter = text2image.load_painter(config.model, device)
-            for start, pixels, refused in text2image.draw(
-                painter, [r.prompt for r in recipes], config, table.image_size, first=first
-            ):
-                now_ = time.perf_counter()
-                some = [
-                    replace(r, refused=bool(no))
-                    for r, no in zip(recipes[start : start + len(pixels)], refused, strict=True)
-                ]
-                n, seconds = painter.evaluated(), now_ - last
-                sink.add(start, pixels, some, Cost(n, n, seconds, seconds))
-                last, done = now_, start + len(pixels)
-                note = f"{(done - first) / (last - began):.1f} images/s"
-                yield Progress("draw", done, config.count, note)
+            made_of = workers.draw(
+                [r.prompt for r in recipes], config, table.image_size,
+                first=first, device=device, cluster=cluster,
+            )  # fmt: skip
+            note = "the workers start"
+            with closing(made_of):
+                for parts, of_workers in made_of:
+                    for part in parts:
+                        now_ = time.perf_counter()
+                        start, n, seconds = part.start, part.evaluated, now_ - last
+                        some = [
+                            replace(r, refused=bool(no))
+                            for r, no in zip(recipes[start:], part.refused, strict=False)
+                        ]
+                        sink.add(start, part.pixels, some, Cost(n, n, seconds, seconds))
+                        last, done = now_, start + len(part.pixels)
+                        note = f"{(done - first) / (last - began):.1f} images/s"
+                    said = f"{note}; {of_workers}" if of_workers else note
+                    yield Progress("draw", done, config.count, said)
     except StopAsked as stop:
         if not stop.keep or done == 0:
             raise

@@ -86,6 +86,7 @@ from debias_core.records import (
     SyntheticSet,
     UserError,
 )
+from debias_core.team import Cluster
 from debias_core.workspace import footprint, verdicts
 from debias_core.workspace.amplify import audit_by_amplifier
 from debias_core.workspace.footprint import metered
@@ -559,6 +560,7 @@ def run_generate(
     *,
     device: torch.device,
     devices: Sequence[torch.device] = (),
+    cluster: Cluster | None = None,
     with_flags: bool = True,
     beside: bool = False,
 ) -> Stage[SyntheticSet]:
@@ -569,25 +571,22 @@ def run_generate(
     DiffInject takes the audit's top-K, CrossInject needs no audit. The same settings on the same data,
     top-K, marks and model are the same set: its finished images are not made again, and the verdicts on
     them count again. Flags and label fidelity need a judge; a stopped run ends without them.
-    Several `devices` make the images side by side; the set is the same one.
+    Several `devices`, or the workers of a `cluster`, make the images side by side; the set is the same one.
     """
-    table = project.table()
-    audited = project.has("audit") or config.method == "diffinject"
-    top = project.audit().top_k.ids if audited else np.array([], dtype=np.str_)
-    swaps = bool(config.direct)
-    net, diffusion = diffusion_model(project, device, swaps=swaps)
-    marks = verdicts.current(project.db, project.name, table.data_id)
-    excluded = sorted(i for i, mark in marks.items() if mark in verdicts.NOT_AMPLIFIED)
-    model = model_id(project, swaps=swaps)
+    from debias_core.workspace.forecast import held_against
+
+    table, top, excluded, set_id = about_set(project, config)
+    net, diffusion = diffusion_model(project, device, swaps=bool(config.direct))
     kept = project.set_id() if beside else None
-    set_id = id_of_set(to_json(config), table.data_id, top, excluded, model)
     sink = project.sink(set_id, config.count, table.image_size)
     made = yield from pipeline.synthesise(
         net, diffusion, table, top, config,
-        device=device, devices=devices, excluded=excluded, sink=sink,
+        device=device, devices=devices, cluster=cluster, excluded=excluded, sink=sink,
     )  # fmt: skip
-    about = {"config": to_json(config), "excluded": excluded}
-    if audited:
+    about: dict[str, Any] = {"config": to_json(config), "excluded": excluded}
+    if said := held_against(project, set_id, len(made.recipes), made.seconds):
+        about["forecast"] = said
+    if project.has("audit"):
         about["audit"] = project.manifest("audit")["config"]
     return (
         yield from finish_set(
@@ -595,6 +594,23 @@ def run_generate(
             with_flags=with_flags and len(made.recipes) == config.count,
         )
     )  # fmt: skip
+
+
+def about_set(
+    project: Project, config: InjectConfig
+) -> tuple[ImageTable, NDArray[np.str_], list[str], str]:
+    """(images, the audit's top-K, ids that are left out, id) of the set that these settings make.
+
+    Raises:
+        UserError: when DiffInject is to work without an audit, or there is no diffusion model.
+    """
+    table = project.table()
+    audited = project.has("audit") or config.method == "diffinject"
+    top = project.audit().top_k.ids if audited else np.array([], dtype=np.str_)
+    model = model_id(project, swaps=bool(config.direct))
+    marks = verdicts.current(project.db, project.name, table.data_id)
+    excluded = sorted(i for i, mark in marks.items() if mark in verdicts.NOT_AMPLIFIED)
+    return table, top, excluded, id_of_set(to_json(config), table.data_id, top, excluded, model)
 
 
 def finish_set(

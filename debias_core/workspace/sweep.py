@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,7 @@ from debias_core.records import (
     UserError,
     relayed,
 )
+from debias_core.team import Cluster
 from debias_core.workspace import stages, verdicts
 from debias_core.workspace.benchmark import fidelity_of
 from debias_core.workspace.store import Project, fingerprint, write_json
@@ -93,24 +96,36 @@ def held_out(project: Project, seed: int) -> HeldOut:
 
 
 def run_sweep(
-    project: Project, config: SweepConfig, *, device: torch.device
+    project: Project,
+    config: SweepConfig,
+    *,
+    device: torch.device,
+    cluster: Cluster | None = None,
 ) -> Stage[dict[str, Any]]:
-    """Try every cell and keep the whole; `sweep/latest.json` is what the page draws."""
+    """Try every cell and keep the whole; `sweep/latest.json` is what the page draws.
+
+    On a `cluster` many cells are tried at a time, each whole on one worker.
+    """
     cells, parts = config.cells(), len(config.cells()) * config.seeds
     found: dict[tuple[int, int], dict[str, Any]] = {}
     began, part, steps, rule = time.perf_counter(), 0, 0, ""
+    benches: list[Bench] = []
     for seed in range(config.seeds):
         data = held_out(project, seed)
         rule = data.rule
         steps = steps or max(_steps(data.table, *config.at(cell)) for cell in cells)
-        bench = _Bench(project, data, seed, steps, device, swaps=bool(config.inject.direct))
-        # Cells of one synthetic set after one another, so that it is made once.
-        for i in sorted(range(len(cells)), key=lambda i: repr(config.at(cells[i])[:3])):
+        bench = Bench(project, data, seed, steps, device, swaps=bool(config.inject.direct))
+        if cluster is not None:
+            benches.append(bench)
+            continue
+        for i in in_turn(config):
             name = ", ".join(f"{k} {v}" for k, v in cells[i].items())
             stage = bench.cell(*config.at(cells[i]))
             found[i, seed] = yield from _within(stage, f"{name}, seed {seed}", part, parts)
             part += 1
             yield Progress("sweep", part, parts, f"{name}: {found[i, seed]['score']:.3f}")
+    if cluster is not None:
+        found = yield from _afield(project, config, benches, steps, device=device, cluster=cluster)
     seconds = time.perf_counter() - began
     result = {
         "config": to_json(config),
@@ -125,6 +140,43 @@ def run_sweep(
     write_json(project.root / "sweep" / "latest.json", result)
     project.record_run("sweep", to_json(config), {"cells": result["cells"]}, seconds)
     return result
+
+
+def in_turn(config: SweepConfig) -> list[int]:
+    """The numbers of the cells, those of one synthetic set after one another, so that it is made once."""
+    cells = config.cells()
+    return sorted(range(len(cells)), key=lambda i: repr(config.at(cells[i])[:3]))
+
+
+def _afield(
+    project: Project,
+    config: SweepConfig,
+    benches: Sequence[Bench],
+    steps: int,
+    *,
+    device: torch.device,
+    cluster: Cluster,
+) -> Stage[dict[tuple[int, int], dict[str, Any]]]:
+    """{(cell, seed): figures}, of those that are not finished here from the workers of a cluster."""
+    from debias_core.workspace import afield
+
+    cells = config.cells()
+    files = {
+        (i, seed): bench.kept(*config.at(cells[i]))
+        for seed, bench in enumerate(benches)
+        for i in in_turn(config)
+    }
+    left = [at for at, file in files.items() if not file.is_file()]
+    done = len(files) - len(left)
+    yield Progress("sweep", done, len(files), "the workers start")
+    ready = afield.sweep_cells(project, config, left, steps, device=device, cluster=cluster)
+    with closing(ready):
+        for made, of_workers in ready:
+            for at, figures in made:
+                write_json(files[at], figures)
+                done += 1
+            yield Progress("sweep", done, len(files), of_workers)
+    return {at: json.loads(file.read_text()) for at, file in files.items()}
 
 
 def base_settings(project: Project) -> tuple[AuditConfig, InjectConfig, DebiasConfig]:
@@ -143,7 +195,7 @@ def latest(project: Project) -> dict[str, Any] | None:
     return json.loads(kept.read_text()) if kept.is_file() else None
 
 
-class _Bench:
+class Bench:
     """One seed's data, and what its cells share: audits, the judge, the synthetic set made last."""
 
     def __init__(
@@ -165,12 +217,8 @@ class _Bench:
         self, images: int | None, audit: AuditConfig, inject: InjectConfig, debias: DebiasConfig
     ) -> Stage[dict[str, Any]]:
         """One cell's figures, from the disk where they are known."""
-        audit, inject = replace(audit, seed=self._seed), replace(inject, seed=self._seed)
-        debias = replace(debias, seeds=(self._seed,))
-        of_set = fingerprint(
-            images, to_json(inject), to_json(audit) if inject.method == "diffinject" else None
-        )
-        kept = self._file(of_set, to_json(debias), to_json(audit))
+        kept = self.kept(images, audit, inject, debias)
+        audit, inject, debias, of_set = self._of_seed(images, audit, inject, debias)
         if not kept.is_file():
             table = yield from self._with_groups(_fewer(self._data.table, images), audit)
             vanilla = yield from self._vanilla(table, audit, debias, images)
@@ -181,6 +229,23 @@ class _Bench:
             result = {"score": self._score(arm), "vanilla": vanilla, "training_seconds": seconds}
             write_json(kept, {**result, "conflicting": arm.accuracy.conflicting, **about})
         return json.loads(kept.read_text())
+
+    def kept(
+        self, images: int | None, audit: AuditConfig, inject: InjectConfig, debias: DebiasConfig
+    ) -> Path:
+        """The file of a cell's figures; it is there when the cell is finished."""
+        audit, _, debias, of_set = self._of_seed(images, audit, inject, debias)
+        return self._file(of_set, to_json(debias), to_json(audit))
+
+    def _of_seed(
+        self, images: int | None, audit: AuditConfig, inject: InjectConfig, debias: DebiasConfig
+    ) -> tuple[AuditConfig, InjectConfig, DebiasConfig, str]:
+        """The cell's settings at this seed, and what its synthetic set is known by."""
+        audit, inject = replace(audit, seed=self._seed), replace(inject, seed=self._seed)
+        of_set = fingerprint(
+            images, to_json(inject), to_json(audit) if inject.method == "diffinject" else None
+        )
+        return audit, inject, replace(debias, seeds=(self._seed,)), of_set
 
     def _file(self, *parts: Any) -> Path:
         return self._project.root / "sweep" / f"{fingerprint(*self._common, *parts)}.json"

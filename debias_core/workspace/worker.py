@@ -1,4 +1,4 @@
-"""One job's process: `python -m debias_core.workspace.worker WORKSPACE ID DEVICE`."""
+"""One job's process: `python -m debias_core.workspace.worker WORKSPACE ID DEVICE [CLUSTER]`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from debias_core.config import (
 )
 from debias_core.memory import is_out_of_memory
 from debias_core.records import Progress, Stage, StopAsked, UserError
+from debias_core.team import Cluster
 from debias_core.workspace import jobs, language, stages
 from debias_core.workspace.amplify import run_amplify, run_ddb
 from debias_core.workspace.cells import run_compare
@@ -40,8 +41,10 @@ BEAT = 1.0  # seconds between heartbeats
 TELL = 0.2  # seconds between two writes of the progress
 
 
-def stage_of(job: jobs.Job, project: Project, device: torch.device) -> Stage[Any]:
-    """The stage that the job is about."""
+def stage_of(
+    job: jobs.Job, project: Project, device: torch.device, cluster: Cluster | None = None
+) -> Stage[Any]:
+    """The stage that the job is about; on the `cluster` where one is given and the stage can use it."""
     a = job.args
     if job.kind == "import":
         return stages.import_job(project, a)
@@ -60,15 +63,17 @@ def stage_of(job: jobs.Job, project: Project, device: torch.device) -> Stage[Any
         inject = from_json(InjectConfig, a["config"])
         smaller = max(1, inject.batch_size // pieces)
         return stages.run_generate(
-            project, replace(inject, batch_size=smaller), device=device,
+            project, replace(inject, batch_size=smaller), device=device, cluster=cluster,
             beside=a.get("beside", False),
         )  # fmt: skip
     if job.kind == "describe":
-        return language.run_describe(project, from_json(CaptionConfig, a["config"]), device=device)
+        captions = from_json(CaptionConfig, a["config"])
+        return language.run_describe(project, captions, device=device, cluster=cluster)
     if job.kind == "draw":
         return language.run_draw(
-            project, from_json(DrawConfig, a["config"]), device=device, beside=a["beside"]
-        )
+            project, from_json(DrawConfig, a["config"]), device=device, cluster=cluster,
+            beside=a["beside"],
+        )  # fmt: skip
     if job.kind == "debias":
         debias = from_json(DebiasConfig, a["config"])
         piece = _piece(debias.classifier.batch_size, pieces)
@@ -77,7 +82,7 @@ def stage_of(job: jobs.Job, project: Project, device: torch.device) -> Stage[Any
         amplify = from_json(AmplifyConfig, a["config"])
         piece = _piece(amplify.diffusion.batch_size, pieces)
         amplify = replace(amplify, batch_size=max(1, amplify.batch_size // pieces))
-        return run_amplify(project, amplify, device=device, piece=piece)
+        return run_amplify(project, amplify, device=device, cluster=cluster, piece=piece)
     if job.kind == "ddb":
         ddb = from_json(DDBConfig, a["config"])
         return run_ddb(project, ddb, device=device, piece=_piece(ddb.classifier.batch_size, pieces))
@@ -89,7 +94,8 @@ def stage_of(job: jobs.Job, project: Project, device: torch.device) -> Stage[Any
     if job.kind == "edit_time":
         return stages.run_edit_time(project, a["by"], device=device)
     if job.kind == "sweep":
-        return run_sweep(project, from_json(SweepConfig, a["config"]), device=device)
+        sweep = from_json(SweepConfig, a["config"])
+        return run_sweep(project, sweep, device=device, cluster=cluster)
     if job.kind == "report":
         return stages.run_report(project, device=device)
     return stages.run_export(project, a["what"])
@@ -100,12 +106,14 @@ def _piece(batch_size: int, pieces: int) -> int | None:
     return None if pieces == 1 else max(1, batch_size // pieces)
 
 
-def work(db: Database, job: jobs.Job, device: torch.device) -> tuple[str, str]:
+def work(
+    db: Database, job: jobs.Job, device: torch.device, cluster: Cluster | None = None
+) -> tuple[str, str]:
     """Run the job to its end, its stop or its failure; returns (state, cause in words)."""
     project = Project(db.path.parent, job.project)
     try:
         with working(project):
-            stage = stage_of(job, project, device)
+            stage = stage_of(job, project, device, cluster)
             return _drive(db, job, stage), ""
     except StopAsked as stop:
         if stop.keep:
@@ -173,14 +181,14 @@ def _beat(db: Database, job_id: int, over: threading.Event) -> None:
         db.write("UPDATE jobs SET heartbeat = ? WHERE id = ?", (now(), job_id))
 
 
-def main(workspace: str, job_id: str, device: str) -> int:
+def main(workspace: str, job_id: str, device: str, cluster: str | None = None) -> int:
     """Do the job; its end is written as the last thing."""
     db = Database(Path(workspace))
     job = jobs.get(db, int(job_id))
     over = threading.Event()
     threading.Thread(target=_beat, args=(db, job.id, over), daemon=True).start()
     print(f"{time.strftime('%F %T')} {job.kind} of '{job.project}' on {device}", flush=True)
-    state, error = work(db, job, torch.device(device))
+    state, error = work(db, job, torch.device(device), Cluster(cluster) if cluster else None)
     over.set()
     if error:
         print(error, flush=True)

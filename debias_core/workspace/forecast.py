@@ -1,0 +1,149 @@
+"""What a run of N images on M workers will take, from one batch that a worker at hand makes; and whether it did.
+
+    time     start + contents·inverting/M + ⌈batches/M⌉·batch·making
+    energy   machines·watts·time, machines = ⌈M / workers of one machine⌉
+    memory   of each worker, at the highest while it made its batch
+
+Rates are those of one worker alone. Workers that share a machine's memory or its power make less each: that is
+what the comparison with the run shows, since nothing is corrected for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from debias_core import pipeline
+from debias_core.config import InjectConfig, from_json
+from debias_core.diffusion import synthesis, workers
+from debias_core.records import Progress, Stage
+from debias_core.team import Cluster
+from debias_core.workspace import stages
+from debias_core.workspace.footprint import usual_watts
+from debias_core.workspace.store import Project, write_json
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The run of the synthetic set `set_id` on so many workers."""
+
+    set_id: str
+    images: int
+    workers: int
+    device: str
+    seconds: float
+    images_per_second: float  # of all workers, without their start
+    kwh: float
+    watts: float  # of one machine
+    watts_measured: bool
+    bytes_per_worker: int
+
+
+def predicted(
+    set_id: str,
+    config: InjectConfig,
+    contents: int,
+    rates: workers.Rates,
+    *,
+    team: int,
+    per_machine: int,
+    watts: tuple[float, bool],
+) -> Forecast:
+    """The prediction for `config.count` images with so many contents on a team of so many workers."""
+    size = synthesis.batch_of(config)
+    team = max(1, min(team, math.ceil(config.count / size)))
+    inverted = 0 if config.direct else contents
+    # Whole batches: the worker that has most of them says when all is done.
+    most = min(config.count, math.ceil(math.ceil(config.count / size) / team) * size)
+    first = min(inverted, math.ceil(math.ceil(inverted / size) / team) * size)
+    working = first * rates.inverting + most * rates.making
+    seconds = rates.start + working
+    machines = math.ceil(team / max(1, per_machine))
+    return Forecast(
+        set_id=set_id,
+        images=config.count,
+        workers=team,
+        device=rates.device,
+        seconds=seconds,
+        images_per_second=config.count / working,
+        kwh=machines * watts[0] * seconds / 3.6e6,
+        watts=watts[0],
+        watts_measured=watts[1],
+        bytes_per_worker=rates.bytes,
+    )
+
+
+def run_forecast(
+    project: Project,
+    config: InjectConfig,
+    *,
+    device: torch.device,
+    devices: Sequence[torch.device] = (),
+    cluster: Cluster | None = None,
+    team: int | None = None,
+) -> Stage[Forecast]:
+    """Predict `stages.run_generate` with the same arguments, for a `team` of so many workers (None: those that
+    the run would have); kept in the project, for the run to be held against it.
+
+    Raises:
+        UserError: as `run_generate` does.
+    """
+    table, top, excluded, set_id = stages.about_set(project, config)
+    net, diffusion = stages.diffusion_model(project, device, swaps=bool(config.direct))
+    train = table.where("train").without_bias()
+    pairs = pipeline.DRAW_PAIRS[config.method](train, top, config, excluded=excluded)
+    measuring = workers.measure(
+        net, diffusion, train, pairs, config, device=device, cluster=cluster
+    )
+    while True:
+        yield Progress("forecast", 0, 1, "one worker makes the first batch")
+        try:
+            next(measuring)
+        except StopIteration as end:
+            rates = end.value
+            break
+    here = 1 if device.type == "cpu" else max(1, torch.cuda.device_count())
+    if cluster is not None:
+        from debias_core.cluster import capacity
+
+        most, here = capacity(cluster)
+    else:
+        most = len(devices) or 1
+    found = predicted(
+        set_id, config, len(np.unique(pairs.content)), rates,
+        team=team or most, per_machine=here, watts=usual_watts(project.db),
+    )  # fmt: skip
+    write_json(_file(project), dataclasses.asdict(found))
+    yield Progress("forecast", 1, 1)
+    return found
+
+
+def held_against(
+    project: Project, set_id: str, images: int, seconds: float
+) -> dict[str, Any] | None:
+    """The prediction of a set beside what its run took; None where there was none.
+
+    `error` is (predicted - measured) / measured.
+    """
+    if not _file(project).is_file():
+        return None
+    said = from_json(Forecast, json.loads(_file(project).read_text(encoding="utf-8")))
+    if said.set_id != set_id or said.images != images:
+        return None
+    return {
+        **dataclasses.asdict(said),
+        "measured_seconds": seconds,
+        "error": (said.seconds - seconds) / seconds,
+    }
+
+
+def _file(project: Project) -> Path:
+    return project.root / "forecast.json"
