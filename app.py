@@ -72,7 +72,9 @@ Method = Annotated[
         "ddb-1 or ddb-2 (Diffusing DeBias)."
     ),
 ]
-Ratio = Annotated[float, typer.Option(help="Percent of bias-conflicting images: 0.5, 1, 2 or 5.")]
+Ratio = Annotated[
+    float, typer.Option(help="Percent of bias-conflicting images, 0 to 20, or 100: no bias.")
+]
 Seeds = Annotated[int, typer.Option(help="Number of seeds.")]
 Data = Annotated[
     Path | None,

@@ -281,7 +281,7 @@ def test_the_loop_runs_from_the_command_line_on_a_folder_of_photographs(photo_fo
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("demo", "--ratio", "3"), "ratio must be one of"),
+        (("demo", "--ratio", "30"), "ratio must be 0 to 20 percent"),
         (("demo", "--network", "vgg"), "Unknown network"),
         (("demo", "--gama", "1"), "No such option"),
         (("import", "/no/such/folder"), "nothing at"),
@@ -306,6 +306,7 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(
 
 def test_an_interrupted_generation_keeps_the_earlier_one(project, monkeypatch):
     before = project.synthetic().recipes
+    monkeypatch.setattr(stages, "model_id", lambda *_, **__: "a model")
     monkeypatch.setattr(
         stages, "diffusion_model", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
     )
