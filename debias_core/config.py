@@ -607,6 +607,10 @@ def to_json(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+# Settings that older versions wrote and that mean nothing any more.
+RETIRED = {("AmplifyConfig", "begin")}
+
+
 def from_json(cls: type[C], data: dict[str, Any]) -> C:
     """The config that `to_json` wrote.
 
@@ -614,6 +618,7 @@ def from_json(cls: type[C], data: dict[str, Any]) -> C:
         UserError: on an unknown key, or a value of the wrong kind.
     """
     hints = typing.get_type_hints(cls)
+    data = {key: value for key, value in data.items() if (cls.__name__, key) not in RETIRED}
     unknown = sorted(set(data) - set(hints))
     _require(
         not unknown,

@@ -94,6 +94,13 @@ def test_what_was_killed_goes_on_to_the_same_end(project, tmp_path, table):
         assert a.read_bytes() == b.read_bytes()
 
 
+def test_settings_of_an_older_version_are_still_read():
+    old = {**cfg.to_json(CONFIG), "begin": True}
+    assert cfg.from_json(AmplifyConfig, old) == CONFIG
+    with pytest.raises(UserError, match="Unknown setting 'beginn'"):
+        cfg.from_json(AmplifyConfig, {**old, "beginn": True})
+
+
 def test_another_w_keeps_the_model_and_real_images_need_none(project):
     drain(amplify.run_amplify(project, CONFIG, device=CPU))
     seen = []
