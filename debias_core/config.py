@@ -114,12 +114,9 @@ class UNetConfig:
     groups: int = 32
     out_channels: int = 3  # 6 for networks that also learn the variance, as ADM's and P2's
     classes: int = 0  # of a class-conditional network (`diffusion/guidance.py`); 0: unconditional
-    prediction: str = (
-        "epsilon"  # or "v", in class-conditional networks alone (`diffusion/guidance.py`)
-    )
-    patch: int = (
-        1  # side of the squares of pixels that the network takes as one (channels × patch²)
-    )
+    # Or "v", in class-conditional networks alone (`diffusion/guidance.py`).
+    prediction: str = "epsilon"
+    patch: int = 1  # side of the squares of pixels that the network takes as one
 
     def __post_init__(self) -> None:
         _require(self.patch >= 1, f"patch must be 1 or more, but is {self.patch}.")
@@ -657,9 +654,8 @@ class BenchmarkConfig:
     """The whole loop on a named data set; by default the demo's, on the built-in Colored Digits."""
 
     dataset: str = "digits"
-    percent: float | None = (
-        1.0  # share of bias-conflicting training images; None: the data set's own
-    )
+    # Share of bias-conflicting training images; None: the data set's own.
+    percent: float | None = 1.0
     seeds: int = 3
     validation: bool = False  # score on 300 held-out training images instead of the test part
     size: int = 0  # side of the images in pixels, of PHOTOGRAPHS; 0: the data set's own

@@ -31,6 +31,15 @@ TINY_UNET = UNetConfig(
 )
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many as each worker beside it has: with more, sums are rounded in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest file first, so that the other process is not idle at the end."""
     items.sort(key=lambda item: item.path.name != "test_kill.py")

@@ -31,13 +31,7 @@ STEPWISE = InjectConfig(
 STORE = 100 << 20  # bytes of shared memory of a node
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As many as each worker of a cluster has: with more, sums are rounded in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(net, table, config, *, cluster=None, sink=None):

@@ -36,13 +36,7 @@ DIRECT = replace(STEPWISE, direct=(400, 200))
 TWO = (CPU, CPU)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As many as each of two workers gets: with more, sums are rounded in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
