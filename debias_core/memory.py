@@ -35,6 +35,10 @@ SIGNS = (
 # longer one, "… primitive descriptor for …", means that it can't do the operation at all.
 ONEDNN = "could not create a primitive"
 
+# Images that a CPU computes together, whatever the batch size: oneDNN has other convolutions for other
+# numbers of images, so that an image's last bits depend on how many there are. More are no faster.
+GRAIN = 32
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this error says that memory, the GPU's or the computer's, did not suffice."""
@@ -116,6 +120,29 @@ def in_batches(run: Callable[[slice], R], count: int, size: int) -> Iterator[R]:
         else:
             start = rows.stop
             yield result
+
+
+def grain(unit: int = 1, *, images: int | None = None) -> int:
+    """How many images (GRAIN), in whole units, belong together: image i to those from i // grain · grain on."""
+    return unit * max(1, (GRAIN if images is None else images) // unit)
+
+
+def batch_of(batch_size: int, unit: int = 1, *, images: int | None = None) -> int:
+    """Images of a batch: whole grains, at least one; where batches begin so changes no image."""
+    g = grain(unit, images=images)
+    return max(g, batch_size // g * g)
+
+
+def piece_of(
+    batch_size: int, device: torch.device, unit: int = 1, *, images: int | None = None
+) -> int:
+    """Images of such a batch that are computed at a time: on a CPU a grain, on a GPU up to `batch_size` (one unit
+    at least), in equal parts."""
+    if device.type == "cpu":
+        return grain(unit, images=images)
+    units = batch_of(batch_size, unit, images=images) // unit
+    parts = -(-units // max(1, batch_size // unit))
+    return -(-units // parts) * unit
 
 
 def piece_note(batch_size: int, piece: int) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from debias_core import ranks
+from debias_core import memory, ranks
 from debias_core.classifier.arms import followed, train_arm
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import Run
@@ -206,7 +206,10 @@ def synthesise(
     net.count = EvaluationCount()
     began, first = time.perf_counter(), sink.finished()
     done, last = first, Cost()
-    batch = whole = synthesis.batch_of(config)
+    r = config.contents_per_original
+    # Of a cluster's workers, which may have GPUs, it is known that they make no fewer at a time.
+    together = memory.grain(r) if cluster is not None else memory.batch_of(config.batch_size, r)
+    batch = whole = min(together, memory.piece_of(config.batch_size, devices[0], r))
     made = workers.generate(
         net, diffusion, train, pairs, config, devices=devices, cluster=cluster, first=first
     )

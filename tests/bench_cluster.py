@@ -1,7 +1,7 @@
 """Images a second of one single-core worker of a Ray cluster against several, each on a node of its own.
 
     python tests/bench_cluster.py --workers 2 --repeat 5
-    python tests/bench_cluster.py --address auto --workers 8 --count 20000 --batch-size 100
+    python tests/bench_cluster.py --address auto --workers 8 --count 20000
 
 Without --address the nodes are started here, one core each. Alternates, because other work on the machine changes
 every figure; the rate is that between the first finished batch after all workers have begun and the last one. Beside it
@@ -86,14 +86,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--address", help="of a cluster that runs (default: nodes on this machine)")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--count", type=int, default=400)
-    parser.add_argument("--batch-size", type=int, default=10)
+    parser.add_argument("--count", type=int, default=320)
     parser.add_argument("--repeat", type=int, default=5)
     args = parser.parse_args()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     torch.set_num_threads(1)
     config = InjectConfig(
-        method="crossinject", contents=10, count=args.count, batch_size=args.batch_size
+        method="crossinject", contents=10, count=args.count, steps=10
     )
 
     def rounds(address: str) -> None:

@@ -19,10 +19,11 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from debias_core import team
+from debias_core import memory, team
 from debias_core.config import UNetConfig
 from debias_core.data.table import ImageTable
 from debias_core.diffusion.unet import EpsilonNet
+from debias_core.language import text2image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 CPU = torch.device("cpu")
@@ -38,6 +39,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def small_grain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four images are computed together and two drawings, so that a few of them are several batches."""
+    monkeypatch.setattr(memory, "GRAIN", 4)
+    monkeypatch.setattr(text2image, "TOGETHER", 2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -31,7 +31,7 @@ STEPWISE = InjectConfig(
 STORE = 100 << 20  # bytes of shared memory of a node
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_grain")
 
 
 def run(net, table, config, *, cluster=None, sink=None):
@@ -78,7 +78,7 @@ def test_images_of_classes_are_the_same_on_workers_and_go_on_where_they_stopped(
             image_size=8, batch_size=2, device=CPU, cluster=cluster, first=first,
         )  # fmt: skip
         parts = [part for ready in made for part in ready.parts]
-        assert [start for start, _ in parts] == list(range(first, 11, 2))
+        assert [start for start, _ in parts] == list(range(first, 11, 4))
         return np.concatenate([images for _, images in parts]), net.count.encoded
 
     one, evaluated = drawn(None)

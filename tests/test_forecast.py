@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 import app
+from debias_core import memory
 from debias_core.config import DiffusionConfig, InjectConfig
 from debias_core.data.table import save_table
 from debias_core.diffusion.unet import save_model
@@ -25,7 +26,12 @@ def forecast(config, contents=10, team=1, **changes):
     return predicted("set", config, contents, RATES, team=team, **{**BASE, **changes})
 
 
-def test_time_energy_and_memory_follow_the_formula():
+@pytest.fixture
+def in_tens(monkeypatch):
+    monkeypatch.setattr(memory, "GRAIN", 10)
+
+
+def test_time_energy_and_memory_follow_the_formula(in_tens):
     config = replace(CONFIG, count=1000, batch_size=10)
     one = forecast(config)
     assert one.seconds == 5 + 10 * 0.5 + 1000 * 2
@@ -66,7 +72,7 @@ def test_a_run_is_held_against_its_own_forecast_alone(project, tmp_path, capsys)
     assert held["set_id"] == project.set_id()
 
 
-def test_the_command_says_it_and_makes_nothing(project, tmp_path, capsys, monkeypatch):
+def test_the_command_says_it_and_makes_nothing(project, tmp_path, capsys, monkeypatch, in_tens):
     rates = iter([RATES])
 
     def measured(*_, **__):

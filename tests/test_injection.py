@@ -275,16 +275,16 @@ def test_masks_that_do_not_fit_the_model_are_told(tiny_net, table, device):
 
 
 @pytest.mark.parametrize("r", [1, 2])
-def test_the_same_seed_gives_the_same_images_whatever_the_batch_size(tiny_net, table, device, r):
+def test_the_same_seed_gives_the_same_images_whatever_the_batch_size(
+    tiny_net, table, device, r, small_grain
+):
     config = InjectConfig(count=11, steps=8, contents_per_original=r, batch_size=100)
     one = make(tiny_net, table, config, device)
     assert np.array_equal(one, make(tiny_net, table, config, device))
     for batch_size in (1, 3, 4):
         other = make(tiny_net, table, replace(config, batch_size=batch_size), device)
-        difference = np.abs(one.astype(int) - other).max()
-        print(f"batch {batch_size}: largest difference {difference} of 255")
-        # Convolutions may round differently at another batch size: one level of 255 at most.
-        assert difference <= 1
+        # On a GPU convolutions may round differently at another batch size: one level of 255 at most.
+        assert np.abs(one.astype(int) - other).max() <= (device.type != "cpu")
     assert not np.array_equal(one, make(tiny_net, table, replace(config, seed=1), device))
 
 
@@ -411,7 +411,9 @@ def test_a_direct_injection_with_gamma_zero_is_the_plain_prediction(tiny_net):
     assert (other - made).abs().max() > 0.01
 
 
-def test_a_direct_injection_costs_two_encoders_and_a_decoder_a_time(table, tiny_net, device):
+def test_a_direct_injection_costs_two_encoders_and_a_decoder_a_time(
+    table, tiny_net, device, small_grain
+):
     train = table.where("train")
     swapped = replace(TINY, swap=0.5)
     config = InjectConfig(
@@ -425,8 +427,9 @@ def test_a_direct_injection_costs_two_encoders_and_a_decoder_a_time(table, tiny_
     made = np.concatenate([images for _, images in parts])
     # Whatever the batches, and from wherever it goes on.
     at_once = replace(config, batch_size=10)
-    ((_, whole),) = generate(tiny_net, swapped, train, pairs, at_once, device=device)
-    assert np.abs(made.astype(int) - whole).max() <= 1
+    whole = [p for _, p in generate(tiny_net, swapped, train, pairs, at_once, device=device)]
+    difference = np.abs(made.astype(int) - np.concatenate(whole)).max()
+    assert difference <= (device.type != "cpu")
     ((_, rest),) = generate(tiny_net, swapped, train, pairs, config, device=device, first=8)
     assert np.array_equal(rest, made[8:])
 

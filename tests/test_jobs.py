@@ -225,7 +225,9 @@ def test_two_processes_never_work_on_one_project(project, runner):
     assert "Another process" in job.error
 
 
-def test_stopped_generation_keeps_the_images_so_far_and_the_rest_is_made_later(project):
+def test_stopped_generation_keeps_the_images_so_far_and_the_rest_is_made_later(
+    project, small_grain
+):
     """In this process: the stage itself, stopped after its third batch."""
     from debias_core.records import StopAsked
 

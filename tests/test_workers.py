@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import app
-from debias_core import team
+from debias_core import memory, team
 from debias_core.config import DiffusionConfig, InjectConfig
 from debias_core.data.table import save_table
 from debias_core.diffusion import workers
@@ -36,7 +36,7 @@ DIRECT = replace(STEPWISE, direct=(400, 200))
 TWO = (CPU, CPU)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_grain")
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ PARENT = """
 import numpy as np, torch
 from debias_core.config import InjectConfig
 from debias_core.data.benchmarks import SHIPPED, colored_digits
-from debias_core import team
+from debias_core import memory, team
 from debias_core.diffusion.unet import load_model
 from debias_core.pipeline import synthesise
 
@@ -187,6 +187,7 @@ def test_workers_end_when_their_parent_is_killed():
 
 
 def test_a_batch_that_does_not_fit_is_made_in_parts_from_then_on(tiny_net, table, monkeypatch):
+    monkeypatch.setattr(memory, "GRAIN", 8)
     train, config = table.where("train"), replace(DIRECT, batch_size=8)
     pairs = crossinject.draw_pairs(train, NONE, config)
     some = list(batches(train, pairs, config, first=8))[:2]
@@ -221,6 +222,7 @@ def test_batches_begin_at_the_same_pairs_wherever_a_run_goes_on(table):
     starts = [b.start for b in batches(train, pairs, STEPWISE, first=0)]
     assert starts == list(range(0, 57, 4))  # 5 is not a whole number of groups
     assert [b.start for b in batches(train, pairs, STEPWISE, first=12)] == starts[3:]
+    assert [b.start for b in batches(train, pairs, STEPWISE, first=15)] == starts[3:]
     assert not list(batches(train, pairs, STEPWISE, first=57))  # though the last group is half full
 
 

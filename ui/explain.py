@@ -96,11 +96,13 @@ def what_they_share(project: Project, view: AuditView, rows: NDArray[np.int64]) 
         measured = _measured(project.workspace, project.name, project.stamp("data"))
         y, chosen = view.y(), rows
     else:
-        few = map_sample(len(rows), np.empty(0, dtype=np.int64), most=MOST_MEASURED)
-        some = map_sample(len(view), rows[few], most=len(few) + MOST_MEASURED)
-        measured = _measure(project, view, some)
-        y, chosen = view.y()[some], np.searchsorted(some, rows[few])
-        note = f"{words.SHARE_SAMPLE.format(len(some) - len(few), len(view))} {note}"
+        kept = rows[map_sample(len(rows), np.empty(0, dtype=np.int64), most=MOST_MEASURED)]
+        some, sampled = _sampled(project.workspace, project.name, project.stamp("data"))
+        rest = ~np.isin(some, rows)
+        mine = _measure(project, view, kept)
+        measured = {key: np.concatenate([mine[key], sampled[key][rest]]) for key in mine}
+        y, chosen = view.y()[np.concatenate([kept, some[rest]])], np.arange(len(kept))
+        note = f"{words.SHARE_SAMPLE.format(int(rest.sum()), len(view))} {note}"
     found = properties.shared(measured, y, view.table.class_names, chosen)
     found += language.in_words(project, [view.sample_id(r) for r in rows])
     return {
@@ -122,6 +124,17 @@ def _measured(workspace: Path, name: str, stamp: tuple[int, ...]) -> dict[str, A
     project = Project(workspace, name)
     view = audit_view(project)
     return _measure(project, view, np.arange(len(view)))
+
+
+@lru_cache(maxsize=4)
+def _sampled(
+    workspace: Path, name: str, stamp: tuple[int, ...]
+) -> tuple[NDArray[np.int64], dict[str, Any]]:
+    """Rows that stand for all of a large data set, and their properties."""
+    project = Project(workspace, name)
+    view = audit_view(project)
+    some = map_sample(len(view), np.empty(0, dtype=np.int64), most=MOST_MEASURED)
+    return some, _measure(project, view, some)
 
 
 def _measure(project: Project, view: AuditView, rows: NDArray[np.int64]) -> dict[str, Any]:

@@ -55,9 +55,11 @@ def load_about(
         return None
     asked = {str(i) for i in ids}  # some, of a table that may be long
     with path.open(newline="", encoding="utf-8") as handle:
-        rows = {row["id"]: row for row in csv.DictReader(handle) if row["id"] in asked}
+        lines = csv.reader(handle)
+        names = next(lines)
+        rows = {line[0]: line for line in lines if line[0] in asked}
     try:
-        wanted = [rows[str(i)] for i in ids]
+        wanted = [dict(zip(names, rows[str(i)], strict=True)) for i in ids]
     except KeyError as missing:
         raise UserError(f"No image with the id {missing} in this data set.") from None
     return {

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from debias_core import memory
 from debias_core.config import DiffusionConfig, InjectConfig
 from debias_core.data.images import Pixels, to_float, to_uint8
 from debias_core.data.table import ImageTable
@@ -115,8 +116,7 @@ def mask_of_class(config: InjectConfig, label: int) -> tuple[int, ...] | None:
 
 def batch_of(config: InjectConfig) -> int:
     """Images of a batch: whole groups that share an original, so that it is inverted once."""
-    r = config.contents_per_original
-    return max(r, config.batch_size // r * r)
+    return memory.batch_of(config.batch_size, config.contents_per_original)
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,8 @@ def check_class_masks(config: InjectConfig, classes: int) -> None:
 
 def batch_starts(pairs: Pairs, config: InjectConfig, first: int) -> range:
     """The first pair of each of `batches`; none when `first` is beyond the last pair."""
-    r, n = config.contents_per_original, len(pairs.content)
-    return range(first // r * r if first < n else n, n, batch_of(config))
+    together, n = memory.grain(config.contents_per_original), len(pairs.content)
+    return range(first // together * together if first < n else n, n, batch_of(config))
 
 
 def content_batches(train: ImageTable, pairs: Pairs, config: InjectConfig) -> Iterator[Pixels]:
@@ -203,7 +203,7 @@ class Maker:
         self._mask = mask if mask is None else mask.to(device)
         self._class_masks = of_classes if of_classes is None else of_classes.to(device)
         self._bank: dict[int, Tensor] = {}
-        self._size = batch_of(config)
+        self._size = memory.piece_of(config.batch_size, device, config.contents_per_original)
 
     def invert(self, contents: Pixels) -> dict[int, Tensor]:
         """h of contents uint8 [K, H, W, 3] at every injected step: {k: [K, C, h, w]}.
@@ -342,8 +342,8 @@ def generate(
 ) -> Generator[tuple[int, Pixels], None, None]:
     """Yield (first pair of the batch, images uint8 [B, H, W, 3]) from pair `first` until all are made.
 
-    Image i depends on its pair, the settings and (seed, i); on its batch only by rounding (one level of
-    255 in float32, visibly in bf16). Where memory runs out a batch is made in parts.
+    Image i depends on its pair, the settings and (seed, i). Where memory runs out a batch is made in parts;
+    that, and on a GPU the batch size, changes it by rounding (one level of 255 in float32, visibly in bf16).
 
     Raises:
         UserError: as `Maker` does.

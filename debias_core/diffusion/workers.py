@@ -8,8 +8,8 @@
     a batch: its pixels       →
                               ←  its images, and what was evaluated
 
-What a batch holds depends on the settings alone (an image's last bits depend on its batch): any number of
-workers makes the same images, at the same number of evaluations.
+What a batch holds depends on the settings alone, and which images a CPU computes together on nothing (`memory.grain`;
+an image's last bits depend on that): any number of workers makes the same images, at the same number of evaluations.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from debias_core import team
+from debias_core import memory, team
 from debias_core.config import DiffusionConfig, InjectConfig, from_json, to_json
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
@@ -118,23 +118,25 @@ def generate_classes(
         UserError: as `generate` does.
     """
     about = {"w": w, "steps": steps, "seed": seed, "half": half, "image_size": image_size}
+    begin = first // memory.grain() * memory.grain() if first < len(labels) else first
     if cluster is None:
         draw = _drawer(net, diffusion, about, device)
-        y = torch.tensor(labels[first:])
+        y = torch.tensor(labels[begin:])
 
         def part(rows: slice) -> tuple[int, Pixels]:
-            return first + rows.start, draw(first + rows.start, y[rows])
+            return begin + rows.start, draw(begin + rows.start, y[rows])
 
-        for made in in_batches(part, len(y), batch_size):
+        for made in in_batches(part, len(y), memory.piece_of(batch_size, device)):
             yield Ready([made])
         return
-    starts = range(first, len(labels), batch_size)
+    size = memory.batch_of(batch_size)
+    starts = range(begin, len(labels), size)
     if not starts:
         return
     tasks = (
         team.message(
             {"task": "make", "start": i, "batch_size": batch_size},
-            labels=torch.tensor(labels[i : i + batch_size]),
+            labels=torch.tensor(labels[i : i + size]),
         )
         for i in starts
     )
@@ -259,9 +261,8 @@ def make_classes(
 
     def make(said: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Any, Values]:
         start, y = said["start"], tensors["labels"]
-        parts = list(
-            in_batches(lambda rows: draw(start + rows.start, y[rows]), len(y), said["batch_size"])
-        )
+        piece = memory.piece_of(said["batch_size"], device)
+        parts = list(in_batches(lambda rows: draw(start + rows.start, y[rows]), len(y), piece))
         starts = start + np.cumsum([0, *(len(p) for p in parts[:-1])])
         return {"starts": starts.tolist()}, {"images": np.concatenate(parts)}
 

@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from debias_core import memory
 from debias_core.config import DrawConfig
 from debias_core.data.images import Pixels, resized
 from debias_core.language import hub
-from debias_core.memory import in_batches
 
+TOGETHER = 8  # images that a CPU draws together (see `memory.GRAIN`): large ones need gigabytes
 ROOMY = 12 << 30  # bytes of a GPU's memory below which the pipeline's parts take turns on it
 
 
@@ -68,12 +69,20 @@ def draw(
     *,
     first: int = 0,
 ) -> Iterator[tuple[int, Pixels, NDArray[np.bool_]]]:
-    """Yield (number, images uint8 [B, size, size, 3], refused [B]) from prompt `first` on.
+    """Yield (number, images uint8 [B, size, size, 3], refused [B]) from prompt `first` on, or a few before it
+    that belong to the same grain.
 
     Raises:
         UserError: as `draw_some` does.
     """
-    yield from draw_some(painter, prompts[first:], config, size, first=first)
+    begin = began_at(first, len(prompts))
+    yield from draw_some(painter, prompts[begin:], config, size, first=begin)
+
+
+def began_at(first: int, count: int) -> int:
+    """The number of the drawing that is made first, where `first` is the first that is not there yet."""
+    together = memory.grain(images=TOGETHER)
+    return first // together * together if first < count else first
 
 
 def draw_some(
@@ -81,7 +90,7 @@ def draw_some(
 ) -> Iterator[tuple[int, Pixels, NDArray[np.bool_]]]:
     """What `draw` yields, of prompts whose numbers begin with `first`.
 
-    Image i depends on its prompt, the settings and (seed, i), on its batch only by rounding. A refused
+    Image i depends on its prompt, the settings and (seed, i), on a GPU by rounding on its batch too. A refused
     one (the pipeline's safety checker's doing) is black. Where memory runs out a batch is made in parts.
 
     Raises:
@@ -95,7 +104,8 @@ def draw_some(
         pixels[refused] = 0
         return numbers.start, pixels, refused
 
-    yield from in_batches(part, len(prompts), config.batch_size)
+    piece = memory.piece_of(config.batch_size, painter.device, images=TOGETHER)
+    yield from memory.in_batches(part, len(prompts), piece)
 
 
 def _call(
