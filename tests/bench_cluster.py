@@ -92,7 +92,7 @@ def main() -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     torch.set_num_threads(1)
     config = InjectConfig(
-        method="crossinject", contents=10, count=args.count, steps=10
+        method="crossinject", contents=10, count=args.count, steps=10, batch_size=32
     )
 
     def rounds(address: str) -> None:
