@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import gc
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -35,9 +37,9 @@ SIGNS = (
 # longer one, "… primitive descriptor for …", means that it can't do the operation at all.
 ONEDNN = "could not create a primitive"
 
-# Images that a CPU computes together, whatever the batch size: oneDNN has other convolutions for other
-# numbers of images, so that an image's last bits depend on how many there are. More are no faster.
-GRAIN = 32
+# Images of up to 32 px that a CPU computes together, whatever the batch size: oneDNN has other convolutions
+# for other numbers of images, so that an image's last bits depend on how many there are. More are no faster.
+GRAIN, GRAIN_SIDE = 32, 32
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -105,6 +107,16 @@ def backward(
     return ranks.add_up(optimizer, loss, mean=whole), piece
 
 
+def peak(device: torch.device) -> int:
+    """Bytes at the highest so far: of the GPU's allocator, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # not on Windows
+
+    of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return of_process if sys.platform == "darwin" else 1024 * of_process
+
+
 def in_batches(run: Callable[[slice], R], count: int, size: int) -> Iterator[R]:
     """run(slice) over `count` rows, `size` at a time; half of that when memory runs out.
 
@@ -122,27 +134,42 @@ def in_batches(run: Callable[[slice], R], count: int, size: int) -> Iterator[R]:
             yield result
 
 
-def grain(unit: int = 1, *, images: int | None = None) -> int:
-    """How many images (GRAIN), in whole units, belong together: image i to those from i // grain · grain on."""
-    return unit * max(1, (GRAIN if images is None else images) // unit)
+@dataclass(frozen=True)
+class Batching:
+    """Where the batches of a run begin, and how much of one is computed at a time.
 
+    On a CPU image i is always computed with the others of its grain, i // grain, so that no batch size
+    changes it; a GPU computes as many at a time as the batch size says.
+    """
 
-def batch_of(batch_size: int, unit: int = 1, *, images: int | None = None) -> int:
-    """Images of a batch: whole grains, at least one; where batches begin so changes no image."""
-    g = grain(unit, images=images)
-    return max(g, batch_size // g * g)
+    batch_size: int  # as it was asked for
+    side: int  # of the images, in pixels
+    unit: int = 1  # images that are never parted
 
+    @property
+    def grain(self) -> int:
+        """Images of a grain, in whole units; of large ones fewer, for the sake of memory."""
+        images = min(GRAIN, GRAIN * GRAIN_SIDE**2 // self.side**2)
+        return self.unit * max(1, images // self.unit)
 
-def piece_of(
-    batch_size: int, device: torch.device, unit: int = 1, *, images: int | None = None
-) -> int:
-    """Images of such a batch that are computed at a time: on a CPU a grain, on a GPU up to `batch_size` (one unit
-    at least), in equal parts."""
-    if device.type == "cpu":
-        return grain(unit, images=images)
-    units = batch_of(batch_size, unit, images=images) // unit
-    parts = -(-units // max(1, batch_size // unit))
-    return -(-units // parts) * unit
+    @property
+    def batch(self) -> int:
+        """Images of a batch: whole grains."""
+        return max(self.grain, self.batch_size // self.grain * self.grain)
+
+    def starts(self, first: int, count: int) -> range:
+        """Where the batches of `count` images begin when `first` are there already: with a grain."""
+        return range(
+            first // self.grain * self.grain if first < count else count, count, self.batch
+        )
+
+    def piece(self, device: torch.device) -> int:
+        """Images of a batch that are computed at a time: a grain on a CPU, else equal parts of the batch."""
+        if device.type == "cpu":
+            return self.grain
+        units = self.batch // self.unit
+        parts = -(-units // max(1, self.batch_size // self.unit))
+        return -(-units // parts) * self.unit
 
 
 def piece_note(batch_size: int, piece: int) -> str:

@@ -206,10 +206,10 @@ def synthesise(
     net.count = EvaluationCount()
     began, first = time.perf_counter(), sink.finished()
     done, last = first, Cost()
-    r = config.contents_per_original
-    # Of a cluster's workers, which may have GPUs, it is known that they make no fewer at a time.
-    together = memory.grain(r) if cluster is not None else memory.batch_of(config.batch_size, r)
-    batch = whole = min(together, memory.piece_of(config.batch_size, devices[0], r))
+    cut = synthesis.batching(config, table.image_size)
+    batch = whole = cut.piece(devices[0])
+    if cluster is not None:  # its workers may have GPUs
+        batch = whole = min(whole, config.batch_size)
     made = workers.generate(
         net, diffusion, train, pairs, config, devices=devices, cluster=cluster, first=first
     )
@@ -245,6 +245,7 @@ def synthesise(
         ),
         network_share=cost.network_seconds / cost.seconds,
         seconds=cost.seconds,
+        bytes_per_worker=net.count.bytes or memory.peak(devices[0]),
     )
 
 

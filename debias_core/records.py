@@ -241,7 +241,8 @@ class SyntheticSet:
     """N synthetic images: pixels uint8 [N, H, W, 3], the recipe of each, and what they cost.
 
     `evaluations_per_image` counts U-Net forward-equivalents, the contents' inversion included;
-    `network_share` is the part of the wall time that was spent inside the network.
+    `network_share` is the part of the wall time that was spent inside the network. `bytes_per_worker` is the
+    memory of one that made them, at its highest; 0 where nobody looked.
     """
 
     pixels: NDArray[np.uint8]
@@ -249,6 +250,7 @@ class SyntheticSet:
     evaluations_per_image: float
     network_share: float
     seconds: float
+    bytes_per_worker: int = 0
 
     @property
     def labels(self) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@
     python tests/bench_cluster.py --address auto --workers 8 --count 20000
 
 Without --address the nodes are started here, one core each. Alternates, because other work on the machine changes
-every figure; the rate is that between the first finished batch after all workers have begun and the last one. Beside it
+every figure; the rate is that between the batch with which all workers have finished one and the last batch. Beside it
 stand the workers' CPU seconds for each image, which other work hardly changes (of workers on this machine).
 """
 
@@ -30,6 +30,7 @@ from debias_core.diffusion.unet import load_model
 from debias_core.pipeline import synthesise
 from debias_core.team import Cluster
 
+BATCH = 32
 STORE = 200 << 20  # bytes of shared memory of a node
 
 
@@ -72,7 +73,8 @@ def measured(workers: int, config: InjectConfig) -> tuple[float, float]:
     for p in stage:
         if p.done > last[1]:
             last = time.perf_counter(), p.done, cpu_seconds()
-            if first is None and "workers" not in p.note:  # all have begun
+            # All have begun, and each has finished a batch: of batches that end together all count as before.
+            if first is None and "workers" not in p.note and p.done >= workers * BATCH:
                 first = last
     assert first is not None and last[1] > first[1], (
         "too few images to measure a rate: more --count"
@@ -92,7 +94,7 @@ def main() -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     torch.set_num_threads(1)
     config = InjectConfig(
-        method="crossinject", contents=10, count=args.count, steps=10, batch_size=32
+        method="crossinject", contents=10, count=args.count, steps=10, batch_size=BATCH
     )
 
     def rounds(address: str) -> None:

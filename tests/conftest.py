@@ -45,7 +45,7 @@ def one_thread() -> Iterator[None]:
 def small_grain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four images are computed together and two drawings, so that a few of them are several batches."""
     monkeypatch.setattr(memory, "GRAIN", 4)
-    monkeypatch.setattr(text2image, "TOGETHER", 2)
+    monkeypatch.setattr(text2image, "SIDE", 45)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -23,7 +23,7 @@ BASE = {"per_machine": 4, "watts": (300.0, True)}
 
 
 def forecast(config, contents=10, team=1, **changes):
-    return predicted("set", config, contents, RATES, team=team, **{**BASE, **changes})
+    return predicted("set", config, contents, 8, RATES, team=team, **{**BASE, **changes})
 
 
 @pytest.fixture
@@ -69,6 +69,15 @@ def test_a_run_is_held_against_its_own_forecast_alone(project, tmp_path, capsys)
     took = project.manifest("synthetic")["seconds"]
     assert held["measured_seconds"] == took and held["seconds"] == said.seconds
     assert held["error"] == pytest.approx(said.seconds / took - 1)
+    # This process and the worker that was measured hold much the same: torch, a net, a few images.
+    assert held["measured_bytes_per_worker"] > 50 << 20
+    assert held["memory_error"] == pytest.approx(
+        said.bytes_per_worker / held["measured_bytes_per_worker"] - 1
+    )
+    if held["measured_kwh"] is None:  # the run was over before anything was measured
+        assert held["energy_error"] is None
+    else:
+        assert held["energy_error"] == pytest.approx(said.kwh / held["measured_kwh"] - 1)
     assert held["set_id"] == project.set_id()
 
 
@@ -88,7 +97,7 @@ def test_the_command_says_it_and_makes_nothing(project, tmp_path, capsys, monkey
     # Four batches on the slowest of three workers.
     assert (said["workers"], said["seconds"]) == (3, 5 + 10 * 0.5 + 40 * 2)
     text = " ".join(capsys.readouterr().out.split())
-    assert "100 images on 3 workers (some GPU): 90 s, 1.2 images/s" in text
+    assert "100 images on 3 workers (some GPU): about 90 s, 1.2 images/s" in text
     assert not project.has("synthetic")
     assert app.main([*command, "--workers", "3"]) == 2
     assert "--forecast" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from debias_core.data.table import save_table
 from debias_core.diffusion import workers
 from debias_core.diffusion.synthesis import Batch, Maker, batches
 from debias_core.diffusion.unet import save_model
+from debias_core.memory import Batching
 from debias_core.methods import crossinject
 from debias_core.pipeline import InMemory, drain, pick_devices, synthesise
 from debias_core.records import StopAsked, UserError
@@ -224,6 +225,26 @@ def test_batches_begin_at_the_same_pairs_wherever_a_run_goes_on(table):
     assert [b.start for b in batches(train, pairs, STEPWISE, first=12)] == starts[3:]
     assert [b.start for b in batches(train, pairs, STEPWISE, first=15)] == starts[3:]
     assert not list(batches(train, pairs, STEPWISE, first=57))  # though the last group is half full
+
+
+def test_what_a_cpu_computes_together_does_not_hang_on_the_batch_size(monkeypatch):
+    monkeypatch.setattr(memory, "GRAIN", 32)
+    cuda = torch.device("cuda")
+    for asked, side, unit, grain, batch, on_gpu in (
+        (130, 28, 1, 32, 128, 128),
+        (10, 32, 1, 32, 32, 8),  # on a GPU four equal parts of at most ten
+        (130, 16, 3, 30, 120, 120),
+        (4, 16, 3, 30, 30, 3),  # never a part of a unit
+        (2, 8, 100, 100, 100, 100),
+        (50, 64, 1, 8, 48, 48),
+        (5, 256, 1, 1, 5, 5),
+    ):
+        cut = Batching(asked, side, unit)
+        assert (cut.grain, cut.batch, cut.piece(CPU)) == (grain, batch, grain)
+        assert cut.piece(cuda) == on_gpu
+        assert list(cut.starts(0, 2 * batch + 1)) == [0, batch, 2 * batch]
+        assert cut.starts(grain + 1, 9999)[0] == grain * ((grain + 1) // grain)
+        assert not cut.starts(9999, 9999)
 
 
 @pytest.fixture

@@ -81,6 +81,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             direct = gr.Checkbox(False, label=words.DIRECT, info=words.DIRECT_INFO, visible=False)
             cost = gr.Markdown()
             button = gr.Button(words.GENERATE, variant="primary")
+            ahead = gr.Button(words.FORECAST)
             pretrain = gr.Button(words.PRETRAIN)
         with gr.Column(scale=2, min_width=420):
             gr.Markdown(words.PREVIEW)
@@ -223,6 +224,8 @@ def build(place: Place, project: gr.Dropdown) -> Part:
                 text = f"{text} {words.held_against(held)}"
             pictures = show.triptychs(table_of(mine).where("train"), mine.synthetic())
             text, shown = f"{words.RESULTS} {text}", gr.update(visible=True, value=pictures)
+        if mine.has("data") and (said := show.forecast(mine)):
+            text = f"**{words.FORECAST_OF}**: {words.forecast(said)}\n\n{text}"
         if mine.has("data") and is_corrupted_cifar10(table_of(mine)):
             text = f"⚠️ {words.LOW_LEVEL}\n\n{text}"
         own = gr.update(visible=not show.has_model(mine) and mine.has("data"))
@@ -292,7 +295,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         return float(event._data["gamma"]), int(event._data["t_edit"])
 
     def run(
-        project_name: str, masks: Masks, gamma: float, t_edit: float, t_boost: float,
+        kind: str, project_name: str, masks: Masks, gamma: float, t_edit: float, t_boost: float,
         count: float, shared: float, method: str, contents: float, direct: bool,
     ) -> None:  # fmt: skip
         mine = place.project(project_name)
@@ -308,8 +311,8 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             raise UserError(words.NO_MODEL)
         side = table_of(mine).image_size
         jobs.submit(
-            mine.db, mine.name, "generate", {"config": to_json(config)},
-            needed_bytes=config.count * side * side * 3,
+            mine.db, mine.name, kind, {"config": to_json(config)},
+            needed_bytes=config.count * side * side * 3 if kind == "generate" else 0,
         )  # fmt: skip
 
     def measure_edit(project_name: str, by: str) -> None:
@@ -342,7 +345,8 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     )
     grid.adopt(adopt, None, [gamma, t_edit], show_progress="hidden")
     queued = [
-        button.click(guarded(run), [project, *settings], None),
+        button.click(guarded(partial(run, "generate")), [project, *settings], None),
+        ahead.click(guarded(partial(run, "forecast")), [project, *settings], None),
         pretrain.click(guarded(train_model), [project], None),
         *(
             shown.click(guarded(partial(measure_edit, by=by)), [project], None)

@@ -204,6 +204,17 @@ def edit_time(project: Project) -> dict[str, Any] | None:
     return json.loads(kept[-1].read_text()) if kept else None
 
 
+def forecast(project: Project) -> dict[str, Any] | None:
+    """The last forecast of a run on the present images that has not been made, as `run_forecast` keeps it."""
+    path = project.root / "forecast.json"
+    if not path.is_file():
+        return None
+    said = json.loads(path.read_text(encoding="utf-8"))
+    if said.get("data_id") != project.data_id() or said["set_id"] == project.set_id():
+        return None
+    return said
+
+
 def has_swaps(project: Project) -> bool:
     """Whether there is a diffusion model that was trained with swaps, so that it can inject directly."""
     folder = _model_folder(project, swaps=True)

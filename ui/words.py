@@ -41,6 +41,7 @@ JOB_TITLES = {
     "amplify": "Amplification",
     "ddb": "Training with the amplifier",
     "compare": "Comparison",
+    "forecast": "Forecast",
 }
 JOB_ACTIONS = {
     "keep": "Stop and keep",
@@ -207,6 +208,8 @@ NO_JUDGE = (
 )
 OTHER_PAIRS = "Other pairs"
 GENERATE = "Generate"
+FORECAST = "Forecast the run"
+FORECAST_OF = "Forecast"
 RESULTS = "**Generated**: original | content | result, evenly spaced over the run."
 NOT_GENERATED = "Nothing generated yet."
 
@@ -413,20 +416,32 @@ def cost(count: int, evaluations: float, seconds: float, watts: float, measured:
 
 def forecast(said: dict[str, Any]) -> str:
     """What a run will take, from the batch that one worker made (`workspace/forecast.py`)."""
-    workers = "1 worker" if said["workers"] == 1 else f"{said['workers']} workers"
+    workers = _workers(said["workers"])
     power = _power(said["watts"], said["watts_measured"])
     return (
-        f"{said['images']:,} images on {workers} ({said['device']}): {said['seconds']:,.0f} s, "
+        f"{said['images']:,} images on {workers} ({said['device']}): about {said['seconds']:,.0f} s, "
         f"{said['images_per_second']:.1f} images/s, {1000 * said['kwh']:.1f} Wh ({power}), "
         f"{said['bytes_per_worker'] / 2**30:.1f} GB of memory for each worker."
     )
 
 
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"
+
+
 def held_against(said: dict[str, Any]) -> str:
     """A forecast beside what the run took."""
+    told = [
+        ("time", said["error"]),
+        ("energy", said["energy_error"]),
+        ("memory", said["memory_error"]),
+    ]
+    errors = ", ".join(f"{what} {100 * error:+.0f} %" for what, error in told if error is not None)
+    wh = "" if said["measured_kwh"] is None else f", {1000 * said['measured_kwh']:.1f} Wh"
     return (
-        f"Forecast {said['seconds']:,.0f} s on {said['workers']} workers, measured "
-        f"{said['measured_seconds']:,.0f} s: {100 * said['error']:+.0f} %."
+        f"Forecast {said['seconds']:,.0f} s on {_workers(said['workers'])}, measured "
+        f"{said['measured_seconds']:,.0f} s{wh}, {said['measured_bytes_per_worker'] / 2**30:.1f} GB a worker; "
+        f"the forecast was off by: {errors}."
     )
 
 

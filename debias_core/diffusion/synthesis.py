@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from debias_core import memory
 from debias_core.config import DiffusionConfig, InjectConfig
 from debias_core.data.images import Pixels, to_float, to_uint8
 from debias_core.data.table import ImageTable
@@ -34,7 +33,7 @@ from debias_core.diffusion.injection import (
 from debias_core.diffusion.inversion import content_bank, invert
 from debias_core.diffusion.sampling import image_noise
 from debias_core.diffusion.unet import EpsilonNet
-from debias_core.memory import attempt, in_batches
+from debias_core.memory import Batching, attempt, in_batches
 from debias_core.records import Recipe, UserError
 
 
@@ -114,9 +113,10 @@ def mask_of_class(config: InjectConfig, label: int) -> tuple[int, ...] | None:
     return config.class_masks[label] or None
 
 
-def batch_of(config: InjectConfig) -> int:
-    """Images of a batch: whole groups that share an original, so that it is inverted once."""
-    return memory.batch_of(config.batch_size, config.contents_per_original)
+def batching(config: InjectConfig, side: int) -> Batching:
+    """The batches of a run on images of `side` pixels: whole groups that share an original, which is then
+    inverted once."""
+    return Batching(config.batch_size, side, config.contents_per_original)
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,10 @@ class Batch:
 
 def batches(train: ImageTable, pairs: Pairs, config: InjectConfig, first: int) -> Iterator[Batch]:
     """The batches from pair `first` on; where they begin depends on the settings alone."""
-    r, size = config.contents_per_original, batch_of(config)
+    r, size = config.contents_per_original, batching(config, train.image_size).batch
     row = np.unique(pairs.content, return_inverse=True)[1]
     check_class_masks(config, len(train.class_names))
-    for start in batch_starts(pairs, config, first):
+    for start in batching(config, train.image_size).starts(first, len(pairs.content)):
         rows = np.arange(start, min(start + size, len(pairs.content)))
         contents = train.pixels[pairs.content[rows]] if config.direct else row[rows]
         classes = train.y[pairs.content[rows]] if config.class_masks else None
@@ -160,17 +160,12 @@ def check_class_masks(config: InjectConfig, classes: int) -> None:
         )
 
 
-def batch_starts(pairs: Pairs, config: InjectConfig, first: int) -> range:
-    """The first pair of each of `batches`; none when `first` is beyond the last pair."""
-    together, n = memory.grain(config.contents_per_original), len(pairs.content)
-    return range(first // together * together if first < n else n, n, batch_of(config))
-
-
 def content_batches(train: ImageTable, pairs: Pairs, config: InjectConfig) -> Iterator[Pixels]:
     """The contents, each once, in the order of the bank's rows; a direct injection needs no bank."""
     contents = np.unique(pairs.content)
-    for i in range(0, 0 if config.direct else len(contents), batch_of(config)):
-        yield train.pixels[contents[i : i + batch_of(config)]]
+    cut = batching(config, train.image_size)
+    for i in cut.starts(0, 0 if config.direct else len(contents)):
+        yield train.pixels[contents[i : i + cut.batch]]
 
 
 class Maker:
@@ -203,7 +198,7 @@ class Maker:
         self._mask = mask if mask is None else mask.to(device)
         self._class_masks = of_classes if of_classes is None else of_classes.to(device)
         self._bank: dict[int, Tensor] = {}
-        self._size = memory.piece_of(config.batch_size, device, config.contents_per_original)
+        self._size = batching(config, image_size).piece(device)
 
     def invert(self, contents: Pixels) -> dict[int, Tensor]:
         """h of contents uint8 [K, H, W, 3] at every injected step: {k: [K, C, h, w]}.
@@ -349,7 +344,7 @@ def generate(
         UserError: as `Maker` does.
     """
     maker = Maker(net, diffusion, config, train.image_size, device=device)
-    if not batch_starts(pairs, config, first):
+    if first >= len(pairs.content):
         return
     if not config.direct:
         parts = [maker.invert(contents) for contents in content_batches(train, pairs, config)]

@@ -42,12 +42,14 @@ class Bottleneck(NamedTuple):
 class EvaluationCount:
     """How many images went through the encoder (with the middle block) and through the decoder.
 
-    `seconds` is the wall time inside both, counted while a `NetworkClock` is open.
+    `seconds` is the wall time inside both, counted while a `NetworkClock` is open; `bytes` the memory of a
+    worker that did it, at its highest (0: no other process's).
     """
 
     encoded: int = 0
     decoded: int = 0
     seconds: float = 0.0
+    bytes: int = 0
 
 
 # diffusers loads its parts on first use, which two threads must not do at once.

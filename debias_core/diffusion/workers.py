@@ -8,13 +8,12 @@
     a batch: its pixels       →
                               ←  its images, and what was evaluated
 
-What a batch holds depends on the settings alone, and which images a CPU computes together on nothing (`memory.grain`;
+What a batch holds depends on the settings alone, and which images a CPU computes together on nothing (`memory.Batching`;
 an image's last bits depend on that): any number of workers makes the same images, at the same number of evaluations.
 """
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from debias_core.diffusion.guidance import sample_classes
 from debias_core.diffusion.schedule import alpha_bar
 from debias_core.diffusion.synthesis import Batch, Frame, Maker, Pairs
 from debias_core.diffusion.unet import EpsilonNet, EvaluationCount, NetworkClock
-from debias_core.memory import in_batches
+from debias_core.memory import Batching, in_batches
 from debias_core.team import CarryOut, Cluster, Heard, Message, Team, Values, Work
 
 
@@ -66,7 +65,7 @@ def generate(
     Raises:
         UserError: as `synthesis.generate` does, and when a worker fails or is ended.
     """
-    left = len(synthesis.batch_starts(pairs, config, first))
+    left = len(synthesis.batching(config, train.image_size).starts(first, len(pairs.content)))
     devices = devices[: max(1, left)]
     if cluster is None and len(devices) == 1:
         net.to(devices[0])
@@ -118,25 +117,24 @@ def generate_classes(
         UserError: as `generate` does.
     """
     about = {"w": w, "steps": steps, "seed": seed, "half": half, "image_size": image_size}
-    begin = first // memory.grain() * memory.grain() if first < len(labels) else first
+    cut = Batching(batch_size, image_size)
+    starts = cut.starts(first, len(labels))
     if cluster is None:
         draw = _drawer(net, diffusion, about, device)
-        y = torch.tensor(labels[begin:])
+        begin, y = starts.start, torch.tensor(labels[starts.start :])
 
         def part(rows: slice) -> tuple[int, Pixels]:
             return begin + rows.start, draw(begin + rows.start, y[rows])
 
-        for made in in_batches(part, len(y), memory.piece_of(batch_size, device)):
+        for made in in_batches(part, len(y), cut.piece(device)):
             yield Ready([made])
         return
-    size = memory.batch_of(batch_size)
-    starts = range(begin, len(labels), size)
     if not starts:
         return
     tasks = (
         team.message(
             {"task": "make", "start": i, "batch_size": batch_size},
-            labels=torch.tensor(labels[i : i + size]),
+            labels=torch.tensor(labels[i : i + cut.batch]),
         )
         for i in starts
     )
@@ -163,6 +161,7 @@ def _add(count: EvaluationCount, heard: Sequence[Heard], workers: Team) -> None:
         count.decoded += said["decoded"]
         # They work side by side: the mean is what can be compared with the wall time.
         count.seconds += said["seconds"] / workers.size
+        count.bytes = max(count.bytes, said["bytes"])
 
 
 def _work(name: str, net: EpsilonNet, diffusion: DiffusionConfig, about: dict[str, Any]) -> Work:
@@ -249,7 +248,7 @@ def make_pairs(
     net, diffusion = _net(about, weights, device)
     config = from_json(InjectConfig, about["inject"])
     maker = Maker(net, diffusion, config, about["image_size"], device=device)
-    return _counted(net, lambda said, tensors: carry_out(maker, said, tensors))
+    return _counted(net, device, lambda said, tensors: carry_out(maker, said, tensors))
 
 
 def make_classes(
@@ -261,12 +260,12 @@ def make_classes(
 
     def make(said: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Any, Values]:
         start, y = said["start"], tensors["labels"]
-        piece = memory.piece_of(said["batch_size"], device)
+        piece = Batching(said["batch_size"], about["image_size"]).piece(device)
         parts = list(in_batches(lambda rows: draw(start + rows.start, y[rows]), len(y), piece))
         starts = start + np.cumsum([0, *(len(p) for p in parts[:-1])])
         return {"starts": starts.tolist()}, {"images": np.concatenate(parts)}
 
-    return _counted(net, make)
+    return _counted(net, device, make)
 
 
 def carry_out(
@@ -320,8 +319,7 @@ def _measured(
     on = maker.device
     return {
         "warming": warming, "inverting": inverting, "making": making,
-        "bytes": torch.cuda.max_memory_allocated(on) if on.type == "cuda"
-        else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "bytes": memory.peak(on),
         "device": torch.cuda.get_device_name(on) if on.type == "cuda"
         else f"CPU, {torch.get_num_threads()} threads",
     }  # fmt: skip
@@ -357,8 +355,8 @@ def _drawer(
     return draw
 
 
-def _counted(net: EpsilonNet, do: CarryOut) -> CarryOut:
-    """The same, with what was evaluated in the answer."""
+def _counted(net: EpsilonNet, device: torch.device, do: CarryOut) -> CarryOut:
+    """The same, with what was evaluated in the answer, and the most memory that it took."""
 
     def counted(
         said: Mapping[str, Any], tensors: Mapping[str, Tensor]
@@ -366,6 +364,7 @@ def _counted(net: EpsilonNet, do: CarryOut) -> CarryOut:
         net.count = EvaluationCount()
         with NetworkClock(net):
             answer = do(said, tensors)
+        net.count.bytes = memory.peak(device)
         return None if answer is None else ({**answer[0], **vars(net.count)}, answer[1])
 
     return counted

@@ -15,7 +15,9 @@ from debias_core.config import DrawConfig
 from debias_core.data.images import Pixels, resized
 from debias_core.language import hub
 
-TOGETHER = 8  # images that a CPU draws together (see `memory.GRAIN`): large ones need gigabytes
+SIDE = (
+    64  # pixels that drawings are taken to have: a CPU draws eight together (see `memory.Batching`)
+)
 ROOMY = 12 << 30  # bytes of a GPU's memory below which the pipeline's parts take turns on it
 
 
@@ -75,14 +77,13 @@ def draw(
     Raises:
         UserError: as `draw_some` does.
     """
-    begin = began_at(first, len(prompts))
+    begin = batching(config).starts(first, len(prompts)).start
     yield from draw_some(painter, prompts[begin:], config, size, first=begin)
 
 
-def began_at(first: int, count: int) -> int:
-    """The number of the drawing that is made first, where `first` is the first that is not there yet."""
-    together = memory.grain(images=TOGETHER)
-    return first // together * together if first < count else first
+def batching(config: DrawConfig) -> memory.Batching:
+    """The batches of a drawing, whatever size the pipeline draws in."""
+    return memory.Batching(config.batch_size, SIDE)
 
 
 def draw_some(
@@ -104,7 +105,7 @@ def draw_some(
         pixels[refused] = 0
         return numbers.start, pixels, refused
 
-    piece = memory.piece_of(config.batch_size, painter.device, images=TOGETHER)
+    piece = batching(config).piece(painter.device)
     yield from memory.in_batches(part, len(prompts), piece)
 
 

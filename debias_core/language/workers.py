@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from debias_core import memory, team
+from debias_core import team
 from debias_core.config import CaptionConfig, DrawConfig, from_json, to_json
 from debias_core.data.images import Pixels
 from debias_core.language import captioner, hub, text2image
@@ -77,9 +77,11 @@ def draw(
         for start, pixels, refused in text2image.draw(painter, prompts, config, size, first=first):
             yield [Drawn(start, pixels, refused, painter.evaluated())], ""
         return
-    batch = memory.batch_of(config.batch_size, images=text2image.TOGETHER)
-    starts = range(text2image.began_at(first, len(prompts)), len(prompts), batch)
-    tasks = (team.message({"start": i, "prompts": list(prompts[i : i + batch])}) for i in starts)
+    cut = text2image.batching(config)
+    starts = cut.starts(first, len(prompts))
+    tasks = (
+        team.message({"start": i, "prompts": list(prompts[i : i + cut.batch])}) for i in starts
+    )
     about = {"config": to_json(config), "size": size}
     work = _work("make_drawings", config.model, "text-to-image model", about)
     with team.hire(work, (device,), cluster, len(starts)) as workers:

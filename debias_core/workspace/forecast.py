@@ -15,7 +15,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,8 @@ from debias_core.team import Cluster
 from debias_core.workspace import stages
 from debias_core.workspace.footprint import usual_watts
 from debias_core.workspace.store import Project, write_json
+
+FILE = "forecast.json"  # in the project's folder; the page reads it
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,22 @@ class Forecast:
     watts: float  # of one machine
     watts_measured: bool
     bytes_per_worker: int
+    data_id: str = ""
 
 
 def predicted(
     set_id: str,
     config: InjectConfig,
     contents: int,
+    side: int,
     rates: workers.Rates,
     *,
     team: int,
     per_machine: int,
     watts: tuple[float, bool],
 ) -> Forecast:
-    """The prediction for `config.count` images with so many contents on a team of so many workers."""
-    size = synthesis.batch_of(config)
+    """The prediction for `config.count` images of `side` pixels with so many contents on a team of so many workers."""
+    size = synthesis.batching(config, side).batch
     team = max(1, min(team, math.ceil(config.count / size)))
     inverted = 0 if config.direct else contents
     # Whole batches: the worker that has most of them says when all is done.
@@ -118,32 +121,37 @@ def run_forecast(
     else:
         most = len(devices) or 1
     found = predicted(
-        set_id, config, len(np.unique(pairs.content)), rates,
+        set_id, config, len(np.unique(pairs.content)), table.image_size, rates,
         team=team or most, per_machine=here, watts=usual_watts(project.db),
     )  # fmt: skip
-    write_json(_file(project), dataclasses.asdict(found))
+    found = dataclasses.replace(found, data_id=table.data_id)
+    write_json(project.root / FILE, dataclasses.asdict(found))
     yield Progress("forecast", 1, 1)
     return found
 
 
-def held_against(
-    project: Project, set_id: str, images: int, seconds: float
-) -> dict[str, Any] | None:
-    """The prediction of a set beside what its run took; None where there was none.
+def forecast_of(project: Project, set_id: str) -> Forecast | None:
+    """The project's last prediction, if it is of this set."""
+    path = project.root / FILE
+    if not path.is_file():
+        return None
+    said = from_json(Forecast, json.loads(path.read_text(encoding="utf-8")))
+    return said if said.set_id == set_id else None
 
-    `error` is (predicted - measured) / measured.
+
+def held_against(
+    said: Forecast, seconds: float, kwh: float | None, bytes_per_worker: int
+) -> dict[str, Any]:
+    """The prediction of a set beside what its run took; energy is None where it could not be measured.
+
+    `error` (of the time), `energy_error` and `memory_error` are (predicted - measured) / measured.
     """
-    if not _file(project).is_file():
-        return None
-    said = from_json(Forecast, json.loads(_file(project).read_text(encoding="utf-8")))
-    if said.set_id != set_id or said.images != images:
-        return None
     return {
         **dataclasses.asdict(said),
         "measured_seconds": seconds,
-        "error": (said.seconds - seconds) / seconds,
+        "measured_kwh": kwh,
+        "measured_bytes_per_worker": bytes_per_worker,
+        "error": said.seconds / seconds - 1,
+        "energy_error": said.kwh / kwh - 1 if kwh else None,
+        "memory_error": said.bytes_per_worker / bytes_per_worker - 1,
     }
-
-
-def _file(project: Project) -> Path:
-    return project.root / "forecast.json"

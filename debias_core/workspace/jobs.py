@@ -49,6 +49,7 @@ KINDS = (
     "amplify",
     "ddb",
     "compare",
+    "forecast",
 )
 ENDED = ("done", "kept", "stopped", "failed", "interrupted")
 RESUMABLE = ("stopped", "failed", "interrupted")

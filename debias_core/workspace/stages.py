@@ -70,6 +70,7 @@ from debias_core.diffusion.unet import (
     save_model,
     weights_digest,
 )
+from debias_core.insight.energy import Meter
 from debias_core.insight.fidelity import JUDGE, fidelity, train_judge
 from debias_core.insight.projection import MAX_PCA, principal_components, tsne
 from debias_core.insight.report import build_report
@@ -573,19 +574,25 @@ def run_generate(
     them count again. Flags and label fidelity need a judge; a stopped run ends without them.
     Several `devices`, or the workers of a `cluster`, make the images side by side; the set is the same one.
     """
-    from debias_core.workspace.forecast import held_against
+    from debias_core.workspace.forecast import forecast_of, held_against
 
     table, top, excluded, set_id = about_set(project, config)
     net, diffusion = diffusion_model(project, device, swaps=bool(config.direct))
     kept = project.set_id() if beside else None
     sink = project.sink(set_id, config.count, table.image_size)
-    made = yield from pipeline.synthesise(
-        net, diffusion, table, top, config,
-        device=device, devices=devices, cluster=cluster, excluded=excluded, sink=sink,
-    )  # fmt: skip
+    said = forecast_of(project, set_id)
+    # Only a run that goes from its beginning to its end is what was predicted.
+    meter = Meter() if said is not None and sink.finished() == 0 else None
+    try:
+        made = yield from pipeline.synthesise(
+            net, diffusion, table, top, config,
+            device=device, devices=devices, cluster=cluster, excluded=excluded, sink=sink,
+        )  # fmt: skip
+    finally:
+        took = None if meter is None else meter.stop()
     about: dict[str, Any] = {"config": to_json(config), "excluded": excluded}
-    if said := held_against(project, set_id, len(made.recipes), made.seconds):
-        about["forecast"] = said
+    if said is not None and took is not None and len(made.recipes) == said.images:
+        about["forecast"] = held_against(said, made.seconds, took.kwh, made.bytes_per_worker)
     if project.has("audit"):
         about["audit"] = project.manifest("audit")["config"]
     return (

@@ -34,6 +34,7 @@ from debias_core.workspace import jobs, language, stages
 from debias_core.workspace.amplify import run_amplify, run_ddb
 from debias_core.workspace.cells import run_compare
 from debias_core.workspace.database import Database, now
+from debias_core.workspace.forecast import run_forecast
 from debias_core.workspace.store import Project, working
 from debias_core.workspace.sweep import run_sweep
 
@@ -66,6 +67,9 @@ def stage_of(
             project, replace(inject, batch_size=smaller), device=device, cluster=cluster,
             beside=a.get("beside", False),
         )  # fmt: skip
+    if job.kind == "forecast":
+        inject = from_json(InjectConfig, a["config"])
+        return run_forecast(project, inject, device=device, cluster=cluster)
     if job.kind == "describe":
         captions = from_json(CaptionConfig, a["config"])
         return language.run_describe(project, captions, device=device, cluster=cluster)
