@@ -444,7 +444,7 @@ def test_axe_finds_no_serious_violation_while_a_job_runs(page, name):
 def test_what_was_generated_is_shown_when_the_job_is_done(page, demo):
     expect(page.get_by_text("40 images in")).to_be_visible()
     expect(page.get_by_text("the forecast was off by: time")).to_be_visible()
-    expect(history(page)).to_have_text("✓ Generation: finished")
+    expect(history(page)).to_contain_text("✓ Generation: finished")
     expect(page.locator(".ds-steps li").filter(has_text="Augment")).to_have_attribute(
         "data-state", "done"
     )
@@ -714,6 +714,20 @@ def test_a_broken_upload_is_told(other, watch, tmp_path):
     path.fill("/etc")
     press(other, "Import")
     told(other, "Give either a path or an upload, not both.")
+
+
+def test_a_known_bias_is_planted_into_a_new_project(other, studio, watch):
+    importer(other, watch)
+    other.get_by_text("Plant a known bias into these images").click()
+    press(other, "Show examples")
+    expect(other.get_by_text("of each class images that follow the bias")).to_be_visible()
+    harmless(other)
+    other.get_by_label("Name of the project with the bias").fill("planted")
+    press(other, "Plant it")
+    expect(other).to_have_url(re.compile(r"\?project=planted$"))
+    expect(history(other)).to_have_text("✓ Import: finished")
+    expect(other.get_by_text("bias attribute known")).to_be_visible()
+    assert studio.project("planted").source()["bias"] == "colour"
 
 
 def test_an_import_is_a_job_after_which_the_page_shows_the_new_project(

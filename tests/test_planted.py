@@ -1,6 +1,7 @@
 """Biases of several kinds planted into clean images, and the table that says where each method works."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,9 +17,12 @@ from debias_core.data.benchmarks import (
     plant_bias,
 )
 from debias_core.data.table import save_table
+from debias_core.pipeline import drain
 from debias_core.records import UserError
+from debias_core.workspace import stages
 from debias_core.workspace.generalisation import as_markdown, generalisation
 from debias_core.workspace.store import Project
+from ui.plant_part import bias_of, sheet_of
 
 PHOTOS = np.stack(
     [p[i : i + 32, i : i + 32] for p in load_sample_images().images for i in range(0, 380, 20)]
@@ -113,6 +117,34 @@ def test_own_images_get_a_bias_by_one_command(table, tmp_path, capsys):
     assert "evenly over the classes" in " ".join(capsys.readouterr().out.split())
     assert app.main(["plant", "colour", *at]) == 2
     assert "already" in capsys.readouterr().err
+
+
+def test_the_page_s_examples_follow_the_bias_and_break_it():
+    cards = sheet_of(colored_digits(1.0), bias_of("corner", "colour"))
+    assert len(cards) == 20 and bias_of("size", "size") == "size"
+    assert [text.split(":")[0] for _, text in cards[::2]] == [str(d) for d in range(10)]
+    follow, others = cards[::2], [text for _, text in cards[1::2]]
+    assert not any("breaks it" in text for _, text in follow)
+    assert (
+        len({text.split(": ")[1] for _, text in follow}) == 10
+    )  # each class has a look of its own
+    assert sum("breaks it" in text for text in others) >= 8  # drawn evenly from a hundred looks
+    many = replace(colored_digits(1.0), class_names=tuple(map(str, range(11))))
+    with pytest.raises(UserError, match="classes"):
+        sheet_of(many, "colour")
+
+
+def test_a_planted_project_is_imported_by_a_job_and_once(table, tmp_path):
+    project, new = Project(tmp_path, "own"), Project(tmp_path, "new")
+    save_table(table, project.folder("data"))
+    source = {"kind": "planted", "of": "own", "bias": "corner", "percent": 10, "seed": 0}
+    job = {"source": source, "replace": False}
+    assert drain(stages.import_job(new, job)).accepted == len(table)
+    made = new.table()
+    assert np.array_equal(made.pixels, plant_bias(table, "corner", 10, on_black=False).pixels)
+    assert drain(stages.import_job(new, job)) is None  # killed after its last step
+    with pytest.raises(UserError, match="already"):
+        drain(stages.import_job(new, {**job, "source": {**source, "bias": "size"}}))
 
 
 def test_a_validation_part_has_the_training_s_bias_and_no_test_image():

@@ -309,8 +309,8 @@ def stamp(project: Project) -> str:
     """A short text that changes whenever a stage of the project was finished, dropped or cut anew."""
     exports = sorted((p.name, p.stat().st_mtime_ns) for p in (project.root / "exports").glob("*.*"))
     tsne = project.folder("audit") / "tsne.npz"
-    sweep = project.root / "sweep" / "latest.json"
-    drawn = [p.stat().st_mtime_ns if p.is_file() else 0 for p in (tsne, sweep)]
+    sweep, ahead = project.root / "sweep" / "latest.json", project.root / show.FORECAST
+    drawn = [p.stat().st_mtime_ns if p.is_file() else 0 for p in (tsne, sweep, ahead)]
     edits = sorted((p.name, p.stat().st_mtime_ns) for p in project.folder("diffusion").glob("t_*"))
     text = json.dumps([project.stamp(*STAGES), exports, drawn, edits])
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

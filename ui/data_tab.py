@@ -19,6 +19,7 @@ from debias_core.workspace.store import Project
 from ui import show, words
 from ui.events import guarded
 from ui.part import Part
+from ui.plant_part import plant
 from ui.session import Place
 
 # What the page calls each named data set → what the import job is told.
@@ -82,7 +83,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
 
     part = Part([summary, classes, gallery, refused, download], refresh)
     if not place.classroom:
-        part.queued.append(_importer(place, project))
+        part.queued += [_importer(place, project), plant(place, project)]
     return part
 
 

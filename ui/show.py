@@ -204,9 +204,12 @@ def edit_time(project: Project) -> dict[str, Any] | None:
     return json.loads(kept[-1].read_text()) if kept else None
 
 
+FORECAST = "forecast.json"  # as `workspace/forecast.py` names it, which loads torch
+
+
 def forecast(project: Project) -> dict[str, Any] | None:
     """The last forecast of a run on the present images that has not been made, as `run_forecast` keeps it."""
-    path = project.root / "forecast.json"
+    path = project.root / FORECAST
     if not path.is_file():
         return None
     said = json.loads(path.read_text(encoding="utf-8"))

@@ -131,6 +131,38 @@ TWO_SOURCES = "Give either a path or an upload, not both."
 
 SAMPLES = "**Training images**, a few of each class"
 
+PLANT_TITLE = "Plant a known bias into these images"
+PLANT_INTRO = (
+    "For trying out and teaching: a new project with the same images, in which almost every training image "
+    "of a class has the same look. The test part has every look in every class. What the images' own "
+    "attribute was is forgotten; this project stays as it is."
+)
+BIAS_NAMES = {
+    "colour": "colour: a tint",
+    "corruption": "corruption: snow, blur, …",
+    "background": "background: a pattern behind it",
+    "corner": "corner: a small object in a corner",
+    "size": "size of the picture",
+    "position": "position of the picture",
+}
+PLANT_KIND = "What the bias is"
+PLANT_SECOND = "… and a second one, apart from it"
+PLANT_NO_SECOND = "none"
+PLANT_RATIO = "Percent of the training images that break it"
+PLANT_RATIO_INFO = "The fewer, the harder the shortcut is to unlearn. The papers take 0.5 to 5."
+PLANT_NAME = "Name of the project with the bias"
+PLANT_LOOK = "Show examples"
+PLANT_BUTTON = "Plant it"
+PLANT_EXAMPLES = (
+    "**Examples**: of each class images that follow the bias, and some with a look at random."
+)
+
+
+def planted_card(label: str, value: str, breaks: bool) -> str:
+    """The line below an example of a planted bias."""
+    return f"{label}: {value}" + (" (breaks it)" if breaks else "")
+
+
 # Audit
 AUDIT_INTRO = (
     "A classifier is trained to lean on the easiest cue. The images on which it fails are those that "

@@ -202,9 +202,15 @@ def import_job(project: Project, args: dict[str, Any]) -> Stage[ImportReport | N
                 project, bring["kind"], percent=bring["percent"], size=bring["size"]
             )
         )
-    source = Path(args["source"]["path"])
     if project.has("data") and project.source() == args["source"]:
         return None  # killed after its last step: nothing is left to do
+    if args["source"]["kind"] == "planted":
+        how = args["source"]
+        of = Project(project.workspace, how["of"])
+        return (
+            yield from run_plant(of, project, how["bias"], percent=how["percent"], seed=how["seed"])
+        )
+    source = Path(args["source"]["path"])
     report = yield from import_data(
         project,
         source,
