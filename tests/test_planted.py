@@ -103,6 +103,13 @@ def test_what_can_t_be_planted_is_told(table):
         named_table("cifar10c", 1.0, bias="corner")
 
 
+def test_a_thing_on_black_takes_the_colour_whatever_it_had():
+    coloured = colored_digits(1.0)
+    grey = replace(coloured, pixels=coloured.pixels.max(3, keepdims=True).repeat(3, 3))
+    one, other = (plant_bias(t, "colour", 5.0, on_black=True).pixels for t in (coloured, grey))
+    assert np.array_equal(one, other)
+
+
 def test_own_images_get_a_bias_by_one_command(table, tmp_path, capsys):
     project = Project(tmp_path, "own")
     save_table(table.without_bias(), project.folder("data"))

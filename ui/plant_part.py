@@ -32,6 +32,7 @@ def plant(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
             second = gr.Dropdown(
                 [(words.PLANT_NO_SECOND, ""), *kinds], value="", label=words.PLANT_SECOND
             )
+        with gr.Row():
             ratio = gr.Slider(
                 0, MOST_PERCENT, 5, step=0.5, label=words.PLANT_RATIO, info=words.PLANT_RATIO_INFO
             )

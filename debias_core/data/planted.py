@@ -198,7 +198,9 @@ def paint(
     thing = made.max(3, keepdims=True).astype(np.float32) / 255 if on_black else None
     rng = np.random.default_rng([seed, 5])
     if "colour" in of:
-        made = (made * palette_colours(of["colour"], rng)[:, None, None]).round().astype(np.uint8)
+        # A thing on black takes the colour whatever colour it had; a photograph is tinted.
+        bright = made.max(3, keepdims=True) if on_black else made
+        made = (bright * palette_colours(of["colour"], rng)[:, None, None]).round().astype(np.uint8)
     if "background" in of:
         made = _behind(made, thing, of["background"], numbers, seed)
     if "corruption" in of:
