@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -111,8 +112,6 @@ def peak(device: torch.device) -> int:
     """Bytes at the highest so far: of the GPU's allocator, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource  # not on Windows
-
     of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return of_process if sys.platform == "darwin" else 1024 * of_process
 

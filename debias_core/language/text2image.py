@@ -15,9 +15,7 @@ from debias_core.config import DrawConfig
 from debias_core.data.images import Pixels, resized
 from debias_core.language import hub
 
-SIDE = (
-    64  # pixels that drawings are taken to have: a CPU draws eight together (see `memory.Batching`)
-)
+SIDE = 64  # pixels that drawings are taken to have, whatever they have: a CPU draws eight together
 ROOMY = 12 << 30  # bytes of a GPU's memory below which the pipeline's parts take turns on it
 
 
