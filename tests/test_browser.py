@@ -409,13 +409,14 @@ def test_a_mask_is_painted_for_the_contents_of_one_class(page):
 
 
 def test_a_forecast_says_what_the_run_will_take_and_makes_nothing(page, demo):
-    put(page, "How many images", 40)
+    put(page, "How many images", 20)
     press(page, "Forecast the run")
-    expect(page.get_by_text("40 images on 1 worker")).to_be_visible(timeout=120_000)
+    expect(page.get_by_text("20 images on 1 worker")).to_be_visible(timeout=120_000)
     assert not demo.has("synthetic")
 
 
 def test_generation_is_a_job_whose_progress_the_drawer_shows(page, studio):
+    put(page, "How many images", 40)
     press(page, "Generate")
     running = job(page, "Generation")
     expect(running).to_have_attribute("data-state", "running")
@@ -443,7 +444,6 @@ def test_axe_finds_no_serious_violation_while_a_job_runs(page, name):
 
 def test_what_was_generated_is_shown_when_the_job_is_done(page, demo):
     expect(page.get_by_text("40 images in")).to_be_visible()
-    expect(page.get_by_text("the forecast was off by: time")).to_be_visible()
     expect(history(page)).to_contain_text("✓ Generation: finished")
     expect(page.locator(".ds-steps li").filter(has_text="Augment")).to_have_attribute(
         "data-state", "done"

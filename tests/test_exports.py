@@ -358,7 +358,7 @@ def stopped(stage, name, done):
         return end.value
 
 
-def test_what_was_stopped_and_kept_is_repeated_as_far_as_it_went(project):
+def test_what_was_stopped_and_kept_is_repeated_as_far_as_it_went(project, small_grain):
     stopped(stages.run_pretrain(project, replace(DIFFUSION, steps=40), device=CPU, restart=True),
             "pretrain", 10)  # fmt: skip
     stopped(stages.run_generate(project, INJECT, device=CPU), "generate", 4)

@@ -43,14 +43,14 @@ from tests.conftest import CPU, TINY_UNET
 from tests.nursery import Nursery
 from tests.test_jobs import model, submit
 
-KILLS = 26
+KILLS = 20
 FEW_STEPS = 20
-AUDIT = AuditConfig(classifier=ClassifierConfig(network="mlp", epochs=40, loss="gce"), top_k=6)
-INJECT = InjectConfig(count=240, steps=20, batch_size=8)
-DEBIAS = DebiasConfig(classifier=ClassifierConfig(network="mlp", epochs=100, batch_size=8))
-PRETRAIN = DiffusionConfig(unet=TINY_UNET, steps=200, batch_size=4, checkpoint_every=10)
+AUDIT = AuditConfig(classifier=ClassifierConfig(network="mlp", epochs=25, loss="gce"), top_k=6)
+INJECT = InjectConfig(count=128, steps=12)
+DEBIAS = DebiasConfig(classifier=ClassifierConfig(network="mlp", epochs=50, batch_size=8))
+PRETRAIN = DiffusionConfig(unet=TINY_UNET, steps=120, batch_size=4, checkpoint_every=10)
 AMPLIFY = AmplifyConfig(
-    diffusion=replace(PRETRAIN, unet=replace(TINY_UNET, classes=3)), per_class=40, steps=20,
+    diffusion=replace(PRETRAIN, unet=replace(TINY_UNET, classes=3)), per_class=40, steps=10,
     batch_size=8, classifier=ClassifierConfig(network="mlp", epochs=30, batch_size=8), patience=30,
 )  # fmt: skip
 DDB = DDBConfig(flags="error set", classifier=DEBIAS.classifier)
