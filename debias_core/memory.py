@@ -163,12 +163,15 @@ class Batching:
         )
 
     def piece(self, device: torch.device) -> int:
-        """Images of a batch that are computed at a time: a grain on a CPU, else equal parts of the batch."""
+        """Images of a batch that are computed at a time: on a CPU a grain; else the batch, or of a grain that is
+        more than was asked for the largest part that divides it."""
         if device.type == "cpu":
             return self.grain
-        units = self.batch // self.unit
-        parts = -(-units // max(1, self.batch_size // self.unit))
-        return -(-units // parts) * self.unit
+        if self.batch_size >= self.grain:
+            return self.batch
+        units = self.grain // self.unit
+        few = max(1, self.batch_size // self.unit)
+        return self.unit * next(n for n in range(few, 0, -1) if units % n == 0)
 
 
 def piece_note(batch_size: int, piece: int) -> str:

@@ -207,9 +207,9 @@ def synthesise(
     began, first = time.perf_counter(), sink.finished()
     done, last = first, Cost()
     cut = synthesis.batching(config, table.image_size)
-    batch = whole = cut.piece(devices[0])
-    if cluster is not None:  # its workers may have GPUs
-        batch = whole = min(whole, config.batch_size)
+    # Of a cluster's workers, which may have GPUs, the least that either computes at a time.
+    kinds = devices[:1] if cluster is None else (torch.device("cpu"), torch.device("cuda"))
+    batch = whole = min(cut.piece(kind) for kind in kinds)
     made = workers.generate(
         net, diffusion, train, pairs, config, devices=devices, cluster=cluster, first=first
     )

@@ -61,7 +61,7 @@ def cpu_seconds() -> float:
 
 
 def measured(workers: int, config: InjectConfig) -> tuple[float, float]:
-    """(images/s, CPU seconds an image) from the first batch that is finished once all workers have begun."""
+    """(images/s, CPU seconds an image) from the batch with which all workers have finished one."""
     cpu = torch.device("cpu")
     net, diffusion = load_model(SHIPPED["digit-"], cpu)
     table, none = colored_digits(1.0), np.array([], dtype=np.str_)

@@ -444,7 +444,7 @@ def test_axe_finds_no_serious_violation_while_a_job_runs(page, name):
 
 def test_what_was_generated_is_shown_when_the_job_is_done(page, demo):
     expect(page.get_by_text("40 images in")).to_be_visible()
-    expect(history(page)).to_contain_text("✓ Generation: finished")
+    expect(history(page)).to_have_text("✓ Generation: finished · and 1 earlier")
     expect(page.locator(".ds-steps li").filter(has_text="Augment")).to_have_attribute(
         "data-state", "done"
     )

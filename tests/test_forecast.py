@@ -16,6 +16,7 @@ from debias_core.workspace import stages
 from debias_core.workspace.forecast import predicted, run_forecast
 from debias_core.workspace.store import Project
 from tests.conftest import CPU, TINY_UNET
+from ui import words
 
 CONFIG = InjectConfig(method="crossinject", contents=10, count=24, steps=4, batch_size=8)
 RATES = Rates(start=5.0, inverting=0.5, making=2.0, bytes=7 << 20, device="some GPU")
@@ -69,6 +70,7 @@ def test_a_run_is_held_against_its_own_forecast_alone(project, tmp_path, capsys)
     took = project.manifest("synthetic")["seconds"]
     assert held["measured_seconds"] == took and held["seconds"] == said.seconds
     assert held["error"] == pytest.approx(said.seconds / took - 1)
+    assert "the forecast was off by: time" in words.held_against(held)
     # This process and the worker that was measured hold much the same: torch, a net, a few images.
     assert held["measured_bytes_per_worker"] > 50 << 20
     assert held["memory_error"] == pytest.approx(

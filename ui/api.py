@@ -22,7 +22,7 @@ from debias_core.data import images
 from debias_core.data.images import Pixels
 from debias_core.records import UserError
 from debias_core.workspace import jobs, verdicts
-from debias_core.workspace.store import STAGES, Project, working
+from debias_core.workspace.store import FORECAST, STAGES, Project, working
 from ui import explain, show, words
 from ui.session import Place
 from ui.view import AuditView, audit_view, inside, loss_bars, shown_points, table_of
@@ -309,7 +309,7 @@ def stamp(project: Project) -> str:
     """A short text that changes whenever a stage of the project was finished, dropped or cut anew."""
     exports = sorted((p.name, p.stat().st_mtime_ns) for p in (project.root / "exports").glob("*.*"))
     tsne = project.folder("audit") / "tsne.npz"
-    sweep, ahead = project.root / "sweep" / "latest.json", project.root / show.FORECAST
+    sweep, ahead = project.root / "sweep" / "latest.json", project.root / FORECAST
     drawn = [p.stat().st_mtime_ns if p.is_file() else 0 for p in (tsne, sweep, ahead)]
     edits = sorted((p.name, p.stat().st_mtime_ns) for p in project.folder("diffusion").glob("t_*"))
     text = json.dumps([project.stamp(*STAGES), exports, drawn, edits])

@@ -132,9 +132,7 @@ def _importer(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
         )
 
     def run(path: str, upload: str | None, benchmark: str, name: str, size: float) -> Any:
-        new = place.project(name.strip())
-        if new.has("data"):
-            raise UserError(words.NAME_TAKEN.format(new.name))
+        new = place.new_project(name)
         if benchmark in NAMED_SETS:
             args: dict[str, Any] = {"source": NAMED_SETS[benchmark]}
             if args["source"]["kind"] in PUBLISHED:  # a missing one is told now, not by a job
@@ -142,8 +140,11 @@ def _importer(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
         else:
             args = _file_args(place, new, path, upload, int(size))
         jobs.submit(new.db, new.name, "import", {**args, "replace": False})
-        names = sorted({*place.names(new.name), new.name})
-        return gr.update(choices=names, value=new.name), words.IMPORTING, None
+        return (
+            gr.update(choices=place.names_with(new.name), value=new.name),
+            words.IMPORTING,
+            None,
+        )
 
     look.click(guarded(preview), [path, upload, benchmark], [outcome, found, thumbs])
     return button.click(

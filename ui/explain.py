@@ -92,12 +92,11 @@ def what_they_share(project: Project, view: AuditView, rows: NDArray[np.int64]) 
     if len(rows) and (rows.min() < 0 or rows.max() >= len(view)):
         raise UserError(f"The training images have the numbers 0 to {len(view) - 1}.")
     rows, note = np.unique(rows), words.SHARE_NOTE
-    if len(view) <= MOST_MEASURED:
-        measured = _measured(project.workspace, project.name, project.stamp("data"))
-        y, chosen = view.y(), rows
+    some, sampled = _sampled(project.workspace, project.name, project.stamp("data"))
+    if len(some) == len(view):
+        measured, y, chosen = sampled, view.y(), rows
     else:
         kept = rows[map_sample(len(rows), np.empty(0, dtype=np.int64), most=MOST_MEASURED)]
-        some, sampled = _sampled(project.workspace, project.name, project.stamp("data"))
         rest = ~np.isin(some, rows)
         mine = _measure(project, view, kept)
         measured = {key: np.concatenate([mine[key], sampled[key][rest]]) for key in mine}
@@ -120,17 +119,10 @@ def what_they_share(project: Project, view: AuditView, rows: NDArray[np.int64]) 
 
 
 @lru_cache(maxsize=4)
-def _measured(workspace: Path, name: str, stamp: tuple[int, ...]) -> dict[str, Any]:
-    project = Project(workspace, name)
-    view = audit_view(project)
-    return _measure(project, view, np.arange(len(view)))
-
-
-@lru_cache(maxsize=4)
 def _sampled(
     workspace: Path, name: str, stamp: tuple[int, ...]
 ) -> tuple[NDArray[np.int64], dict[str, Any]]:
-    """Rows that stand for all of a large data set, and their properties."""
+    """Rows that stand for all of the data (of a large set some at random), and their properties."""
     project = Project(workspace, name)
     view = audit_view(project)
     some = map_sample(len(view), np.empty(0, dtype=np.int64), most=MOST_MEASURED)

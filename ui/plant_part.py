@@ -9,9 +9,8 @@ import numpy as np
 
 from debias_core.config import BIASES
 from debias_core.data.benchmarks import MOST_PERCENT, plant_bias
-from debias_core.data.planted import on_black
+from debias_core.data.planted import on_black, value_names
 from debias_core.data.table import ImageTable
-from debias_core.records import UserError
 from debias_core.workspace import jobs
 from ui import show, words
 from ui.events import guarded
@@ -52,17 +51,14 @@ def plant(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
 
     def run(project_name: str, first: str, second: str, ratio: float, name: str) -> tuple[Any, str]:
         table, bias = table_of(place.project(project_name)), bias_of(first, second)
-        new = place.project(name.strip())
-        if new.has("data"):
-            raise UserError(words.NAME_TAKEN.format(new.name))
-        sheet_of(table, bias)  # too many classes, say, is told now and not by a job
+        new = place.new_project(name)
+        value_names(bias, len(table.class_names))  # too many classes are told now, not by a job
         source = {"kind": "planted", "of": project_name, "bias": bias, "percent": ratio, "seed": 0}
         jobs.submit(
             new.db, new.name, "import", {"source": source, "replace": False},
             needed_bytes=table.pixels.nbytes,
         )  # fmt: skip
-        names = sorted({*place.names(new.name), new.name})
-        return gr.update(choices=names, value=new.name), words.IMPORTING
+        return gr.update(choices=place.names_with(new.name), value=new.name), words.IMPORTING
 
     look.click(guarded(examples), [project, first, second], [outcome, sheet])
     return button.click(guarded(run), [project, first, second, ratio, name], [project, outcome])

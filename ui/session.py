@@ -9,6 +9,7 @@ from pathlib import Path
 from debias_core.records import UserError
 from debias_core.workspace.jobs import devices
 from debias_core.workspace.store import DEMO_PROJECT, SANDBOX, Project, project_names
+from ui import words
 
 _SANDBOX_NAME = re.compile(rf"{SANDBOX}[0-9a-f]{{16}}-(demo|control)")
 
@@ -42,6 +43,21 @@ class Place:
             return project_names(self.workspace)
         visitor = name.rpartition("-")[0]
         return [f"{visitor}-{which}" for which in ("demo", "control")]
+
+    def names_with(self, name: str) -> list[str]:
+        """Those, and `name`, which may have no data yet."""
+        return sorted({*self.names(name), name})
+
+    def new_project(self, name: str) -> Project:
+        """A project of the name that a person typed, without data.
+
+        Raises:
+            UserError: when it can't be a name, or is taken.
+        """
+        new = self.project(name.strip())
+        if new.has("data"):
+            raise UserError(words.NAME_TAKEN.format(new.name))
+        return new
 
     def first(self) -> str:
         """The project that opens when the address names none."""

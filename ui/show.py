@@ -204,18 +204,12 @@ def edit_time(project: Project) -> dict[str, Any] | None:
     return json.loads(kept[-1].read_text()) if kept else None
 
 
-FORECAST = "forecast.json"  # as `workspace/forecast.py` names it, which loads torch
-
-
 def forecast(project: Project) -> dict[str, Any] | None:
     """The last forecast of a run on the present images that has not been made, as `run_forecast` keeps it."""
-    path = project.root / FORECAST
-    if not path.is_file():
+    said = project.forecast()
+    if said is None or said.get("data_id") != project.data_id():
         return None
-    said = json.loads(path.read_text(encoding="utf-8"))
-    if said.get("data_id") != project.data_id() or said["set_id"] == project.set_id():
-        return None
-    return said
+    return None if said["set_id"] == project.set_id() else said
 
 
 def has_swaps(project: Project) -> bool:

@@ -195,11 +195,12 @@ def paint(
                     for p, v in zip(made, of[kind].tolist(), strict=True)
                 ]
             )
-    thing = made.max(3, keepdims=True).astype(np.float32) / 255 if on_black else None
+    brightest = made.max(3, keepdims=True) if on_black else None
+    thing = None if brightest is None else brightest.astype(np.float32) / 255
     rng = np.random.default_rng([seed, 5])
     if "colour" in of:
         # A thing on black takes the colour whatever colour it had; a photograph is tinted.
-        bright = made.max(3, keepdims=True) if on_black else made
+        bright = made if brightest is None else brightest
         made = (bright * palette_colours(of["colour"], rng)[:, None, None]).round().astype(np.uint8)
     if "background" in of:
         made = _behind(made, thing, of["background"], numbers, seed)

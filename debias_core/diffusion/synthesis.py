@@ -136,11 +136,11 @@ class Batch:
 
 def batches(train: ImageTable, pairs: Pairs, config: InjectConfig, first: int) -> Iterator[Batch]:
     """The batches from pair `first` on; where they begin depends on the settings alone."""
-    r, size = config.contents_per_original, batching(config, train.image_size).batch
+    r, cut = config.contents_per_original, batching(config, train.image_size)
     row = np.unique(pairs.content, return_inverse=True)[1]
     check_class_masks(config, len(train.class_names))
-    for start in batching(config, train.image_size).starts(first, len(pairs.content)):
-        rows = np.arange(start, min(start + size, len(pairs.content)))
+    for start in cut.starts(first, len(pairs.content)):
+        rows = np.arange(start, min(start + cut.batch, len(pairs.content)))
         contents = train.pixels[pairs.content[rows]] if config.direct else row[rows]
         classes = train.y[pairs.content[rows]] if config.class_masks else None
         yield Batch(start, train.pixels[pairs.original[rows[::r]]], contents, classes)

@@ -11,7 +11,6 @@ what the comparison with the run shows, since nothing is corrected for it.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,9 +26,7 @@ from debias_core.records import Progress, Stage
 from debias_core.team import Cluster
 from debias_core.workspace import stages
 from debias_core.workspace.footprint import usual_watts
-from debias_core.workspace.store import Project, write_json
-
-FILE = "forecast.json"  # in the project's folder; the page reads it
+from debias_core.workspace.store import FORECAST, Project, write_json
 
 
 @dataclass(frozen=True)
@@ -125,18 +122,15 @@ def run_forecast(
         team=team or most, per_machine=here, watts=usual_watts(project.db),
     )  # fmt: skip
     found = dataclasses.replace(found, data_id=table.data_id)
-    write_json(project.root / FILE, dataclasses.asdict(found))
+    write_json(project.root / FORECAST, dataclasses.asdict(found))
     yield Progress("forecast", 1, 1)
     return found
 
 
 def forecast_of(project: Project, set_id: str) -> Forecast | None:
     """The project's last prediction, if it is of this set."""
-    path = project.root / FILE
-    if not path.is_file():
-        return None
-    said = from_json(Forecast, json.loads(path.read_text(encoding="utf-8")))
-    return said if said.set_id == set_id else None
+    said = project.forecast()
+    return from_json(Forecast, said) if said is not None and said["set_id"] == set_id else None
 
 
 def held_against(

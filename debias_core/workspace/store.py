@@ -82,6 +82,7 @@ COMMAND = {"data": "import", "audit": "audit", "diffusion": "pretrain", "synthet
 DEMO_PROJECT = "demo"
 SANDBOX = "visitor-"  # names of the classroom's projects begin so
 SCORES = "scores.npy"
+FORECAST = "forecast.json"  # in the project's folder: the last prediction of a run
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
 
@@ -202,6 +203,11 @@ class Project:
         """The id of the data: the same for the same images and labels."""
         path = self.folder("data") / "manifest.json"
         return json.loads(path.read_text()).get("id", "") if path.is_file() else ""
+
+    def forecast(self) -> dict[str, Any] | None:
+        """The last prediction of a run, as `workspace/forecast.py` wrote it."""
+        path = self.root / FORECAST
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def table(self) -> ImageTable:
         """The imported images."""
