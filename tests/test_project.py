@@ -19,6 +19,7 @@ from debias_core.insight.projection import map_rows
 from debias_core.pipeline import debias, drain
 from debias_core.records import Cost, Recipe, SyntheticSet, UserError
 from debias_core.workspace import stages, verdicts
+from debias_core.workspace.benchmark import finished
 from debias_core.workspace.store import Project, project_names, write_json
 from tests.conftest import CPU
 
@@ -84,6 +85,19 @@ def test_without_its_manifest_a_stage_is_not_done(project):
     (project.folder("synthetic") / "current.json").unlink()
     with pytest.raises(UserError, match="run `generate` first"):
         project.synthetic()
+
+
+def test_a_stage_of_an_older_version_counts_as_finished_and_one_of_other_settings_does_not(project):
+    used = AuditConfig(classifier=ClassifierConfig(epochs=3, loss="gce"), top_k=6)
+    assert finished(project, "audit", used)
+    assert not finished(project, "audit", replace(used, top_k=7))
+    about = project.manifest("audit")
+    del about["config"]["classifier"]["decay"]  # a setting that came later
+    write_json(project.folder("audit") / "manifest.json", about)
+    assert finished(project, "audit", used)
+    about["config"]["classifier"]["from a newer version"] = 1
+    write_json(project.folder("audit") / "manifest.json", about)
+    assert not finished(project, "audit", used)
 
 
 def test_what_was_made_from_a_replaced_stage_no_longer_counts(project):

@@ -7,7 +7,6 @@ injection finds the audit done.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 from debias_core.classifier.networks import Classifier
-from debias_core.config import RATIOS, BenchmarkConfig, DDBBenchmarkConfig, to_json
+from debias_core.config import RATIOS, BenchmarkConfig, DDBBenchmarkConfig, from_json, to_json
 from debias_core.data.benchmarks import OWN_BIAS
 from debias_core.data.layouts import PUBLISHED as PUBLISHED_SETS
 from debias_core.data.layouts import check_ratio
@@ -396,12 +395,19 @@ def ensure_data(
 
 
 def finished(project: Project, stage: str, config: Any) -> bool:
-    """Whether the stage was run with these very settings, on the data that there are where it says which."""
+    """Whether the stage was run with these very settings, on the data that there are where it says which.
+
+    A setting that an older version did not know has its default there; one that only a newer version knows
+    makes them others.
+    """
     if not project.has(stage):
         return False
     about, data_id = project.manifest(stage), project.data_id()
-    plain = json.loads(json.dumps(to_json(config)))
-    return about["config"] == plain and about.get("data", data_id) == data_id
+    try:
+        settings = from_json(type(config), about["config"])
+    except UserError:
+        return False
+    return settings == config and about.get("data", data_id) == data_id
 
 
 def _debias(project: Project, config: Any, device: torch.device) -> Stage[tuple[ArmResult, ...]]:
