@@ -1397,6 +1397,8 @@ def sweep(
         table.add_row(*cell["at"].values(), *(_figure(cell[key]) for key in SWEEP_COLUMNS))
     console.print(table)
     console.print(result["scored_on"], markup=False)
+    if (drawn := project.root / "sweep" / "sheet.png").is_file():
+        console.print(f"The first pairs of every cell are in {drawn}", markup=False)
     _write_json(json_file, result)
 
 

@@ -93,6 +93,23 @@ def test_every_cell_has_the_same_steps_and_one_set_serves_all_shares(project, de
     assert drain(sweep.run_sweep(project, GRID, device=device))["cells"] == result["cells"]
 
 
+def test_the_first_pairs_of_every_cell_can_be_looked_at(project, device):
+    assert sweep.sheet(project, {"cells": [{"at": {"gamma": "0.3"}}]}) is None  # of an older version
+    grid = replace(GRID, rows=Axis("mode", ("slerp", "add")), columns=None)
+    result = drain(sweep.run_sweep(project, grid, device=device))
+    (slerp, some), (add, others) = sweep.pictures(project, result)
+    assert (slerp, add) == ("mode slerp", "mode add")
+    # Ten pairs of 8 px with a line between them: originals, contents, results.
+    assert some.shape == others.shape == (3 * 9 - 1, 10 * 9 - 1, 3)
+    assert np.array_equal(some[:17], others[:17]) and not np.array_equal(some[18:], others[18:])
+    real = {p.tobytes() for p in project.table().pixels}
+    assert all(some[y : y + 8, x : x + 8].tobytes() in real for x in range(0, 89, 9) for y in (0, 9))
+    assert not any(some[18:, x : x + 8].tobytes() in real for x in range(0, 89, 9))
+    # Sources once, then a row of each cell, six times as large.
+    assert sweep.sheet(project, result).shape[0] == 4 * 48 + 3 * 6
+    assert (project.root / "sweep" / "sheet.png").is_file()
+
+
 def test_a_stopped_sweep_goes_on_behind_its_finished_cells(project, table, tiny_net, tmp_path, device):  # fmt: skip
     whole = drain(sweep.run_sweep(project, GRID, device=device))
     other = filled(tmp_path / "other", table, tiny_net)

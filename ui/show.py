@@ -415,6 +415,11 @@ def in_bold(caption: str, kept: set[str]) -> str:
     return " ".join(parts)
 
 
+def sweep_cards(cells: Sequence[tuple[str, Pixels]]) -> Gallery:
+    """The first pairs of every cell of a sweep, one below the other."""
+    return [(picture(images.enlarge(strip, 150)), name) for name, strip in cells]
+
+
 def heat_cards(explanations: Sequence[Any]) -> Gallery:
     """Image | each net's heat, with what each net says."""
     cards = []

@@ -71,6 +71,10 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         sweep_button = gr.Button(words.SWEEP_BUTTON)
         swept = gr.Markdown()
         heat = gr.Plot(show_label=False, visible=False)
+        strips = gr.Gallery(
+            label=words.SWEEP_PICTURES, height="auto", columns=1, object_fit="contain", visible=False,
+            allow_preview=False, buttons=[], elem_classes="wide",
+        )  # fmt: skip
 
     def refresh(project_name: str) -> tuple[Any, ...]:
         return *trained(project_name), *grid_of(project_name)
@@ -78,10 +82,18 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     def grid_of(project_name: str) -> tuple[Any, ...]:
         from debias_core.workspace import sweep
 
-        result = sweep.latest(place.project(project_name))
+        mine = place.project(project_name)
+        result = sweep.latest(mine)
+        hidden = gr.update(visible=False, value=None)
         if result is None:
-            return words.NOT_SWEPT, gr.update(visible=False, value=None)
-        return words.swept(result), gr.update(visible=True, value=figures.sweep_map(result))
+            return words.NOT_SWEPT, hidden, hidden
+        cards = show.sweep_cards(sweep.pictures(mine, result))
+        pictures = gr.update(visible=True, value=cards) if cards else hidden
+        return (
+            words.swept(result),
+            gr.update(visible=True, value=figures.sweep_map(result)),
+            pictures,
+        )
 
     def trained(project_name: str) -> tuple[Any, ...]:
         mine = place.project(project_name)
@@ -144,6 +156,6 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             guarded(run_sweep), [project, *axes, sweep_seeds, network, epochs], None
         ),
     ]
-    part = Part([status, curves, table, bars, runs, swept, heat], refresh, [], events)
+    part = Part([status, curves, table, bars, runs, swept, heat, strips], refresh, [], events)
     part = part.with_more(ddb_part.recipes(place, project))
     return part.with_more(compare_part.compare(place, project))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageDraw, ImageFile, ImageFont, ImageOps
 
 from debias_core.records import UserError
 
@@ -295,3 +295,19 @@ def grid(images: Sequence[Pixels] | Pixels, columns: int, gap: int = 1) -> Pixel
         y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
         sheet[y : y + height, x : x + width] = image
     return sheet
+
+
+def labelled(rows: Sequence[tuple[str, Pixels]], *, side: int) -> Pixels:
+    """Pictures [H, W, 3] of one width below one another, each at least `side` pixels high with its text on the left."""
+    drawn = [enlarge(picture, side) for _, picture in rows]
+    font = ImageFont.load_default(16)
+    room = 16 + max(int(font.getlength(line)) for text, _ in rows for line in text.split("\n"))
+    gap, height = 6, sum(len(picture) for picture in drawn)
+    size = (room + max(picture.shape[1] for picture in drawn), height + gap * (len(rows) - 1))
+    sheet, y = Image.new("RGB", size, "white"), 0
+    for (text, _), picture in zip(rows, drawn, strict=True):
+        at = (8, y + len(picture) // 2)
+        ImageDraw.Draw(sheet).multiline_text(at, text, fill="black", font=font, anchor="lm")
+        sheet.paste(Image.fromarray(picture), (room, y))
+        y += len(picture) + gap
+    return np.asarray(sheet)

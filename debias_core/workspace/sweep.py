@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from debias_core import pipeline
 from debias_core.classifier.networks import Classifier
@@ -36,6 +37,7 @@ from debias_core.config import (
     to_json,
 )
 from debias_core.data.benchmarks import NAMED, named_table
+from debias_core.data.images import Pixels, grid, labelled, png
 from debias_core.data.table import ImageTable, evenly
 from debias_core.insight.quality import distance
 from debias_core.records import (
@@ -55,6 +57,7 @@ from debias_core.workspace.store import Project, fingerprint, write_json
 
 HELD_OUT = 0.2
 QUALITY_IMAGES = 5_000  # at most, on each side of KID
+SHOWN = 10  # pairs of a cell that are kept to be looked at
 
 
 @dataclass(frozen=True)
@@ -110,11 +113,13 @@ def run_sweep(
     found: dict[tuple[int, int], dict[str, Any]] = {}
     began, part, steps, rule = time.perf_counter(), 0, 0, ""
     benches: list[Bench] = []
+    names: list[str] = []
     for seed in range(config.seeds):
         data = held_out(project, seed)
         rule = data.rule
         steps = steps or max(_steps(data.table, *config.at(cell)) for cell in cells)
         bench = Bench(project, data, seed, steps, device, swaps=bool(config.inject.direct))
+        names = names or [bench.kept(*config.at(cell)).stem for cell in cells]
         if cluster is not None:
             benches.append(bench)
             continue
@@ -132,12 +137,20 @@ def run_sweep(
         "scored_on": rule,
         "optimiser_steps": steps,
         "cells": [
-            {"at": cell, **_over_seeds([found[i, s] for s in range(config.seeds)])}
+            {
+                "at": cell,
+                "kept": names[i],
+                **_over_seeds([found[i, s] for s in range(config.seeds)]),
+            }
             for i, cell in enumerate(cells)
         ],
         "seconds": seconds,
     }
     write_json(project.root / "sweep" / "latest.json", result)
+    seen, drawn = project.root / "sweep" / "sheet.png", sheet(project, result)
+    seen.unlink(missing_ok=True)
+    if drawn is not None:
+        seen.write_bytes(png(drawn))
     project.record_run("sweep", to_json(config), {"cells": result["cells"]}, seconds)
     return result
 
@@ -195,6 +208,43 @@ def latest(project: Project) -> dict[str, Any] | None:
     return json.loads(kept.read_text()) if kept.is_file() else None
 
 
+def pictures(project: Project, result: dict[str, Any]) -> list[tuple[str, Pixels]]:
+    """("gamma 0.9, mode add", its first pairs at seed 0) of a sweep's cells: originals, contents and results,
+    a row each. None of cells that a cluster's workers tried.
+    """
+    found = []
+    for cell in result["cells"]:
+        path = project.root / "sweep" / f"{cell.get('kept')}.png"
+        if path.is_file():
+            name = ", ".join(f"{setting} {value}" for setting, value in cell["at"].items())
+            found.append((name, np.asarray(Image.open(path).convert("RGB"))))
+    return found
+
+
+def sheet(project: Project, result: dict[str, Any]) -> Pixels | None:
+    """The cells' results below one another; the pairs that they share stand above them once."""
+    rows: list[tuple[str, Pixels]] = []
+    shown: Pixels | None = None
+    for name, picture in pictures(project, result):
+        third = (len(picture) + 1) // 3  # a row of images and the gap below it
+        sources = picture[: 2 * third - 1]
+        if shown is None or not np.array_equal(sources, shown):
+            rows += [
+                ("original", picture[: third - 1]),
+                ("content", picture[third : 2 * third - 1]),
+            ]
+            shown = sources
+        rows.append((name.replace(", ", "\n"), picture[2 * third :]))
+    return labelled(rows, side=48) if rows else None
+
+
+def _first_pairs(table: ImageTable, made: SyntheticSet) -> Pixels:
+    some = made.recipes[:SHOWN]
+    content, original = table.sources(some)
+    images = [*table.pixels[original], *table.pixels[content], *made.pixels[: len(some)]]
+    return grid(images, len(some))
+
+
 class Bench:
     """One seed's data, and what its cells share: audits, the judge, the synthetic set made last."""
 
@@ -223,6 +273,8 @@ class Bench:
             table = yield from self._with_groups(_fewer(self._data.table, images), audit)
             vanilla = yield from self._vanilla(table, audit, debias, images)
             made, about = yield from self._synthetic(table, audit, inject, of_set)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.with_suffix(".png").write_bytes(png(_first_pairs(table, made)))
             if debias.min_fidelity > 0:
                 made = yield from self._faithful(table, made, debias.min_fidelity)
             arm, seconds = yield from self._train(table, made, debias, "debiased")
