@@ -19,8 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
+from debias_core import baseline_settings, presets, ranks
 from debias_core import config as cfg
-from debias_core import ranks
 from debias_core.records import Progress, Stage, UserError, mean_and_sd, ratio_in_words
 
 T = TypeVar("T")
@@ -287,7 +287,7 @@ def demo(
 
 @command.command()
 def benchmark(
-    dataset: Annotated[str, typer.Argument(help=f"{', '.join(cfg.BENCHMARKS)}.")],
+    dataset: Annotated[str, typer.Argument(help=f"{', '.join(presets.BENCHMARKS)}.")],
     workspace: Workspace = DEFAULT_WORKSPACE,
     data: Data = None,
     preset: Preset = "small",
@@ -297,7 +297,7 @@ def benchmark(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"One or more of {', '.join(cfg.TABLE)}. Several of them, several ratios or one of "
+            help=f"One or more of {', '.join(baseline_settings.TABLE)}. Several of them, several ratios or one of "
             "the field's baselines make a table, cell by cell (default: diffinject)."
         ),
     ] = None,
@@ -384,9 +384,11 @@ def benchmark(
     ratios: list[float | None] = list(
         dict.fromkeys([*ratio] if ratio else [_base(dataset, preset).percent])
     )
-    if unknown := [m for m in methods if m not in (*cfg.TABLE, *cfg.PUBLISHED_ONLY)]:
+    if unknown := [
+        m for m in methods if m not in (*baseline_settings.TABLE, *baseline_settings.PUBLISHED_ONLY)
+    ]:
         raise UserError(
-            f"There is no method '{unknown[0]}' in the tool. Choose from: {', '.join(cfg.TABLE)}."
+            f"There is no method '{unknown[0]}' in the tool. Choose from: {', '.join(baseline_settings.TABLE)}."
         )
     for path in (json_file, csv_file, markdown_file):
         _check_json(path)
@@ -406,11 +408,11 @@ def benchmark(
         given.pop("precision")
     extra = [f"--{name}" for name, value in given.items() if value is not None]
     images = [m for m in methods if m in (*cfg.METHODS, "diffubias", "amplibias")]
-    if audit_epochs is not None and set(methods) <= set(cfg.BASELINE_METHODS):
+    if audit_epochs is not None and set(methods) <= set(baseline_settings.BASELINE_METHODS):
         extra.append("--audit-epochs")
     if extra and not images:
         raise UserError(f"{methods[0]} does not know {', '.join(extra)}: leave it out.")
-    if paper_protocol and not any(m in cfg.BASELINE_METHODS for m in methods):
+    if paper_protocol and not any(m in baseline_settings.BASELINE_METHODS for m in methods):
         raise UserError(f"{methods[0]} does not know --paper-protocol: use --network mlp255.")
 
     def settings(
@@ -420,7 +422,7 @@ def benchmark(
         shared |= {"preset": preset, "size": size, "bias": kind, "hold_out": hold_out}
         if name in cfg.RECIPES:
             return _ddb_settings(dataset, name, audit_epochs=audit_epochs, **shared, **training)
-        if name in (*cfg.BASELINE_METHODS, *cfg.PUBLISHED_ONLY):
+        if name in (*baseline_settings.BASELINE_METHODS, *baseline_settings.PUBLISHED_ONLY):
             base = _benchmark_of(dataset, "diffinject", at, preset)
             base = replace(base, seeds=seeds, validation=validation)
             return _set(base, size=size, bias=kind, hold_out=hold_out)
@@ -443,7 +445,7 @@ def benchmark(
     kinds = list(dict.fromkeys("" if k == OWN_BIAS.get(dataset) else k for k in kinds))
     one = settings(methods[0], ratios[0], kinds[0])
     files = {"csv_file": csv_file, "markdown_file": markdown_file}
-    one_by_one = (*cfg.BASELINE_METHODS, *cfg.PUBLISHED_ONLY)
+    one_by_one = (*baseline_settings.BASELINE_METHODS, *baseline_settings.PUBLISHED_ONLY)
     if len(methods) > 1 or len(ratios) > 1 or bias or methods[0] in one_by_one:
         from debias_core.workspace.cells import Row, run_cells
 
@@ -451,7 +453,7 @@ def benchmark(
             Row(
                 name,
                 settings(name, at, kind),
-                cfg.baseline_config(
+                baseline_settings.baseline_config(
                     dataset,
                     name,
                     paper_protocol=paper_protocol,
@@ -460,7 +462,7 @@ def benchmark(
                     percent=at,
                     **training,
                 )
-                if name in cfg.BASELINE_METHODS
+                if name in baseline_settings.BASELINE_METHODS
                 else None,
             )
             for kind in kinds
@@ -574,11 +576,13 @@ def _ddb_settings(
     batch_size: int | None,
 ) -> cfg.DDBBenchmarkConfig:
     """A recipe's preset with the options that were given."""
-    if dataset not in cfg.DDB:
-        raise UserError(f"{recipe} has no settings for '{dataset}'. Choose: {', '.join(cfg.DDB)}.")
-    base = cfg.DDB[dataset]
-    if dataset in cfg.PHOTOGRAPHS:
-        base = cfg.photographs_ddb(dataset, preset, size)
+    if dataset not in presets.DDB:
+        raise UserError(
+            f"{recipe} has no settings for '{dataset}'. Choose: {', '.join(presets.DDB)}."
+        )
+    base = presets.DDB[dataset]
+    if dataset in presets.PHOTOGRAPHS:
+        base = presets.photographs_ddb(dataset, preset, size)
     final_net = _set(
         base.ddb.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
     )
@@ -705,13 +709,13 @@ def _benchmark(
 
 def _base(dataset: str, preset: str = "small") -> cfg.BenchmarkConfig:
     """The preset of a named data set."""
-    if dataset not in cfg.BENCHMARKS:
+    if dataset not in presets.BENCHMARKS:
         raise UserError(
-            f"There is no benchmark '{dataset}'. Choose one of: {', '.join(cfg.BENCHMARKS)}."
+            f"There is no benchmark '{dataset}'. Choose one of: {', '.join(presets.BENCHMARKS)}."
         )
-    if dataset in cfg.PHOTOGRAPHS:
-        return cfg.photographs(dataset, preset)
-    return cfg.BENCHMARKS[dataset]
+    if dataset in presets.PHOTOGRAPHS:
+        return presets.photographs(dataset, preset)
+    return presets.BENCHMARKS[dataset]
 
 
 def _benchmark_of(
@@ -720,12 +724,12 @@ def _benchmark_of(
     """The preset of a named data set, for this method."""
     base = replace(_base(dataset, preset), percent=percent)
     if method == "diffubias":
-        describe_, draw_ = cfg.DIFFUBIAS.get(dataset, (cfg.CaptionConfig(), cfg.DrawConfig()))
+        describe_, draw_ = presets.DIFFUBIAS.get(dataset, (cfg.CaptionConfig(), cfg.DrawConfig()))
         return replace(base, describe=describe_, draw=draw_)
     if method == "amplibias":
         return replace(base, gan=cfg.GANConfig(count=base.inject.count))
     if method == "crossinject":
-        return replace(base, inject=cfg.CROSSINJECT.get(dataset, base.inject))
+        return replace(base, inject=presets.CROSSINJECT.get(dataset, base.inject))
     return base
 
 
@@ -899,7 +903,7 @@ def audit_curve(
     if dataset is None:
         project, base = _project(workspace, name), cfg.AuditConfig()
     else:
-        project, base = _named_project(dataset, workspace, ratio), cfg.BENCHMARKS[dataset].audit
+        project, base = _named_project(dataset, workspace, ratio), presets.BENCHMARKS[dataset].audit
     settings = replace(
         base, classifier=_set(base.classifier, network=network, epochs=epochs), seed=seed
     )
@@ -968,7 +972,9 @@ def pretrain(
     settings: Any
     if what in stages.PRETRAIN:
         preset, shipped, *_ = stages.PRETRAIN[what]
-        settings = _set(cfg.PRESETS[preset], steps=steps, batch_size=batch_size, lr=lr, swap=swap)
+        settings = _set(
+            presets.PRESETS[preset], steps=steps, batch_size=batch_size, lr=lr, swap=swap
+        )
         checkpoint = workspace / f"pretrain-{what}"
         if restart:
             drop_checkpoint(checkpoint)
@@ -978,10 +984,10 @@ def pretrain(
         stage = stages.run_pretrain_named(
             what, out, settings, device=_device(), checkpoint=checkpoint, start=start
         )
-    elif what in cfg.SMALL_MODELS:
+    elif what in presets.SMALL_MODELS:
         if ranks.several():
             raise UserError(f"{what} is trained by one process: start it without a launcher.")
-        settings = _set(cfg.SMALL_MODELS[what], steps=steps, batch_size=batch_size, lr=lr)
+        settings = _set(presets.SMALL_MODELS[what], steps=steps, batch_size=batch_size, lr=lr)
         stage = language.run_pretrain_small(
             what, settings, device=_device(), out=out, restart=restart,
             checkpoint=workspace / f"pretrain-{what}",
@@ -989,12 +995,12 @@ def pretrain(
     elif what == "project":
         project = _project(workspace, name)
         settings = _set(
-            cfg.diffusion_for(project.table().image_size),
+            presets.diffusion_for(project.table().image_size),
             steps=steps, batch_size=batch_size, lr=lr, flip=flip, swap=swap,
         )  # fmt: skip
         stage = stages.run_pretrain(project, settings, device=_device(), restart=restart)
     else:
-        known = ", ".join(("project", *stages.PRETRAIN, *cfg.SMALL_MODELS))
+        known = ", ".join(("project", *stages.PRETRAIN, *presets.SMALL_MODELS))
         raise UserError(f"There is no '{what}' to pretrain on. Choose one of: {known}.")
     folder = _run(stage, project)
     console.print(f"The model is in {folder}", markup=False)
@@ -1308,7 +1314,7 @@ def _named_project(dataset: str, workspace: Path, ratio: float = 1.0) -> Any:
     """The first project of a benchmark, with its data."""
     from debias_core.workspace.benchmark import benchmark_project, ensure_data
 
-    if dataset in cfg.PHOTOGRAPHS:
+    if dataset in presets.PHOTOGRAPHS:
         raise UserError(
             f"Give --name: the project of '{dataset}' that `benchmark` or `import` made."
         )
@@ -1531,7 +1537,7 @@ def compare(
     name: Name = DEFAULT_NAME,
     method: Annotated[
         list[str] | None,
-        typer.Option(help=f"One or more of {', '.join(cfg.BASELINE_METHODS)}."),
+        typer.Option(help=f"One or more of {', '.join(baseline_settings.BASELINE_METHODS)}."),
     ] = None,
     network: Network = None,
     epochs: Epochs = None,
@@ -1544,8 +1550,8 @@ def compare(
     _check_json(json_file)
     if not 1 <= seeds <= 100:
         raise UserError(f"seeds must be 1 to 100, but is {seeds}.")
-    base = cfg.CompareConfig()
-    settings = cfg.CompareConfig(
+    base = baseline_settings.CompareConfig()
+    settings = baseline_settings.CompareConfig(
         tuple(method or base.methods), tuple(range(seeds)), network or "", epochs or 0
     )
     project = _project(workspace, name)

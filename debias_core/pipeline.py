@@ -19,17 +19,11 @@ import torch
 from numpy.typing import NDArray
 
 from debias_core import memory, ranks
+from debias_core.baseline_settings import ORACLES, BaselineConfig
 from debias_core.classifier.arms import followed, train_arm
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import Run
-from debias_core.config import (
-    ORACLES,
-    BaselineConfig,
-    DebiasConfig,
-    DiffusionConfig,
-    InjectConfig,
-    to_json,
-)
+from debias_core.config import DebiasConfig, DiffusionConfig, InjectConfig, to_json
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
 from debias_core.diffusion import synthesis, workers

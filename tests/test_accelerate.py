@@ -20,10 +20,11 @@ import pytest
 
 import app
 from debias_core import ranks
+from debias_core.baseline_settings import LfFConfig
 from debias_core.classifier import training
 from debias_core.classifier.groupdro import group_objective
 from debias_core.classifier.training import Run, train_classifier
-from debias_core.config import ClassifierConfig, DiffusionConfig, LfFConfig
+from debias_core.config import ClassifierConfig, DiffusionConfig
 from debias_core.data.table import ImageTable, save_table
 from debias_core.diffusion.training import image_batches, image_swaps, train_diffusion
 from debias_core.methods.baselines import lff

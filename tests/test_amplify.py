@@ -9,6 +9,7 @@ import pytest
 
 import app
 from debias_core import config as cfg
+from debias_core import presets
 from debias_core.config import (
     AmplifyConfig,
     AuditConfig,
@@ -212,7 +213,7 @@ SMALL = DDBBenchmarkConfig(
 def test_the_demo_of_a_recipe_writes_every_number_and_goes_on(tmp_path, monkeypatch):
     found = {}
     for recipe, seeds in (("ddb-1", 2), ("ddb-2", 1)):
-        monkeypatch.setitem(cfg.DDB, "digits", replace(SMALL, curves=recipe == "ddb-1"))
+        monkeypatch.setitem(presets.DDB, "digits", replace(SMALL, curves=recipe == "ddb-1"))
         out = tmp_path / f"{recipe}.json"
         arguments = [
             "--method",

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from debias_core import baseline_settings, pipeline, presets
 from debias_core import config as cfg
-from debias_core import pipeline
 from debias_core.classifier.arms import same_steps
 from debias_core.classifier.difficulty import relative_difficulty
 from debias_core.classifier.groupdro import balanced_repeats, group_objective, true_groups
@@ -28,7 +28,8 @@ from debias_core.records import UserError
 CPU = torch.device("cpu")
 MLP = cfg.ClassifierConfig(network="mlp", epochs=4, batch_size=16, lr=1e-2)
 CONFIGS = {
-    name: replace(config, classifier=MLP) for name, config in cfg.BASELINES["digits"].items()
+    name: replace(config, classifier=MLP)
+    for name, config in baseline_settings.BASELINES["digits"].items()
 }
 CONFIGS["bias-ensemble"] = replace(CONFIGS["bias-ensemble"], iterations=30, confidence=0.5)
 CONFIGS["jtt"] = replace(CONFIGS["jtt"], first_epochs=1, times=3)
@@ -76,7 +77,7 @@ def test_images_without_any_loss_have_a_finite_weight():
 
 def test_lff_minimises_gce_of_f_b_and_weighted_ce_of_f_d(table):
     train, x, y, rows = batch(table)
-    config = cfg.LfFConfig(MLP)
+    config = baseline_settings.LfFConfig(MLP)
     both = lff.joint(train, config, seed=0, device=CPU)
     total = both.step(x, y, rows, torch.empty(6, 0))
     ce_b = F.cross_entropy(both.nets["f_B"](x), y, reduction="none")
@@ -97,7 +98,7 @@ def test_lff_minimises_gce_of_f_b_and_weighted_ce_of_f_d(table):
 def test_lff_in_bf16_is_the_same_step_but_for_rounding(table):
     train, x, y, rows = batch(table)
     totals = [
-        lff.joint(train, cfg.LfFConfig(MLP, precision=p), seed=0, device=CPU)
+        lff.joint(train, baseline_settings.LfFConfig(MLP, precision=p), seed=0, device=CPU)
         .step(x, y, rows, torch.empty(6, 0))
         .item()
         for p in ("float32", "bf16")
@@ -163,7 +164,7 @@ def test_disent_s_encoders_learn_from_their_own_head_alone(table):
 
 
 def test_disent_s_rate_halves_from_the_second_share_of_the_swaps_on():
-    config = cfg.DisEntConfig(cfg.ClassifierConfig(epochs=50, lr=1e-2))
+    config = baseline_settings.DisEntConfig(cfg.ClassifierConfig(epochs=50, lr=1e-2))
     # Steps 0-20,000 of 50,000 at the full rate, then half of it every 10,000.
     rates = [config.lr_at(e) for e in (0, 9, 10, 19, 20, 29, 30, 40, 49)]
     assert rates == pytest.approx([0.01] * 4 + [0.005] * 2 + [0.0025] + [0.00125] * 2)
@@ -267,7 +268,7 @@ def test_the_strength_is_the_one_of_the_best_worst_group():
     y = np.arange(80) % 2
     groups = np.arange(80) % 4
     features = np.stack([y + rng.normal(0, 0.1, 80), rng.normal(0, 1, 80)], 1)
-    config = cfg.DFRConfig(strengths=(1e-6, 1.0))
+    config = baseline_settings.DFRConfig(strengths=(1e-6, 1.0))
     # So strong an L1 leaves no weight, and one class is never named.
     assert dfr.choose_c(features, y, groups, 2, config) == 1.0
     assert dfr.choose_c(features[:8], y[:8], groups[:8], 2, config) == 1e-6  # too few: the first
@@ -334,7 +335,7 @@ def test_the_mix_is_mostly_the_partner_and_has_its_label(table, variant):
         expected = expected + mixed
         assert set(made.nets) == {"f_D", "f_A"} and not made.state
     else:
-        both = lff.joint(train, cfg.LfFConfig(MLP), seed=0, device=CPU)
+        both = lff.joint(train, baseline_settings.LfFConfig(MLP), seed=0, device=CPU)
         expected = expected + both.step(x, y, rows, noise) + 0.1 * mixed
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -408,7 +409,9 @@ def test_a_training_with_another_setting_does_not_go_on_from_this_one(table, tmp
     assert found == expected
 
 
-@pytest.mark.parametrize("method", [m for m in pipeline.BASELINES if m not in cfg.ORACLES])
+@pytest.mark.parametrize(
+    "method", [m for m in pipeline.BASELINES if m not in baseline_settings.ORACLES]
+)
 def test_no_method_but_the_oracles_sees_the_attribute(table, method, device):
     config = replace(CONFIGS[method], classifier=replace(MLP, epochs=1))
     if method == "bias-ensemble":
@@ -450,7 +453,7 @@ def test_groupdro_draws_every_true_group_as_often(table, device):
     assert found.epochs == 2
 
 
-@pytest.mark.parametrize("method", cfg.ORACLES)
+@pytest.mark.parametrize("method", baseline_settings.ORACLES)
 def test_an_oracle_without_the_attribute_says_so(table, method, device):
     with pytest.raises(UserError, match="bias attribute"):
         drain(
@@ -488,28 +491,39 @@ def test_a_validation_part_tells_every_epoch_s_accuracy_and_selects_nothing(tabl
 
 
 def test_settings_come_from_the_preset_with_what_is_asked():
-    config = cfg.baseline_config("cmnist", "lff", epochs=3, lr=None)
+    config = baseline_settings.baseline_config("cmnist", "lff", epochs=3, lr=None)
     assert (config.classifier.network, config.classifier.epochs) == ("mlp", 3)
     assert config.classifier.lr == 1e-3
-    paper = cfg.baseline_config("cmnist", "lff", paper_protocol=True)
+    paper = baseline_settings.baseline_config("cmnist", "lff", paper_protocol=True)
     assert paper.classifier.network == "mlp255"
-    assert cfg.baseline_config("digits", "lff", precision="bf16").precision == "bf16"
-    assert cfg.baseline_config("digits", "jtt", precision="bf16") == cfg.BASELINES["digits"]["jtt"]
-    other = cfg.baseline_config("cifar10c", "jtt").classifier
-    assert other == replace(cfg.BENCHMARKS["cifar10c"].debias.classifier, epochs=200)
+    assert baseline_settings.baseline_config("digits", "lff", precision="bf16").precision == "bf16"
+    assert (
+        baseline_settings.baseline_config("digits", "jtt", precision="bf16")
+        == baseline_settings.BASELINES["digits"]["jtt"]
+    )
+    other = baseline_settings.baseline_config("cifar10c", "jtt").classifier
+    assert other == replace(presets.BENCHMARKS["cifar10c"].debias.classifier, epochs=200)
     # DisEnt's λ and lr go by the ratio; JTT's T by the length of the training.
-    disent = {p: cfg.baseline_config("cifar10c", "disent", percent=p) for p in cfg.RATIOS}
+    disent = {
+        p: baseline_settings.baseline_config("cifar10c", "disent", percent=p) for p in cfg.RATIOS
+    }
     assert [c.lambda_dis for c in disent.values()] == [1, 5, 5, 1]
     assert [c.classifier.lr for c in disent.values()] == [5e-4, 1e-3, 1e-3, 1e-3]
-    assert cfg.baseline_config("bffhq", "disent").lambda_swap_b == 0.1
-    small, paper = (cfg.baseline_config("waterbirds", "jtt", preset=p) for p in cfg.SIZES)
+    assert baseline_settings.baseline_config("bffhq", "disent").lambda_swap_b == 0.1
+    small, paper = (
+        baseline_settings.baseline_config("waterbirds", "jtt", preset=p) for p in presets.SIZES
+    )
     assert (small.first_epochs, paper.first_epochs, paper.times) == (4, 60, 100)
     assert (small.classifier.epochs, paper.classifier.epochs) == (20, 300)
     with pytest.raises(UserError, match="MLP alone"):
-        cfg.baseline_config("digits", "lff", paper_protocol=True)
+        baseline_settings.baseline_config("digits", "lff", paper_protocol=True)
     with pytest.raises(UserError, match="no baseline 'a2'"):
-        cfg.baseline_config("digits", "a2")
-    assert set(cfg.BASELINES["digits"]) == set(cfg.BASELINES["cmnist"]) == set(pipeline.BASELINES)
+        baseline_settings.baseline_config("digits", "a2")
+    assert (
+        set(baseline_settings.BASELINES["digits"])
+        == set(baseline_settings.BASELINES["cmnist"])
+        == set(pipeline.BASELINES)
+    )
 
 
 def test_settings_travel_through_json():
@@ -520,12 +534,12 @@ def test_settings_travel_through_json():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: cfg.LfFConfig(q=0), "q must lie"),
-        (lambda: cfg.LfFConfig(precision="half"), "precision"),
-        (lambda: cfg.BiasEnsembleConfig(votes=6), "votes"),
-        (lambda: cfg.SelecMixConfig(variant="W"), "V\\+ or L\\+"),
-        (lambda: cfg.DisEntConfig(swap_after=0), "swap_after"),
-        (lambda: cfg.JTTConfig(times=0), "times"),
+        (lambda: baseline_settings.LfFConfig(q=0), "q must lie"),
+        (lambda: baseline_settings.LfFConfig(precision="half"), "precision"),
+        (lambda: baseline_settings.BiasEnsembleConfig(votes=6), "votes"),
+        (lambda: baseline_settings.SelecMixConfig(variant="W"), "V\\+ or L\\+"),
+        (lambda: baseline_settings.DisEntConfig(swap_after=0), "swap_after"),
+        (lambda: baseline_settings.JTTConfig(times=0), "times"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(make, said):

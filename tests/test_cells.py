@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import app
-from debias_core import config as cfg
+from debias_core import baseline_settings, presets
 from debias_core.pipeline import drain
 from debias_core.records import ArmResult, GroupAccuracy, UserError
 from debias_core.team import Cluster
@@ -26,9 +26,9 @@ SHORT = ("--epochs", "1", "--network", "mlp", "--batch-size", "512")
 
 
 def row(method, percent=1.0, **classifier):
-    on = replace(cfg.BENCHMARKS["digits"], percent=percent)
+    on = replace(presets.BENCHMARKS["digits"], percent=percent)
     short = {"epochs": 2, "network": "mlp", "batch_size": 512, **classifier}
-    return Row(method, on, cfg.baseline_config("digits", method, **short))
+    return Row(method, on, baseline_settings.baseline_config("digits", method, **short))
 
 
 def test_the_command_fills_a_table_of_methods_ratios_and_seeds(tmp_path, capsys):
@@ -148,7 +148,7 @@ def arm(**changes):
 
 
 def test_the_best_epoch_is_the_validation_part_s_never_the_test_part_s():
-    on = replace(cfg.BENCHMARKS["cmnist"], percent=1.0)
+    on = replace(presets.BENCHMARKS["cmnist"], percent=1.0)
     with_valid = cell(on, "lff", arm(valid_accuracy=(0.1, 0.6, 0.6)), 1.0, None)
     assert with_valid["best_on_validation"] == {"epoch": 2, "unbiased_accuracy": 0.8}
     assert with_valid["unbiased_accuracy"] == 5 / 6  # the last one's

@@ -14,7 +14,7 @@ from sklearn.datasets import load_sample_images
 from torchvision.datasets import CIFAR10
 
 import app
-from debias_core.config import BENCHMARKS, PRESETS, RATIOS, UNetConfig
+from debias_core.config import RATIOS, UNetConfig
 from debias_core.data import benchmarks
 from debias_core.data.benchmarks import (
     CIFAR_SIZES,
@@ -30,6 +30,7 @@ from debias_core.data.originals import CIFAR_CLASSES, cifar10
 from debias_core.data.planted import uniform
 from debias_core.insight import fidelity
 from debias_core.pipeline import drain
+from debias_core.presets import BENCHMARKS, PRESETS
 from debias_core.records import UserError
 from debias_core.workspace import stages
 from debias_core.workspace.store import Project

@@ -7,7 +7,8 @@ import pytest
 
 import app
 from debias_core import pipeline
-from debias_core.config import CompareConfig, baseline_config, from_json
+from debias_core.baseline_settings import CompareConfig, baseline_config
+from debias_core.config import from_json
 from debias_core.data.table import save_table
 from debias_core.pipeline import drain
 from debias_core.records import StopAsked, UserError

@@ -3,17 +3,16 @@ import json
 import pytest
 
 from debias_core.config import (
-    PRESETS,
     AuditConfig,
     BenchmarkConfig,
     ClassifierConfig,
     DebiasConfig,
     DiffusionConfig,
     InjectConfig,
-    diffusion_for,
     from_json,
     to_json,
 )
+from debias_core.presets import PRESETS, diffusion_for
 from debias_core.records import UserError
 
 

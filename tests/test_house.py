@@ -7,7 +7,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
-    {"debias_core.records", "debias_core.config"},
+    {
+        "debias_core.records",
+        "debias_core.config",
+        "debias_core.presets",
+        "debias_core.baseline_settings",
+    },
     {"debias_core.data", "debias_core.checkpoint", "debias_core.memory", "debias_core.ranks"},
     {"debias_core.classifier", "debias_core.diffusion", "debias_core.language"},
     {"debias_core.methods", "debias_core.insight"},

@@ -10,10 +10,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import app
-from debias_core.config import BENCHMARKS, NO_RATIO, PHOTOGRAPHS, photographs, photographs_ddb
 from debias_core.data.importers import import_images
 from debias_core.data.layouts import IMAGENET9, PUBLISHED, find
 from debias_core.pipeline import drain
+from debias_core.presets import BENCHMARKS, NO_RATIO, PHOTOGRAPHS, photographs, photographs_ddb
 from debias_core.records import UserError
 from debias_core.workspace import stages
 from debias_core.workspace.store import Project

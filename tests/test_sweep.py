@@ -94,7 +94,9 @@ def test_every_cell_has_the_same_steps_and_one_set_serves_all_shares(project, de
 
 
 def test_the_first_pairs_of_every_cell_can_be_looked_at(project, device):
-    assert sweep.sheet(project, {"cells": [{"at": {"gamma": "0.3"}}]}) is None  # of an older version
+    assert (
+        sweep.sheet(project, {"cells": [{"at": {"gamma": "0.3"}}]}) is None
+    )  # of an older version
     grid = replace(GRID, rows=Axis("mode", ("slerp", "add")), columns=None)
     result = drain(sweep.run_sweep(project, grid, device=device))
     (slerp, some), (add, others) = sweep.pictures(project, result)
@@ -103,7 +105,9 @@ def test_the_first_pairs_of_every_cell_can_be_looked_at(project, device):
     assert some.shape == others.shape == (3 * 9 - 1, 10 * 9 - 1, 3)
     assert np.array_equal(some[:17], others[:17]) and not np.array_equal(some[18:], others[18:])
     real = {p.tobytes() for p in project.table().pixels}
-    assert all(some[y : y + 8, x : x + 8].tobytes() in real for x in range(0, 89, 9) for y in (0, 9))
+    assert all(
+        some[y : y + 8, x : x + 8].tobytes() in real for x in range(0, 89, 9) for y in (0, 9)
+    )
     assert not any(some[18:, x : x + 8].tobytes() in real for x in range(0, 89, 9))
     # Sources once, then a row of each cell, six times as large.
     assert sweep.sheet(project, result).shape[0] == 4 * 48 + 3 * 6

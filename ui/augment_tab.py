@@ -322,7 +322,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         jobs.submit(mine.db, mine.name, "edit_time", {"by": by})
 
     def train_model(project_name: str) -> None:
-        from debias_core.config import diffusion_for
+        from debias_core.presets import diffusion_for
 
         mine = place.project(project_name)
         config = diffusion_for(mine.table().image_size)

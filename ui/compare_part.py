@@ -6,7 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from debias_core.config import BASELINE_METHODS, NETWORKS, ORACLES, CompareConfig, to_json
+from debias_core.baseline_settings import BASELINE_METHODS, ORACLES, CompareConfig
+from debias_core.config import NETWORKS, to_json
 from debias_core.records import UserError
 from debias_core.workspace import jobs
 from debias_core.workspace.store import Project

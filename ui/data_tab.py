@@ -10,9 +10,10 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from debias_core.config import RATIOS, photographs
+from debias_core.config import RATIOS
 from debias_core.data.importers import Survey, survey
 from debias_core.data.layouts import PUBLISHED, find
+from debias_core.presets import photographs
 from debias_core.records import UserError
 from debias_core.workspace import jobs
 from debias_core.workspace.store import Project

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from debias_core import team
+from debias_core.baseline_settings import baseline_config
 from debias_core.config import (
     RECIPES,
     BenchmarkConfig,
     DDBBenchmarkConfig,
     SweepConfig,
-    baseline_config,
     from_json,
     to_json,
 )

@@ -28,12 +28,10 @@ from debias_core.classifier.metrics import average_precision, group_accuracy
 from debias_core.classifier.networks import Classifier, save_classifier
 from debias_core.classifier.training import probabilities, score, train_classifier
 from debias_core.config import (
-    DDB,
     AmplifyConfig,
     AuditConfig,
     ClassifierConfig,
     DDBConfig,
-    conditional_for,
     from_json,
     to_json,
 )
@@ -57,6 +55,7 @@ from debias_core.diffusion.unet import (
 from debias_core.insight.fidelity import mean_colour
 from debias_core.methods import ddb
 from debias_core.methods.audit import judge, top_k
+from debias_core.presets import DDB, conditional_for
 from debias_core.records import (
     ArmResult,
     AuditResult,

@@ -24,16 +24,14 @@ from typing import Any
 import torch
 
 from debias_core import pipeline
-from debias_core.config import (
+from debias_core.baseline_settings import (
     ORACLES,
     PUBLISHED_ONLY,
     BaselineConfig,
-    BenchmarkConfig,
     CompareConfig,
-    DDBBenchmarkConfig,
     baseline_config,
-    to_json,
 )
+from debias_core.config import BenchmarkConfig, DDBBenchmarkConfig, to_json
 from debias_core.data.benchmarks import OWN_BIAS
 from debias_core.records import (
     ArmResult,

@@ -23,13 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from debias_core.config import (
-    DIFFUBIAS,
-    CaptionConfig,
-    DrawConfig,
-    SmallModelConfig,
-    to_json,
-)
+from debias_core.config import CaptionConfig, DrawConfig, SmallModelConfig, to_json
 from debias_core.data.benchmarks import is_colored_digits
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
@@ -37,6 +31,7 @@ from debias_core.language import textfilter
 from debias_core.language.hub import ASSETS, SMALL_CAPTIONER, SMALL_PAINTER
 from debias_core.methods import diffubias
 from debias_core.methods.diffubias import Prompt
+from debias_core.presets import DIFFUBIAS
 from debias_core.records import Cost, Progress, Stage, StopAsked, SyntheticSet, UserError
 from debias_core.workspace import verdicts
 from debias_core.workspace.footprint import metered
@@ -130,7 +125,7 @@ def run_pretrain_small(
     out: Path | None = None,
     restart: bool = False,
 ) -> Stage[Path]:
-    """Train one of the small models that ship with the app, `what` of `config.SMALL_MODELS`."""
+    """Train one of the small models that ship with the app, `what` of `presets.SMALL_MODELS`."""
     from debias_core.language import pretrain
 
     if restart:

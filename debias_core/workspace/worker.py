@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
+from debias_core.baseline_settings import CompareConfig
 from debias_core.config import (
     AmplifyConfig,
     AuditConfig,
     CaptionConfig,
-    CompareConfig,
     DDBConfig,
     DebiasConfig,
     DiffusionConfig,

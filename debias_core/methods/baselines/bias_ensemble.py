@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from debias_core.baseline_settings import BiasEnsembleConfig
 from debias_core.classifier.arms import train_joint
 from debias_core.classifier.difficulty import BESIDE, Ints, relative_difficulty, two_nets
 from debias_core.classifier.losses import cross_entropy
 from debias_core.classifier.networks import Classifier, logits_of
 from debias_core.classifier.training import Joint, Run, score, train_classifier
-from debias_core.config import BiasEnsembleConfig
 from debias_core.data.table import ImageTable
 from debias_core.records import Progress, Stage, UserError
 

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from debias_core.baseline_settings import DFRConfig
 from debias_core.classifier.groupdro import true_groups
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import Run, penultimate, train_classifier
-from debias_core.config import DFRConfig
 from debias_core.data.table import ImageTable
 from debias_core.records import Progress, Stage, UserError
 

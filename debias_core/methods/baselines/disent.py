@@ -19,12 +19,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from debias_core.baseline_settings import DisEntConfig
 from debias_core.classifier.arms import train_joint
 from debias_core.classifier.difficulty import BESIDE, Ints, relative_difficulty
 from debias_core.classifier.losses import cross_entropy, gradient_gce
 from debias_core.classifier.networks import Classifier, build_classifier
 from debias_core.classifier.training import Joint, Run
-from debias_core.config import DisEntConfig
 from debias_core.data.table import ImageTable
 from debias_core.records import Stage
 

@@ -6,11 +6,11 @@ conflicting) as the attribute says.
 
 from __future__ import annotations
 
+from debias_core.baseline_settings import GroupDROConfig
 from debias_core.classifier.arms import same_steps
 from debias_core.classifier.groupdro import balanced_repeats, group_objective, true_groups
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import Run, train_classifier
-from debias_core.config import GroupDROConfig
 from debias_core.data.table import ImageTable
 from debias_core.records import Stage, UserError
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from debias_core.baseline_settings import JTTConfig
 from debias_core.classifier.arms import same_steps
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import Run, score, train_classifier
-from debias_core.config import JTTConfig
 from debias_core.data.table import ImageTable
 from debias_core.records import Progress, Stage
 

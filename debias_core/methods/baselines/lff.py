@@ -13,12 +13,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from debias_core.baseline_settings import LfFConfig
 from debias_core.classifier.arms import train_joint
 from debias_core.classifier.difficulty import Ints, relative_difficulty, two_nets
 from debias_core.classifier.losses import cross_entropy, gradient_gce
 from debias_core.classifier.networks import Classifier, logits_of
 from debias_core.classifier.training import Joint, Run
-from debias_core.config import LfFConfig
 from debias_core.data.table import ImageTable
 from debias_core.records import Stage
 

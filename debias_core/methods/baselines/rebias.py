@@ -16,12 +16,12 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from debias_core.baseline_settings import ReBiasConfig
 from debias_core.classifier.arms import train_joint
 from debias_core.classifier.difficulty import BESIDE, Ints
 from debias_core.classifier.losses import cross_entropy
 from debias_core.classifier.networks import Classifier, build_classifier
 from debias_core.classifier.training import Joint, Run
-from debias_core.config import ReBiasConfig
 from debias_core.data.table import ImageTable
 from debias_core.records import Stage
 

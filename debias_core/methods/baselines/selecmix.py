@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from debias_core.baseline_settings import SelecMixConfig
 from debias_core.classifier.arms import train_joint
 from debias_core.classifier.difficulty import BESIDE, Ints, relative_difficulty, two_nets
 from debias_core.classifier.losses import cross_entropy, gradient_gce
 from debias_core.classifier.networks import Classifier, build_classifier
 from debias_core.classifier.training import Joint, Run
-from debias_core.config import SelecMixConfig
 from debias_core.data.table import ImageTable
 from debias_core.records import Stage
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from debias_core.baseline_settings import VanillaConfig
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import Run, train_classifier
-from debias_core.config import VanillaConfig
 from debias_core.data.table import ImageTable
 from debias_core.records import Stage
 
