@@ -1,0 +1,164 @@
+"""What the commands print: tables of accuracy, and the files that hold them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Column, Table
+
+from debias_core import ranks
+from debias_core.records import mean_and_sd, ratio_in_words
+from ui.commands import common
+
+
+def cells_table(rows: list[dict[str, Any]], scored_on: str) -> None:
+    """The field's table, and below it why a cell has no figures."""
+    from debias_core.workspace.cells import HEADS, in_words
+
+    table = Table(*(Column(head, no_wrap=head in ("method", "ratio")) for head in HEADS))
+    for row in rows:
+        said = in_words(row)
+        if row["errors"]:  # below the table, where there is room
+            said[2] = "none"
+        table.add_row(*map(common.plain, said))
+    common.console.print(table)
+    for reason in dict.fromkeys(error for row in rows for error in row["errors"]):
+        common.console.print(reason, markup=False, highlight=False)
+    common.console.print(
+        f"Accuracy of the last epoch on the {scored_on} part, mean ± s.d. over the seeds; seconds and Wh "
+        "are a seed's.",
+        markup=False,
+        highlight=False,
+    )
+
+
+def generalisation_table(found: dict[str, Any]) -> None:
+    """Where each method works, by planted bias, and the verdicts in sentences."""
+    from debias_core.workspace.generalisation import in_lines, sentences
+
+    heads, *lines = in_lines(found)
+    table = Table(*heads)
+    for line in lines:
+        table.add_row(*map(common.plain, line))
+    common.console.print(table)
+    common.console.print("\n".join(sentences(found)), markup=False, highlight=False)
+
+
+def write_tables(
+    result: dict[str, Any], *, csv_file: Path | None, markdown_file: Path | None
+) -> None:
+    """The files of --csv and --markdown."""
+    from debias_core.workspace import generalisation
+    from debias_core.workspace.cells import as_csv, as_markdown, over_seeds
+
+    if not ranks.leads():
+        return
+    if csv_file is not None:
+        csv_file.expanduser().write_text(as_csv(result["cells"]), encoding="utf-8")
+    if markdown_file is not None:
+        rows = result.get("rows") or [over_seeds(result["cells"])]
+        text = as_markdown(rows)
+        if "generalisation" in result:
+            text += "\n" + generalisation.as_markdown(result["generalisation"])
+        markdown_file.expanduser().write_text(text, encoding="utf-8")
+
+
+def ddb_table(result: dict[str, Any]) -> None:
+    """A recipe beside its ablation and the oracle, and what it was made of."""
+    columns = {
+        "vanilla": "vanilla", "debiased": result["method"],
+        "real_amplifier": "the same, amplifier trained on real images",
+        "groupdro": "GroupDRO, true groups (oracle)",
+    }  # fmt: skip
+    accuracy_table(result, columns=columns)
+    lines = [
+        f"{result['dataset']}, {len(result['seeds'])} seeds at {ratio_in_words(result['ratio_percent'])} "
+        f"conflicting, scored on the {result['scored_on']} part."
+    ]
+    if share := result["aligned_share"]:
+        over = ", ".join(f"w {w}: {v:.2f}" for w, v in (share["by_w"] or {}).items())
+        lines.append(
+            f"bias-aligned share: training images {two(share['training'])}, synthetic images "
+            f"{two(share['synthetic'])} at w {share['w']:g} (seed 0: {over}), read by {share['by']}"
+        )
+    ap = {n: two(a["average_precision"]) for n, a in result["amplifiers"].items()}
+    lines.append(
+        f"average precision: GCE audit {ap['gce']}, amplifier on real images {ap['real']}, on "
+        f"synthetic images {ap['synthetic']}"
+    )
+    if found := result["pseudo_groups"]:
+        lines.append(
+            f"pseudo-groups: {found['flagged']} images flagged, precision "
+            f"{two(found['precision'])}, recall {two(found['recall'])}"
+        )
+        if any(found["empty"]):
+            most = max(map(len, found["empty"]))
+            lines.append(f"up to {most} groups a seed are empty and left out")
+    seconds = ", ".join(f"{k} {v:.1f}" for k, v in result["seconds"].items())
+    lines.append(
+        f"{result['synthetic_count']} synthetic images a seed, U-Net forward-equivalents each: "
+        f"{two(result['unet_evaluations_per_image'])}\nseconds: {seconds}\n"
+        f"{energy_line(result['energy'])}"
+    )
+    common.console.print("\n".join(lines), markup=False, highlight=False)
+
+
+def _percent(value: dict[str, Any] | None) -> str:
+    return mean_and_sd([None] if value is None else value["per_seed"])
+
+
+def accuracy_table(
+    result: dict[str, Any],
+    published: tuple[float, float] | None = None,
+    columns: dict[str, str] | None = None,
+) -> None:
+    """Four accuracies of each arm (`columns`: its heading), mean ± s.d. over the seeds."""
+    columns = columns or {"vanilla": "vanilla", "debiased": "debiased"}
+    heads = ["test accuracy, last epoch", *columns.values()]
+    table = Table(*heads, *(["paper: vanilla", "paper: DiffInject"] if published else []))
+    names = (
+        ("all", "unbiased_accuracy"), ("bias-aligned", "aligned_accuracy"),
+        ("bias-conflicting", "conflicting_accuracy"), ("worst group", "worst_group_accuracy"),
+    )  # fmt: skip
+    for label, key in names:
+        printed = [f"{100 * p:.2f} %" for p in published or () if key == "unbiased_accuracy"]
+        figures = [_percent(result[arm][key]) for arm in columns]
+        table.add_row(label, *figures, *printed)
+    common.console.print(table)
+
+
+def benchmark_table(result: dict[str, Any]) -> None:
+    """The loop on a named data set, before and after."""
+    published = result["published"]
+    accuracy_table(result, published)
+    seconds = ", ".join(f"{k} {v:.1f}" for k, v in result["seconds"].items())
+    label, look = result["label_fidelity"], result["look_fidelity"]
+    common.console.print(
+        f"{result['dataset']}, {result['method']}, {len(result['seeds'])} seeds at "
+        f"{ratio_in_words(result['ratio_percent'])} conflicting, scored on the {result['scored_on']} part.\n"
+        f"precision@{result['k']} {two(result['precision_at_k'])}, average precision "
+        f"{two(result['average_precision'])}\n"
+        f"{result['synthetic_count']} synthetic images a seed, "
+        f"{result['unet_evaluations_per_image']:.1f} U-Net forward-equivalents each\n"
+        f"label fidelity: content's class {two(label['content'])}, original's "
+        f"{two(label['original'])}, neither {two(label['neither'])}\n"
+        f"look fidelity: nearer to the original's colour {two(look['look'])}\n"
+        f"seconds: {seconds}\n{energy_line(result['energy'])}",
+        markup=False,
+        highlight=False,
+    )
+
+
+def energy_line(energy: dict[str, Any]) -> str:
+    """Wh of each stage, and grams of CO₂."""
+    kwh = energy["kwh"]
+    if kwh["total"] is None:
+        return "energy: not measured"
+    parts = ", ".join(f"{k} {1000 * v:.2f}" for k, v in kwh.items() if v is not None)
+    return f"energy, Wh: {parts}; {energy['grams']:.1f} gCO2eq at {energy['grams_per_kwh']:g} g/kWh"
+
+
+def two(value: dict[str, Any] | None) -> str:
+    """A mean to two places."""
+    return "unknown" if value is None else f"{value['mean']:.2f}"
