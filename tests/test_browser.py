@@ -590,7 +590,7 @@ def test_a_sweep_draws_a_heat_map_of_its_cells(page, studio, demo):
     expect(plot).to_have_count(1)
     assert len(sweep.latest(demo)["cells"]) == 2
     named = [f"gamma {gamma}, synthetic_share 0.5" for gamma in ("0.5", "0.9")]
-    expect(page.locator(".wide .caption-label:visible")).to_have_text(named)
+    expect(page.locator(".strips .caption-label:visible")).to_have_text(named)
 
 
 def test_the_preview_says_how_sure_a_judge_is_of_each_label(page):

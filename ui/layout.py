@@ -39,6 +39,7 @@ CSS = """
 /* As many pictures side by side as fit, at any width of the window. */
 .small .grid-container { grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)) !important; }
 .wide .grid-container { grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)) !important; }
+.strips .grid-container { grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)) !important; }
 .gallery-item img, .thumbnail-item img, .grid-wrap img { image-rendering: pixelated; }
 """
 # The address names the project: a reload, a second tab and another browser come back to it.

@@ -71,9 +71,10 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         sweep_button = gr.Button(words.SWEEP_BUTTON)
         swept = gr.Markdown()
         heat = gr.Plot(show_label=False, visible=False)
+        below = gr.Markdown(words.SWEEP_PICTURES, visible=False)
         strips = gr.Gallery(
-            label=words.SWEEP_PICTURES, height="auto", columns=1, object_fit="contain", visible=False,
-            allow_preview=False, buttons=[], elem_classes="wide",
+            show_label=False, height="auto", object_fit="contain", visible=False,
+            allow_preview=False, buttons=[], elem_classes="strips",
         )  # fmt: skip
 
     def refresh(project_name: str) -> tuple[Any, ...]:
@@ -86,12 +87,13 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         result = sweep.latest(mine)
         hidden = gr.update(visible=False, value=None)
         if result is None:
-            return words.NOT_SWEPT, hidden, hidden
+            return words.NOT_SWEPT, hidden, gr.update(visible=False), hidden
         cards = show.sweep_cards(sweep.pictures(mine, result))
         pictures = gr.update(visible=True, value=cards) if cards else hidden
         return (
             words.swept(result),
             gr.update(visible=True, value=figures.sweep_map(result)),
+            gr.update(visible=len(cards) > 0),
             pictures,
         )
 
@@ -156,6 +158,8 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             guarded(run_sweep), [project, *axes, sweep_seeds, network, epochs], None
         ),
     ]
-    part = Part([status, curves, table, bars, runs, swept, heat, strips], refresh, [], events)
+    part = Part(
+        [status, curves, table, bars, runs, swept, heat, below, strips], refresh, [], events
+    )
     part = part.with_more(ddb_part.recipes(place, project))
     return part.with_more(compare_part.compare(place, project))

@@ -194,7 +194,7 @@ def sweep_map(result: dict[str, Any]) -> go.Figure:
             "label fidelity %{customdata[0]:.2f}, look fidelity %{customdata[1]:.2f}<br>"
             "%{customdata[2]:.3f} s an image<extra></extra>",
             colorscale="Blues",
-            colorbar={"tickformat": ".0%"},
+            showscale=False,  # each cell says its figure
         )
     )  # fmt: skip
     # Values are settings, not quantities on a scale: each has a place of its own.
