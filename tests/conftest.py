@@ -24,12 +24,24 @@ from debias_core.config import UNetConfig
 from debias_core.data.table import ImageTable
 from debias_core.diffusion.unet import EpsilonNet
 from debias_core.language import text2image
+from tests.nursery import Nursery
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 CPU = torch.device("cpu")
 TINY_UNET = UNetConfig(
     image_size=8, channels=(16, 32), attention=(4,), res_blocks=1, head_dim=8, groups=8
 )
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Where processes come from that need not load torch first."""
+    made = Nursery(
+        "debias_core.workspace.worker", "diffusers.models.unets.unet_2d", "tests.test_kill",
+        "ui.server",
+    )  # fmt: skip
+    yield made
+    made.close()
 
 
 @pytest.fixture

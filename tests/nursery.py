@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +42,20 @@ class Nursery:
         fds = [fd for fd in (output, keep) if fd is not None]
         asked = {"call": call, "args": args, "output": output is not None, "fds": len(fds)}
         return Child(self, self._ask(asked, fds))
+
+    def jobs(self, call: str = "debias_core.workspace.worker:main") -> Any:
+        """What the runner takes for `subprocess`: a job's process is forked, and does `call`."""
+
+        def popen(
+            command: Sequence[str], *, stdout: Any, pass_fds: Sequence[int], **_: Any
+        ) -> Child:
+            assert command[1:3] == ["-m", "debias_core.workspace.worker"]
+            (lock,) = pass_fds
+            return self.fork(call, command[3:], output=stdout.fileno(), keep=lock)
+
+        return SimpleNamespace(
+            DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT, Popen=popen
+        )  # fmt: skip
 
     def _ask(self, asked: dict[str, Any], fds: list[int] | None = None) -> Any:
         message = json.dumps(asked).encode() + b"\n"

@@ -57,7 +57,7 @@ def incoming(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory, incoming):
+def studio(tmp_path_factory, incoming, nursery):
     """A server over a fresh workspace, with a third of the demo's images, audited in 8 epochs."""
     workspace = tmp_path_factory.mktemp("workspace")
     project, table = demo_project(workspace), colored_digits(percent=2.0)
@@ -69,8 +69,7 @@ def studio(tmp_path_factory, incoming):
     quick = AuditConfig(classifier=ClassifierConfig(loss="gce", epochs=8))
     drain(stages.run_audit(project, quick, device=CPU))
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
-            patch.setenv(name, value)  # for the jobs: two cores serve the page as well
+        patch.setattr(jobs, "subprocess", nursery.jobs())
         studio = Studio(workspace, incoming)
         yield studio
         studio.close()

@@ -54,7 +54,9 @@ def project(table, tmp_path):
 
 
 @pytest.fixture
-def runner(project):
+def runner(project, nursery, monkeypatch):
+    """A runner whose processes are forked; tests that make their own start them anew."""
+    monkeypatch.setattr(jobs, "subprocess", nursery.jobs())
     r = Runner(project.db, ("cpu",))
     r.start()
     yield r

@@ -11,13 +11,11 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import time
 import urllib.request
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,7 +38,6 @@ from debias_core.workspace import amplify, jobs, stages, verdicts, worker
 from debias_core.workspace.jobs import Runner
 from debias_core.workspace.store import Project
 from tests.conftest import CPU, TINY_UNET
-from tests.nursery import Nursery
 from tests.test_jobs import model, submit
 
 KILLS = 20
@@ -67,33 +64,10 @@ def fresh(folder, table):
     return project
 
 
-@pytest.fixture(scope="module")
-def nursery():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        made = Nursery(
-            "debias_core.workspace.worker", "diffusers.models.unets.unet_2d", "tests.test_kill",
-            "ui.server",
-        )  # fmt: skip
-    yield made
-    made.close()
-
-
 def work(workspace, job, device):
     """A job's whole process; only the judge, whose presence alone matters here, learns little."""
     fidelity.MIN_STEPS = FEW_STEPS
     return worker.main(workspace, job, device)
-
-
-def from_(nursery):
-    """`subprocess.Popen` of a job's process, as the runner calls it."""
-
-    def popen(command, *, stdout, pass_fds, **_):
-        assert command[1:3] == ["-m", "debias_core.workspace.worker"]
-        (lock,) = pass_fds
-        return nursery.fork("tests.test_kill:work", command[3:], output=stdout.fileno(), keep=lock)
-
-    return popen
 
 
 @pytest.fixture(scope="module")
@@ -169,9 +143,7 @@ def finished(project, job):
 def test_jobs_killed_at_random_moments_lose_nothing_and_end_the_same(
     tmp_path, table, undisturbed, monkeypatch, nursery
 ):
-    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(
-        DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT, Popen=from_(nursery)
-    ))  # fmt: skip
+    monkeypatch.setattr(jobs, "subprocess", nursery.jobs("tests.test_kill:work"))
     seed = random.randrange(1 << 30)
     print("seed", seed)
     rng = random.Random(seed)
