@@ -175,7 +175,7 @@ BaselineConfig = (
     | ReBiasConfig
 )
 
-_DIGITS = ClassifierConfig(lr=3e-3, decay=True)  # as `BenchmarkConfig` has it
+_DIGITS = BENCHMARKS["digits"].debias.classifier
 # LfF: MLP, batch 256, Adam 1e-3, 100 epochs; the second division by 255 is `paper_protocol`.
 _CMNIST = ClassifierConfig(network="mlp", epochs=100, batch_size=256)
 

@@ -465,6 +465,11 @@ class Axis:
         return cls(name, tuple(v.strip() for v in values.split(",") if v.strip()))
 
 
+def cell_in_words(at: dict[str, str]) -> str:
+    """A cell of a sweep by its settings, as in "gamma 0.9, mode add"."""
+    return ", ".join(f"{setting} {value}" for setting, value in at.items())
+
+
 @dataclass(frozen=True)
 class SweepConfig:
     """A grid of settings, all tried on held-out training images with equal budgets."""

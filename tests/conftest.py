@@ -36,10 +36,12 @@ TINY_UNET = UNetConfig(
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:
     """Where processes come from that need not load torch first."""
-    made = Nursery(
-        "debias_core.workspace.worker", "diffusers.models.unets.unet_2d", "tests.test_kill",
-        "ui.server",
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # the kill tests compare to the last bit
+        made = Nursery(
+            "debias_core.workspace.worker", "diffusers.models.unets.unet_2d", "tests.test_kill",
+            "ui.server",
+        )  # fmt: skip
     yield made
     made.close()
 

@@ -53,9 +53,7 @@ class Nursery:
             (lock,) = pass_fds
             return self.fork(call, command[3:], output=stdout.fileno(), keep=lock)
 
-        return SimpleNamespace(
-            DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT, Popen=popen
-        )  # fmt: skip
+        return SimpleNamespace(DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT, Popen=popen)
 
     def _ask(self, asked: dict[str, Any], fds: list[int] | None = None) -> Any:
         message = json.dumps(asked).encode() + b"\n"

@@ -94,9 +94,8 @@ def test_every_cell_has_the_same_steps_and_one_set_serves_all_shares(project, de
 
 
 def test_the_first_pairs_of_every_cell_can_be_looked_at(project, device):
-    assert (
-        sweep.sheet(project, {"cells": [{"at": {"gamma": "0.3"}}]}) is None
-    )  # of an older version
+    of_an_older_version = {"cells": [{"at": {"gamma": "0.3"}}]}
+    assert sweep.sheet(project, of_an_older_version) is None
     grid = replace(GRID, rows=Axis("mode", ("slerp", "add")), columns=None)
     result = drain(sweep.run_sweep(project, grid, device=device))
     (slerp, some), (add, others) = sweep.pictures(project, result)

@@ -233,14 +233,8 @@ def test_what_a_cpu_computes_together_does_not_hang_on_the_batch_size(monkeypatc
     for asked, side, unit, grain, batch, on_gpu in (
         (130, 28, 1, 32, 128, 128),
         (10, 32, 1, 32, 32, 8),  # on a GPU four equal parts of at most ten
-        (
-            12,
-            32,
-            1,
-            32,
-            32,
-            8,
-        ),  # not 11, 11 and 10: a smaller last part reads as memory that ran out
+        # Not 11, 11 and 10: a smaller last part reads as memory that ran out.
+        (12, 32, 1, 32, 32, 8),
         (130, 16, 3, 30, 120, 120),
         (4, 16, 3, 30, 30, 3),  # never a part of a unit
         (2, 8, 100, 100, 100, 100),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from debias_core.config import cell_in_words
 from debias_core.data.layouts import PUBLISHED
 from debias_core.records import Recipe, mean_and_sd
 
@@ -495,9 +496,8 @@ def recipe(r: Recipe) -> str:
 def swept(result: dict[str, Any]) -> str:
     """What a sweep's figures are, and its best cell."""
     best = max(result["cells"], key=lambda cell: cell["score"]["mean"])
-    where = ", ".join(f"{name} {value}" for name, value in best["at"].items())
     return (
-        f"Best: **{where}**, {best['score']['mean']:.1%} ({best['gain_points']:+.1f} points over vanilla), "
+        f"Best: **{cell_in_words(best['at'])}**, {best['score']['mean']:.1%} ({best['gain_points']:+.1f} points over vanilla), "
         f"label fidelity {best['label_fidelity']['mean']:.2f}. Score: {result['scored_on']}."
     )
 

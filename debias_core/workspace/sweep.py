@@ -33,6 +33,7 @@ from debias_core.config import (
     DebiasConfig,
     InjectConfig,
     SweepConfig,
+    cell_in_words,
     from_json,
     to_json,
 )
@@ -124,7 +125,7 @@ def run_sweep(
             benches.append(bench)
             continue
         for i in in_turn(config):
-            name = ", ".join(f"{k} {v}" for k, v in cells[i].items())
+            name = cell_in_words(cells[i])
             stage = bench.cell(*config.at(cells[i]))
             found[i, seed] = yield from _within(stage, f"{name}, seed {seed}", part, parts)
             part += 1
@@ -216,8 +217,8 @@ def pictures(project: Project, result: dict[str, Any]) -> list[tuple[str, Pixels
     for cell in result["cells"]:
         path = project.root / "sweep" / f"{cell.get('kept')}.png"
         if path.is_file():
-            name = ", ".join(f"{setting} {value}" for setting, value in cell["at"].items())
-            found.append((name, np.asarray(Image.open(path).convert("RGB"))))
+            picture = np.asarray(Image.open(path).convert("RGB"))
+            found.append((cell_in_words(cell["at"]), picture))
     return found
 
 

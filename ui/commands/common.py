@@ -58,6 +58,13 @@ def changed(config: T, **changes: Any) -> T:
     return replace(config, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[type-var]
 
 
+def seeds(count: int) -> tuple[int, ...]:
+    """The seeds 0, 1, … of --seeds."""
+    if not 1 <= count <= 100:
+        raise UserError(f"seeds must be 1 to 100, but is {count}.")
+    return tuple(range(count))
+
+
 def times(text: str | None) -> tuple[int, ...] | None:
     """The times of --direct."""
     if text is None:

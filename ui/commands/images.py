@@ -371,13 +371,12 @@ def ddb(
     from debias_core.workspace.amplify import ddb_settings, run_ddb
 
     common.check_json(json_file)
-    if not 1 <= seeds <= 100:
-        raise UserError(f"seeds must be 1 to 100, but is {seeds}.")
+    which = common.seeds(seeds)
     project = common.open_project(workspace, name)
     base = ddb_settings(project.table())
     settings = common.changed(
         base, recipe=recipe, losses=losses, flags=flags, gamma=gamma,
-        seeds=tuple(range(seeds)),
+        seeds=which,
         classifier=common.changed(
             base.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
         ),

@@ -275,11 +275,10 @@ def compare(
     from debias_core.workspace.cells import over_seeds, run_compare
 
     common.check_json(json_file)
-    if not 1 <= seeds <= 100:
-        raise UserError(f"seeds must be 1 to 100, but is {seeds}.")
+    which = common.seeds(seeds)
     base = baseline_settings.CompareConfig()
     settings = baseline_settings.CompareConfig(
-        tuple(method or base.methods), tuple(range(seeds)), network or "", epochs or 0
+        tuple(method or base.methods), which, network or "", epochs or 0
     )
     project = common.open_project(workspace, name)
     cells = common.run(run_compare(project, settings, device=common.device()), project)
@@ -309,15 +308,14 @@ def debias(
     from debias_core.workspace import stages
 
     common.check_json(json_file)
-    if not 1 <= seeds <= 100:
-        raise UserError(f"seeds must be 1 to 100, but is {seeds}.")
+    which = common.seeds(seeds)
     project = common.open_project(workspace, name)
     base = stages.debias_settings(project.table())
     classifier = common.changed(
         base.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
     )
     settings = common.changed(
-        base, classifier=classifier, seeds=tuple(range(seeds)), only_accepted=only_accepted,
+        base, classifier=classifier, seeds=which, only_accepted=only_accepted,
         synthetic_share=synthetic_share, min_fidelity=min_fidelity,
     )  # fmt: skip
     arms = common.run(stages.run_debias(project, settings, device=common.device()), project)
