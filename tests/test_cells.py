@@ -13,13 +13,21 @@ import torch
 
 import app
 from debias_core import baseline_settings, presets
+from debias_core.config import AuditConfig
 from debias_core.pipeline import drain
 from debias_core.records import ArmResult, GroupAccuracy, UserError
 from debias_core.team import Cluster
-from debias_core.workspace import cells
-from debias_core.workspace.benchmark import benchmark_project, cell, published
+from debias_core.workspace import cells, stages
+from debias_core.workspace.benchmark import (
+    benchmark_project,
+    cell,
+    ensure_audit,
+    ensure_data,
+    published,
+)
 from debias_core.workspace.cells import Row, run_cells
 from debias_core.workspace.store import Project, working
+from ui.commands import common, named
 
 CPU = torch.device("cpu")
 SHORT = ("--epochs", "1", "--network", "mlp", "--batch-size", "512")
@@ -186,6 +194,39 @@ def test_published_figures_stand_at_their_ratio():
 def test_what_can_t_be_run_is_one_line(words, said, tmp_path, capsys):
     assert app.main(["benchmark", *words, "--workspace", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_another_k_cuts_the_ranking_that_is_there(tmp_path, monkeypatch):
+    project = Project(tmp_path, "one")
+    config = replace(presets.BENCHMARKS["digits"].audit.classifier, epochs=1, network="mlp")
+    ten = AuditConfig(classifier=config)
+    drain(ensure_data(project, presets.BENCHMARKS["digits"], 0))
+    first = drain(ensure_audit(project, ten, device=CPU))
+
+    def train_again(*_, **__):
+        raise AssertionError("f_B was trained again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "run_audit", train_again)
+        a_class = drain(ensure_audit(project, replace(ten, top_k=2, per_class=True), device=CPU))
+        assert len(a_class.top_k.ids) == 20 and len(first.top_k.ids) == 10
+        assert np.array_equal(a_class.scores.loss, first.scores.loss)
+        again = drain(ensure_audit(project, ten, device=CPU))
+        assert list(again.top_k.ids) == list(first.top_k.ids)
+        with pytest.raises(AssertionError, match="trained again"):
+            drain(ensure_audit(project, replace(ten, seed=1), device=CPU))
+        # How many f_B can't explain is found beside its training.
+        with pytest.raises(AssertionError, match="trained again"):
+            drain(ensure_audit(project, replace(ten, top_k=0), device=CPU))
+
+
+def test_colored_mnist_s_own_settings_are_those_that_validation_chose():
+    chosen = named.benchmark_of("cmnist", "diffinject", 1.0)
+    assert (chosen.audit.top_k, chosen.audit.per_class) == (100, True)
+    assert (chosen.inject.direct, chosen.debias.synthetic_share) == ((200,), 0.5)
+    # The share is DiffInject's alone: as many images as there are real ones need none.
+    assert named.benchmark_of("cmnist", "crossinject", 1.0).debias.synthetic_share is None
+    assert common.times("off") == () and common.times(None) is None
 
 
 def test_a_method_that_makes_images_is_a_cell_too(tmp_path, quick_judge):

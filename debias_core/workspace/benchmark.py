@@ -17,7 +17,15 @@ from typing import Any
 import torch
 
 from debias_core.classifier.networks import Classifier
-from debias_core.config import RATIOS, BenchmarkConfig, DDBBenchmarkConfig, from_json, to_json
+from debias_core.config import (
+    RATIOS,
+    AuditConfig,
+    BenchmarkConfig,
+    C,
+    DDBBenchmarkConfig,
+    from_json,
+    to_json,
+)
 from debias_core.data.benchmarks import OWN_BIAS
 from debias_core.data.layouts import PUBLISHED as PUBLISHED_SETS
 from debias_core.data.layouts import check_ratio
@@ -273,12 +281,8 @@ def run_benchmark(
         ):  # said now when there is no model, not after the audit
             stages.diffusion_folder(project, swaps=bool(config.inject.direct))
         with clock("audit"):
-            settings = replace(config.audit, seed=seed)
-            if finished(project, "audit", settings):
-                audits.append(project.audit())
-            else:
-                stage = stages.run_audit(project, settings, device=device)
-                audits.append((yield from named(stage, seed)))
+            audit = ensure_audit(project, replace(config.audit, seed=seed), device=device)
+            audits.append((yield from named(audit, seed)))
         with clock("generate"):
             # Flags serve a person who curates, and only the demo's first project is opened.
             flagged = anew and seed == 0
@@ -394,20 +398,39 @@ def ensure_data(
         stages.import_named(project, config.dataset, **asked)
 
 
-def finished(project: Project, stage: str, config: Any) -> bool:
-    """Whether the stage was run with these very settings, on the data that there are where it says which.
+def ensure_audit(
+    project: Project, config: AuditConfig, *, device: torch.device
+) -> Stage[AuditResult]:
+    """The project's audit with these settings: as it is, its ranking cut at another K, or run now."""
+    done = settings_of(project, "audit", AuditConfig)
+    if done == config:
+        return project.audit()
+    k, per_class = config.top_k, config.per_class
+    if k and done is not None and replace(done, top_k=k, per_class=per_class) == config:
+        return stages.choose_k(project, k, per_class=per_class)
+    return (yield from stages.run_audit(project, config, device=device))
 
-    A setting that an older version did not know has its default there; one that only a newer version knows
-    makes them others.
+
+def settings_of(project: Project, stage: str, kind: type[C]) -> C | None:
+    """The settings with which the stage was run on the data that there are; None where it was not.
+
+    A setting that an older version did not know has its default; with one that only a newer version knows,
+    they are none of ours.
     """
     if not project.has(stage):
-        return False
+        return None
     about, data_id = project.manifest(stage), project.data_id()
+    if about.get("data", data_id) != data_id:
+        return None
     try:
-        settings = from_json(type(config), about["config"])
+        return from_json(kind, about["config"])
     except UserError:
-        return False
-    return settings == config and about.get("data", data_id) == data_id
+        return None
+
+
+def finished(project: Project, stage: str, config: Any) -> bool:
+    """Whether the stage was run with these very settings on the data that there are."""
+    return bool(settings_of(project, stage, type(config)) == config)
 
 
 def _debias(project: Project, config: Any, device: torch.device) -> Stage[tuple[ArmResult, ...]]:

@@ -33,6 +33,7 @@ from debias_core.workspace.benchmark import (
     Clock,
     cell,
     energy_since,
+    ensure_audit,
     ensure_data,
     finished,
     named,
@@ -68,10 +69,8 @@ def run_ddb_benchmark(
             yield from ensure_data(project, config, seed)
             yield Progress(f"import, seed {seed}", 1, 1)
         with clock("audit"):
-            audit = replace(config.audit, seed=seed)
-            if not finished(project, "audit", audit):
-                yield from named(stages.run_audit(project, audit, device=device), seed)
-            audits.append(project.audit())
+            audit = ensure_audit(project, replace(config.audit, seed=seed), device=device)
+            audits.append((yield from named(audit, seed)))
         with clock("amplify"):
             settings = replace(config.amplify, seed=seed)
             if not finished(project, "amplify", settings):

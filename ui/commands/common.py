@@ -66,11 +66,13 @@ def seeds(count: int) -> tuple[int, ...]:
 
 
 def times(text: str | None) -> tuple[int, ...] | None:
-    """The times of --direct."""
+    """The times of --direct; () where it is off."""
     if text is None:
         return None
+    if text.strip() == "off":
+        return ()
     if not all(part.strip().isdigit() for part in text.split(",")):
-        raise UserError(f"direct must be falling times, as in 400,200, not '{text}'.")
+        raise UserError(f"direct must be off or falling times, as in 400,200, not '{text}'.")
     return tuple(int(part) for part in text.split(","))
 
 

@@ -488,6 +488,9 @@ def benchmark_of(
 ) -> cfg.BenchmarkConfig:
     """The preset of a named data set, for this method."""
     base = replace(_base(dataset, preset), percent=percent)
+    if method != "diffinject" and dataset not in presets.PHOTOGRAPHS:
+        # The share is DiffInject's; the others' images are taken as they are.
+        base = replace(base, debias=replace(base.debias, synthetic_share=None))
     if method == "diffubias":
         describe_, draw_ = presets.DIFFUBIAS.get(dataset, (cfg.CaptionConfig(), cfg.DrawConfig()))
         return replace(base, describe=describe_, draw=draw_)

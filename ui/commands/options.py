@@ -76,7 +76,8 @@ Direct = Annotated[
     str | None,
     typer.Option(
         help="Falling times t, as in 400,200: predict at each from the noised images, instead of "
-        "inversion and --steps (needs a model trained with swaps)."
+        "inversion and --steps (needs a model trained with swaps); off: with these, where the data set's "
+        "settings predict directly."
     ),
 ]
 Precision = Annotated[
