@@ -217,7 +217,8 @@ def test_the_heat_map_shows_every_cell(project, device):
     ) == (2, 1)
 
 
-def test_the_command_line_sweeps_a_project(project, tmp_path):
+def test_the_command_line_sweeps_a_project(project, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     out = tmp_path / "out.json"
     command = [
         "sweep", "--workspace", str(project.workspace), "--name", "p", "--over", "gamma=0.3,0.9",
@@ -225,7 +226,14 @@ def test_the_command_line_sweeps_a_project(project, tmp_path):
         "--json", str(out),
     ]  # fmt: skip
     assert app.main(command) == 0
-    assert [c["at"]["gamma"] for c in json.loads(out.read_text())["cells"]] == ["0.3", "0.9"]
+    cells = json.loads(out.read_text())["cells"]
+    assert [c["at"]["gamma"] for c in cells] == ["0.3", "0.9"]
+    said = capsys.readouterr().out
+    for cell in cells:
+        (line,) = (line for line in said.splitlines() if line.split()[:1] == [cell["at"]["gamma"]])
+        accuracy, label = line.split()[1:3]
+        assert float(accuracy) == pytest.approx(100 * cell["score"]["mean"], abs=0.051)
+        assert float(label) == pytest.approx(100 * cell["label_fidelity"]["mean"], abs=0.051)
     assert app.main([*command, "--over", "steps=4,6", "--over", "count=20"]) == 2
     assert app.main(command[:5]) == 2
 

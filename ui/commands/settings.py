@@ -12,7 +12,7 @@ from rich.table import Table
 from debias_core import config as cfg
 from debias_core import presets
 from debias_core.records import UserError
-from ui.commands import common, named
+from ui.commands import common, named, tables
 from ui.commands.options import (
     DEFAULT_NAME,
     DEFAULT_WORKSPACE,
@@ -259,28 +259,13 @@ def sweep(
     )  # fmt: skip
     stage = sweeps.run_sweep(project, config, device=common.device(), cluster=afield)
     result = common.run(stage, project)
-    table = Table(*(a.name for a in axes), *(key.replace("_", " ") for key in SWEEP_COLUMNS))
-    for cell in result["cells"]:
-        table.add_row(*cell["at"].values(), *(_figure(cell[key]) for key in SWEEP_COLUMNS))
-    common.console.print(table)
-    common.console.print(result["scored_on"], markup=False)
+    tables.sweep_table(result)
     if (drawn := project.root / "sweep" / "sheet.png").is_file():
         common.console.print(f"The first pairs of every cell are in {drawn}", markup=False)
     common.write_json(json_file, result)
-
-
-SWEEP_COLUMNS = ("score", "vanilla", "label_fidelity", "look_fidelity", "kid", "seconds_per_image")
 
 
 def _axis(text: str) -> cfg.Axis:
     """SETTING=A,B,C → an axis of a sweep."""
     name, _, values = text.partition("=")
     return cfg.Axis.parse(name.strip().replace("-", "_"), values)
-
-
-def _figure(value: dict[str, Any] | None) -> str:
-    """Mean ± s.d. to three places."""
-    if value is None:
-        return "unknown"
-    spread = f" ± {value['sd']:.3f}" if len(value["per_seed"]) > 1 else ""
-    return f"{value['mean']:.3f}{spread}"

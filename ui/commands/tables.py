@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from debias_core import ranks
@@ -43,6 +44,36 @@ def generalisation_table(found: dict[str, Any]) -> None:
         table.add_row(*map(common.plain, line))
     common.console.print(table)
     common.console.print("\n".join(sentences(found)), markup=False, highlight=False)
+
+
+def sweep_table(found: dict[str, Any]) -> None:
+    """A sweep's cells, one a line, in 80 columns."""
+    shown = {
+        "score": "accuracy %", "label_fidelity": "label %", "look_fidelity": "look %", "kid": "KID",
+        "seconds_per_image": "s/image",
+    }  # fmt: skip
+    axes = found["cells"][0]["at"]
+    heads = (Column(head, no_wrap=True) for head in shown.values())
+    table = Table(*axes, *heads, box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    for cell in found["cells"]:
+        figures = {key: cell[key] for key in shown}
+        words = [
+            "unknown" if figure is None
+            else f"{figure['mean']:.3f}" if key in ("kid", "seconds_per_image")
+            else mean_and_sd(figure["per_seed"]).removesuffix(" %")
+            for key, figure in figures.items()
+        ]  # fmt: skip
+        table.add_row(*cell["at"].values(), *words)
+    common.console.print(table)
+    vanilla = list(
+        dict.fromkeys(mean_and_sd(cell["vanilla"]["per_seed"]) for cell in found["cells"])
+    )
+    common.console.print(
+        f"{found['scored_on'].capitalize()}; mean ± s.d. over seeds. Vanilla: {', '.join(vanilla)}. Label: the "
+        "share of images that show the content's class; look: that are nearer to the original's colour.",
+        markup=False,
+        highlight=False,
+    )
 
 
 def write_tables(
