@@ -44,9 +44,11 @@ class DisEntConfig:
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     q: float = 0.7  # known
     alpha: float = 0.7  # known
-    lambda_dis: float = 10.0  # known, Colored MNIST; as the next two
-    lambda_swap: float = 10.0
-    lambda_swap_b: float = 1.0
+    # known, Colored MNIST. "10 / 10 / 1" is λ_dis, λ_swap_b, λ_swap: the first two weigh the GCE of a pair of
+    # losses, the last all of L_swap.
+    lambda_dis: float = 10.0
+    lambda_swap_b: float = 10.0
+    lambda_swap: float = 1.0
     # known: 10,000 steps of 50,000 go by before the first swap. A share, so that a short training has both.
     swap_after: float = 0.2
     lr_factor: float = 0.5  # known: lr × this, every such share after the first one
@@ -209,18 +211,19 @@ BASELINES: dict[str, dict[str, BaselineConfig]] = {
 # What is known of a method on one of the others (`methods/baselines.md`, 4), beside its classifier. JTT's lr
 # of 1e-5 and weight decay of 1 belong to SGD and a pretrained net, and are left out.
 ON: dict[str, dict[str, dict[str, Any]]] = {
-    "cifar10c": {"disent": {"lambda_dis": 1.0, "lambda_swap": 1.0, "lambda_swap_b": 1.0}},
+    "cifar10c": {"disent": {"lambda_dis": 1.0, "lambda_swap_b": 1.0, "lambda_swap": 1.0}},
     "bffhq": {
         "disent": {
-            "lambda_dis": 2.0, "lambda_swap": 2.0, "lambda_swap_b": 0.1, "lr_factor": 0.1,
+            "lambda_dis": 2.0, "lambda_swap_b": 2.0, "lambda_swap": 0.1, "lr_factor": 0.1,
         }
     },
     "waterbirds": {"jtt": {"first_epochs": 60, "times": 100}},
     "celeba": {"jtt": {"first_epochs": 1, "times": 50}},
     "urbancars": {"jtt": {"first_epochs": 1, "times": 100}},
 }  # fmt: skip
-# LfF and DisEnt train for 200 epochs on Corrupted CIFAR-10 (known); DisEnt's λ and lr go by the ratio.
+# LfF trains for 200 epochs on Corrupted CIFAR-10, DisEnt for 50,000 steps (known); its λ and lr go by the ratio.
 _CIFAR = dataclasses.replace(BENCHMARKS["cifar10c"].debias.classifier, epochs=200)
+_CIFAR_DISENT = dataclasses.replace(_CIFAR, epochs=284)
 
 
 def _own_of(dataset: str, method: str, preset: str, percent: float | None) -> BaselineConfig:
@@ -228,9 +231,11 @@ def _own_of(dataset: str, method: str, preset: str, percent: float | None) -> Ba
     known = ON.get(dataset, {}).get(method, {})
     if dataset == "cifar10c":
         disent = method == "disent"
-        net = dataclasses.replace(_CIFAR, lr=5e-4) if disent and percent == 0.5 else _CIFAR
+        net = _CIFAR_DISENT if disent else _CIFAR
+        if disent and percent == 0.5:
+            net = dataclasses.replace(net, lr=5e-4)
         if disent and percent in (1.0, 2.0):
-            known = known | {"lambda_dis": 5.0, "lambda_swap": 5.0}
+            known = known | {"lambda_dis": 5.0, "lambda_swap_b": 5.0}
     elif dataset in PHOTOGRAPHS:
         net = photographs(dataset, preset).debias.classifier
         if "first_epochs" in known:  # T in proportion to the epochs
@@ -257,14 +262,16 @@ def baseline_config(
     *,
     paper_protocol: bool = False,
     precision: str | None = None,
+    jtt_epochs: int | None = None,
+    jtt_times: int | None = None,
     preset: str = "small",
     percent: float | None = None,
     **classifier: Any,
 ) -> BaselineConfig:
     """A baseline's settings on a named data set, with changes to its classifier (None: as it is).
 
-    Of other images the method's own with the plain classifier. `precision` is LfF's, and no concern of
-    the others. `paper_protocol` divides pixels by 255 twice, as LfF's public code and its successors do
+    Of other images the method's own with the plain classifier. `precision` is LfF's, `jtt_epochs` (T) and
+    `jtt_times` (λ) are JTT's, and no concern of the others. `paper_protocol` divides pixels by 255 twice, as LfF's public code and its successors do
     with an MLP. `preset` is of PHOTOGRAPHS; some settings go by the ratio (`percent`).
     """
     require(
@@ -282,6 +289,12 @@ def baseline_config(
         net = dataclasses.replace(net, network="mlp255")
     if precision is not None and isinstance(config, LfFConfig):
         config = dataclasses.replace(config, precision=precision)
+    if isinstance(config, JTTConfig):
+        config = dataclasses.replace(
+            config,
+            first_epochs=config.first_epochs if jtt_epochs is None else jtt_epochs,
+            times=config.times if jtt_times is None else jtt_times,
+        )
     return dataclasses.replace(config, classifier=net)
 
 

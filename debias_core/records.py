@@ -114,8 +114,13 @@ class Scores:
 
     @property
     def unexplained(self) -> int:
-        """How many samples get less than even odds for their label: the K to take of f_B (ours)."""
+        """How many samples get less than even odds for their label."""
         return int((self.p_true < 0.5).sum())
+
+    @property
+    def suggested_k(self) -> int:
+        """The K to take of f_B (ours): as many as it can't explain, and at least one."""
+        return max(1, self.unexplained)
 
     @property
     def separation(self) -> float:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from debias_core import baseline_settings, pipeline, presets
 from debias_core import config as cfg
+from debias_core.classifier import training
 from debias_core.classifier.arms import same_steps
 from debias_core.classifier.difficulty import relative_difficulty
 from debias_core.classifier.groupdro import balanced_repeats, group_objective, true_groups
@@ -200,6 +201,32 @@ def test_nets_that_agree_about_nothing_are_said(table, device):
     config = replace(CONFIGS["bias-ensemble"], iterations=1, confidence=0.999999)
     with pytest.raises(UserError, match="more than 1 iterations"):
         drain(pipeline.baseline(table, "bias-ensemble", config, seed=0, device=device))
+
+
+def test_the_rate_falls_in_every_method_that_has_no_schedule_of_its_own(table, monkeypatch):
+    rates, fit = [], training.fit
+
+    def watched(optimizer, *args, **options):
+        for epoch in fit(optimizer, *args, **options):
+            rates.append(optimizer.param_groups[0]["lr"])
+            yield epoch
+
+    monkeypatch.setattr(training, "fit", watched)
+    falling = replace(MLP, decay=True)
+    expected = [falling.lr_at(epoch) for epoch in range(4)]
+    assert expected == sorted(expected, reverse=True) and expected[0] == MLP.lr
+    for name in ("vanilla", "lff", "selecmix", "rebias", "bias-ensemble", "disent"):
+        rates.clear()
+        config = replace(CONFIGS[name], classifier=falling)
+        drain(pipeline.baseline(table, name, config, seed=0, device=CPU))
+        last = rates[-4:]
+        if name == "disent":
+            assert last == [config.lr_at(epoch) for epoch in range(4)] != expected
+        else:
+            assert last == pytest.approx(expected), name
+        # What is trained before keeps its rate: it is the beginning of a longer training.
+        if name == "bias-ensemble":
+            assert set(rates[:-4]) == {MLP.lr} and len(rates) > 4
 
 
 def test_jtt_draws_the_errors_lambda_times():
@@ -503,13 +530,23 @@ def test_settings_come_from_the_preset_with_what_is_asked():
     )
     other = baseline_settings.baseline_config("cifar10c", "jtt").classifier
     assert other == replace(presets.BENCHMARKS["cifar10c"].debias.classifier, epochs=200)
+    mine = baseline_settings.baseline_config("cmnist", "jtt", jtt_epochs=7, jtt_times=9)
+    assert (mine.first_epochs, mine.times) == (7, 9)
+    strong = baseline_settings.baseline_config("cmnist", "group-dro", weight_decay=1e-2)
+    assert strong.classifier.weight_decay == 1e-2
     # DisEnt's λ and lr go by the ratio; JTT's T by the length of the training.
     disent = {
         p: baseline_settings.baseline_config("cifar10c", "disent", percent=p) for p in cfg.RATIOS
     }
-    assert [c.lambda_dis for c in disent.values()] == [1, 5, 5, 1]
+    # In the order of the published triples: λ_dis, λ_swap_b, λ_swap.
+    triples = [(c.lambda_dis, c.lambda_swap_b, c.lambda_swap) for c in disent.values()]
+    assert triples == [(1, 1, 1), (5, 5, 1), (5, 5, 1), (1, 1, 1)]
+    assert {round(c.classifier.epochs * 176, -3) for c in disent.values()} == {50_000}
     assert [c.classifier.lr for c in disent.values()] == [5e-4, 1e-3, 1e-3, 1e-3]
-    assert baseline_settings.baseline_config("bffhq", "disent").lambda_swap_b == 0.1
+    on_faces = baseline_settings.baseline_config("bffhq", "disent")
+    assert (on_faces.lambda_dis, on_faces.lambda_swap_b, on_faces.lambda_swap) == (2, 2, 0.1)
+    on_digits = baseline_settings.BASELINES["cmnist"]["disent"]
+    assert (on_digits.lambda_dis, on_digits.lambda_swap_b, on_digits.lambda_swap) == (10, 10, 1)
     small, paper = (
         baseline_settings.baseline_config("waterbirds", "jtt", preset=p) for p in presets.SIZES
     )

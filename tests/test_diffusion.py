@@ -139,7 +139,7 @@ def run(config, device, checkpoint=None):
 
 def test_training_lowers_the_loss(device):
     losses = []
-    config = DiffusionConfig(unet=TINY_UNET, steps=300, batch_size=32, lr=3e-3, warmup=5)
+    config = DiffusionConfig(unet=TINY_UNET, steps=100, batch_size=32, lr=3e-3, warmup=5)
     stage = train_diffusion(batches(), config, device=device)
     drain(stage, lambda p: losses.append(p.values["loss"]))
     assert losses[-1] < 0.6 * losses[0]

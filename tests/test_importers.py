@@ -9,7 +9,9 @@ from PIL import Image
 
 from debias_core.data import importers, sources
 from debias_core.data.about import load_about
+from debias_core.data.images import Facts
 from debias_core.data.importers import import_images, preview, survey
+from debias_core.data.journal import Journal
 from debias_core.data.table import load_table
 from debias_core.pipeline import drain
 from debias_core.records import Progress, StopAsked, UserError
@@ -455,3 +457,17 @@ def test_dogs_and_cats_come_in_from_their_csv(tmp_path):
     assert train.conflicting().mean() < 0.1 and table.where("test").conflicting().mean() > 0.2
     seen = survey(SHARED / "dogs_cats" / "1pct.csv")
     assert set(seen.attributes) == {"bright", "dark"} and seen.names_test and seen.refused == ()
+
+
+def test_what_was_begun_without_a_key_is_never_gone_on_with(tmp_path):
+    facts = Facts(8, 8, "PNG", 0, 100)
+    for key, kept in (("", 0), ("these files", 1)):
+        folder = tmp_path / (key or "none")
+        folder.mkdir()
+        begun = Journal(folder, key, 8)
+        begun.add(1, np.zeros((1, 8, 8, 3), np.uint8), ["a/0.png"], [facts], ["a"], [])
+        begun.save()
+        begun.close()
+        again = Journal(folder, key, 8)
+        assert again.tried == kept
+        again.close()

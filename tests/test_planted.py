@@ -150,7 +150,7 @@ def test_a_planted_project_is_imported_by_a_job_and_once(table, tmp_path):
     made = new.table()
     assert np.array_equal(made.pixels, plant_bias(table, "corner", 10, on_black=False).pixels)
     assert drain(stages.import_job(new, job)) is None  # killed after its last step
-    with pytest.raises(UserError, match="already"):
+    with pytest.raises(UserError, match="other images"):
         drain(stages.import_job(new, {**job, "source": {**source, "bias": "size"}}))
 
 

@@ -20,7 +20,7 @@ from debias_core.pipeline import debias, drain
 from debias_core.records import Cost, Recipe, SyntheticSet, UserError
 from debias_core.workspace import stages, verdicts
 from debias_core.workspace.benchmark import finished
-from debias_core.workspace.store import Project, project_names, write_json
+from debias_core.workspace.store import Project, project_names, turn, write_json
 from tests.conftest import CPU
 
 ROOT = Path(app.__file__).parent
@@ -352,3 +352,46 @@ def test_images_of_low_fidelity_are_left_out_unless_somebody_accepted_them(proje
     project.save_scores("a-set", [{}] * 6)
     with pytest.raises(UserError, match="no label fidelity yet"):
         stages.curated_set(project, DebiasConfig(min_fidelity=0.5))
+
+
+def test_an_import_that_is_resumed_never_drops_other_images(table, tmp_path):
+    project = Project(tmp_path, "mine")
+    save_table(table, project.folder("data"))
+    project.register({"kind": "files", "path": "/somewhere"})
+    (project.root / "synthetic").mkdir()
+    before = project.data_id()
+    with pytest.raises(UserError, match="other images by now"):
+        drain(stages.import_job(project, {"source": DIGITS, "replace": False}))
+    assert project.data_id() == before and (project.root / "synthetic").is_dir()
+
+
+@pytest.mark.parametrize("killed_at", ["register", "replace_all"])
+def test_an_import_killed_at_its_last_step_goes_on(killed_at, tmp_path, monkeypatch):
+    project, job = Project(tmp_path, "p"), {"source": DIGITS, "replace": False}
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Project, killed_at, kill)
+        with pytest.raises(KeyboardInterrupt):
+            drain(stages.import_job(project, job))
+    assert not project.has("data") and project.source() == {}
+    assert drain(stages.import_job(project, job)).accepted == 1_797
+    assert project.source()["percent"] == 5.0 and project.import_report()["accepted"] == 1_797
+    assert drain(stages.import_job(project, job)) is None  # it is there
+    assert [p.name for p in tmp_path.iterdir() if "importing" in p.name] == []
+
+
+def test_what_projects_share_is_made_by_one_process_at_a_time(tmp_path):
+    lock = tmp_path / ".data" / "one.lock"
+    first = drain(turn(lock, "import"))
+    waiting = turn(lock, "import")
+    with first:
+        assert "another process" in next(waiting).note
+        assert next(waiting).stage == "import"
+    with drain(waiting):
+        pass
+
+
+DIGITS = {"kind": "digits", "percent": 5.0}

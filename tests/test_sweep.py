@@ -93,6 +93,28 @@ def test_every_cell_has_the_same_steps_and_one_set_serves_all_shares(project, de
     assert drain(sweep.run_sweep(project, GRID, device=device))["cells"] == result["cells"]
 
 
+def test_one_f_b_serves_every_k(project, device, monkeypatch):
+    trained, taken = [], {}
+    audit, synthesise = pipeline.audit, pipeline.synthesise
+
+    def counted(*args, **options):
+        trained.append(args)
+        return audit(*args, **options)
+
+    def noted(net, diffusion, table, top, config, **options):
+        taken[len(top)] = top.tolist()
+        return synthesise(net, diffusion, table, top, config, **options)
+
+    monkeypatch.setattr(pipeline, "audit", counted)
+    monkeypatch.setattr(pipeline, "synthesise", noted)
+    drain(
+        sweep.run_sweep(
+            project, replace(GRID, rows=Axis("top_k", ("3", "6")), columns=None), device=device
+        )
+    )
+    assert len(trained) == 1 and taken[6][:3] == taken[3]
+
+
 def test_the_first_pairs_of_every_cell_can_be_looked_at(project, device):
     of_an_older_version = {"cells": [{"at": {"gamma": "0.3"}}]}
     assert sweep.sheet(project, of_an_older_version) is None

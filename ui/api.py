@@ -334,7 +334,7 @@ def audit_summary(project: Project) -> dict[str, Any]:
         "classes": list(view.table.class_names),
         "edges": edges,
         "counts": counts,
-        "suggested": max(1, view.audit.scores.unexplained),
+        "suggested": view.audit.scores.suggested_k,
         "cut": float(view.audit.top_k.loss.min()),
         "rule": view.audit.top_k.rule,
         "known": view.audit.precision_at_k is not None,

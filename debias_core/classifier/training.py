@@ -251,6 +251,7 @@ def train_classifier(
     for epoch, values in enumerate(history, start=1):
         yield _progress(stage, epoch, values, config, piece, asked)
 
+    of_config = config.lr_at if config.decay else None
     epochs = fit(
         optimizer,
         draw,
@@ -260,7 +261,8 @@ def train_classifier(
         batch_size=config.batch_size,
         seed=seed,
         piece=piece,
-        lr=joint.lr if joint is not None else config.lr_at if config.decay else None,
+        # A method with a schedule of its own keeps it.
+        lr=joint.lr if joint is not None and joint.lr is not None else of_config,
         whole=method is not None,
     )
     trained.train()

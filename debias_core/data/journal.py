@@ -26,7 +26,7 @@ class Journal:
     """Owns the unfinished files of an import into `folder`.
 
     `tried` candidates are behind it, of which all but the `refused` ones were kept. An older journal
-    counts when it has the same `key`, which says what is imported and how.
+    counts when it has the same `key`, which says what is imported and how; without a key none does.
     """
 
     def __init__(self, folder: Path, key: str, size: int) -> None:
@@ -53,7 +53,7 @@ class Journal:
         except (OSError, ValueError):
             return None
         there = all((self._folder / name).is_file() for name in (PIXELS, FACTS))
-        return known if there and known.get("key") == self._key else None
+        return known if there and self._key and known.get("key") == self._key else None
 
     def add(
         self,

@@ -80,7 +80,7 @@ def top_k(scores: Scores, y: NDArray[np.int64], k: int, *, per_class: bool) -> T
     """
     order = rank(scores.loss)
     if k == 0:
-        order = order[: max(1, scores.unexplained)]
+        order = order[: scores.suggested_k]
         rule = f"the {len(order)} highest CE losses, as many as f_B can't explain"
     elif per_class:
         order = np.concatenate([order[y[order] == c][:k] for c in np.unique(y)])

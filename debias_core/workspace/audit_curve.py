@@ -46,7 +46,7 @@ def run_audit_curve(
         def look(net: Classifier, epochs: list[dict[str, Any]] = epochs) -> bool:
             scores = score(net, blind, device=device)
             hit = conflicting[rank(scores.loss)]
-            k = max(1, scores.unexplained)
+            k = scores.suggested_k
             epochs.append(
                 {
                     "average_precision": average_precision(conflicting, scores.loss),

@@ -405,9 +405,9 @@ def ensure_audit(
     done = settings_of(project, "audit", AuditConfig)
     if done == config:
         return project.audit()
-    k, per_class = config.top_k, config.per_class
-    if k and done is not None and replace(done, top_k=k, per_class=per_class) == config:
-        return stages.choose_k(project, k, per_class=per_class)
+    if done is not None and replace(done, top_k=config.top_k, per_class=config.per_class) == config:
+        k = config.top_k or project.audit().scores.suggested_k
+        return stages.choose_k(project, k, per_class=config.per_class)
     return (yield from stages.run_audit(project, config, device=device))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from debias_core.config import BenchmarkConfig
 from debias_core.records import UserError
 from debias_core.workspace.database import database, now
-from debias_core.workspace.store import SANDBOX, Project
+from debias_core.workspace.store import SANDBOX, Project, lock_of, turn
 
 KINDS = {"demo": 1.0, "control": 100.0}  # percent of images whose colour does not follow the digit
 TEMPLATE = "classroom-{}"
@@ -38,10 +38,13 @@ def prepare(workspace: Path) -> None:
         from debias_core.pipeline import drain, pick_device
         from debias_core.workspace import stages
 
-        print(f"Auditing the classroom's {kind} data (once) …", flush=True)
-        stages.import_named(project, "digits", percent=percent, seed=0)
-        audit = replace(BenchmarkConfig().audit, seed=0)
-        drain(stages.run_audit(project, audit, device=pick_device()))
+        with drain(turn(lock_of(project), "classroom")):
+            if project.has("audit"):  # another process has made it meanwhile
+                continue
+            print(f"Auditing the classroom's {kind} data (once) …", flush=True)
+            stages.import_named(project, "digits", percent=percent, seed=0)
+            audit = replace(BenchmarkConfig().audit, seed=0)
+            drain(stages.run_audit(project, audit, device=pick_device()))
 
 
 def sandbox(workspace: Path, token: str) -> str:
@@ -68,13 +71,10 @@ def _sandbox(workspace: Path, token: str) -> str:
 
 def _copy(source: Project, target: Project) -> None:
     """A project with the same data and audit. Files are shared: stages replace, and never rewrite."""
-    fresh = target.root.with_name(f".{target.name}.importing")
-    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(target.incoming, ignore_errors=True)
     for stage in ("data", "audit"):
-        shutil.copytree(source.folder(stage), fresh / stage, copy_function=os.link)
-    shutil.rmtree(target.root, ignore_errors=True)
-    fresh.rename(target.root)
-    target.register(source.source())
+        shutil.copytree(source.folder(stage), target.incoming / stage, copy_function=os.link)
+    target.arrive(source.source())
 
 
 def sweep(workspace: Path) -> None:
@@ -92,6 +92,6 @@ def sweep(workspace: Path) -> None:
             continue
         Project(workspace, name).replace_all()
         with db.writing() as c:
-            for table in ("runs", "jobs", "synthetic", "verdicts"):
+            for table in ("runs", "jobs", "synthetic", "verdicts", "energy"):
                 c.execute(f"DELETE FROM {table} WHERE project = ?", (name,))
             c.execute("DELETE FROM projects WHERE name = ?", (name,))

@@ -91,7 +91,7 @@ from debias_core.team import Cluster
 from debias_core.workspace import footprint, verdicts
 from debias_core.workspace.amplify import audit_by_amplifier
 from debias_core.workspace.footprint import metered
-from debias_core.workspace.store import Project, fingerprint, write_json
+from debias_core.workspace.store import Project, fingerprint, turn, write_json
 
 RECOLOURED = "each in a random colour anew at every step"
 # What `pretrain` knows beside a project: the preset, where its model ships, the named data set that
@@ -127,21 +127,18 @@ def import_data(
             "drop it and everything made in it."
         )
     source = source.resolve()
-    # Beside the project, and swapped in when it is whole: a failed import costs nothing, and one that
-    # was stopped or killed goes on.
-    fresh = project.root.with_name(f".{project.name}.importing")
+    # Swapped in when it is whole: a failed import costs nothing, and one that was stopped or killed goes on.
+    folder = project.incoming / "data"
     try:
         _, report = yield from import_images(
-            source, fresh / "data", size=size, limit=limit, seed=seed, percent=percent, resume=True
+            source, folder, size=size, limit=limit, seed=seed, percent=percent, resume=True
         )
-    except (UserError, OSError):
-        shutil.rmtree(fresh, ignore_errors=True)
+    except UserError:
+        shutil.rmtree(project.incoming, ignore_errors=True)
         raise
-    write_json(fresh / "data" / "import.json", report.to_json())
-    project.replace_all()
-    fresh.rename(project.root)
+    write_json(folder / "import.json", report.to_json())
     about = {"kind": "files", "path": str(source), "size": size, "limit": limit, "seed": seed}
-    project.register(about if percent is None else {**about, "percent": percent})
+    project.arrive(about if percent is None else {**about, "percent": percent})
     return report
 
 
@@ -158,23 +155,31 @@ def import_published(
     root = layouts.find(name, percent)
     source = published_source(name, percent=percent, size=size, validation=validation)
     kept = project.workspace / ".data" / f"{name}-{fingerprint(source, str(root))}"
-    if not (kept / "manifest.json").is_file():
-        table, report = yield from import_images(
-            root, kept, size=size, percent=percent, name=name, validation=validation
-        )
-        said = f"{layouts.PUBLISHED[name].test}, {(table.split == 'test').sum():,} images."
-        if validation:
-            said = f"{(table.split == 'test').sum():,} images that are no part of the test part."
-        write_json(kept / "import.json", {**report.to_json(), "split_rule": said})
-    project.replace_all()
-    folder = project.folder("data")
-    folder.mkdir(parents=True)
-    for path in sorted(kept.iterdir(), key=lambda p: p.name == "manifest.json"):  # that one last
+    with (yield from turn(kept.with_suffix(".lock"), "import")):
+        if not (kept / "import.json").is_file():
+            table, report = yield from import_images(
+                root,
+                kept,
+                size=size,
+                percent=percent,
+                name=name,
+                validation=validation,
+                resume=True,
+            )
+            said = f"{layouts.PUBLISHED[name].test}, {(table.split == 'test').sum():,} images."
+            if validation:
+                said = (
+                    f"{(table.split == 'test').sum():,} images that are no part of the test part."
+                )
+            write_json(kept / "import.json", {**report.to_json(), "split_rule": said})
+    folder = _emptied(project.incoming) / "data"
+    folder.mkdir()
+    for path in kept.iterdir():
         try:
             os.link(path, folder / path.name)
         except OSError:  # a file system without
             shutil.copyfile(path, folder / path.name)
-    project.register(source)
+    project.arrive(source)
     about = project.import_report()
     refused = tuple(Refusal(r["name"], r["reason"]) for r in about["refused"])
     return ImportReport(about["accepted"], refused, about["classes"], about["split_rule"])
@@ -188,40 +193,61 @@ def published_source(
 
 
 def import_job(project: Project, args: dict[str, Any]) -> Stage[ImportReport | None]:
-    """The import that a job's arguments describe: files, or a named benchmark."""
-    if args["source"]["kind"] in NAMED:
+    """The import that a job's arguments describe; None when it was killed after its last step.
+
+    Raises:
+        UserError: when there is other data in the project by now, and the job is none that replaces it.
+    """
+    source, report = args["source"], None
+    if not project.has("data") or project.source() != _registered(source):
+        if project.has("data") and not args["replace"]:
+            raise UserError(
+                f"Project '{project.name}' has other images by now: import these under another name."
+            )
+        report = yield from _bring(project, source, replace=args["replace"])
+    if args.get("upload"):
+        Path(source["path"]).unlink(missing_ok=True)
+    return report
+
+
+def _registered(source: dict[str, Any]) -> dict[str, Any]:
+    """A job's source as the project will have it."""
+    kind = source["kind"]
+    if kind in NAMED:
+        return named_source(kind, percent=source["percent"], seed=0, validation=False)
+    if kind in layouts.PUBLISHED:
+        return published_source(
+            kind, percent=source["percent"], size=source["size"], validation=False
+        )
+    return source
+
+
+def _bring(project: Project, source: dict[str, Any], *, replace: bool) -> Stage[ImportReport]:
+    kind = source["kind"]
+    if kind in NAMED:
         yield Progress("import", 0, 1, "drawing the images")
-        named = args["source"]
-        made = import_named(project, named["kind"], percent=named["percent"], seed=0)
+        made = import_named(project, kind, percent=source["percent"], seed=0)
         yield Progress("import", 1, 1)
         return made
-    if args["source"]["kind"] in layouts.PUBLISHED:
-        bring = args["source"]
+    if kind in layouts.PUBLISHED:
         return (
             yield from import_published(
-                project, bring["kind"], percent=bring["percent"], size=bring["size"]
+                project, kind, percent=source["percent"], size=source["size"]
             )
         )
-    if project.has("data") and project.source() == args["source"]:
-        return None  # killed after its last step: nothing is left to do
-    if args["source"]["kind"] == "planted":
-        how = args["source"]
-        of = Project(project.workspace, how["of"])
+    if kind == "planted":
+        of = Project(project.workspace, source["of"])
         return (
-            yield from run_plant(of, project, how["bias"], percent=how["percent"], seed=how["seed"])
+            yield from run_plant(
+                of, project, source["bias"], percent=source["percent"], seed=source["seed"]
+            )
         )
-    source = Path(args["source"]["path"])
-    report = yield from import_data(
-        project,
-        source,
-        size=args["source"]["size"],
-        limit=args["source"]["limit"],
-        seed=args["source"]["seed"],
-        replace=args["replace"],
-    )
-    if args.get("upload"):
-        source.unlink(missing_ok=True)
-    return report
+    return (
+        yield from import_data(
+            project, Path(source["path"]),
+            size=source["size"], limit=source["limit"], seed=source["seed"], replace=replace,
+        )
+    )  # fmt: skip
 
 
 def import_named(
@@ -238,8 +264,8 @@ def import_named(
     if percent is None:
         raise UserError(f"Say with --ratio how many images of '{name}' break the bias.")
     table = named_table(name, percent, seed, validation=validation, bias=bias, hold_out=hold_out)
-    project.replace_all()
-    save_table(table, project.folder("data"))
+    folder = _emptied(project.incoming) / "data"
+    save_table(table, folder)
     held = int((table.split == "test").sum())
     evenly_spread = f"{bias} spread evenly over the classes"
     part = f"{held:,} held-out training images" if validation else f"{held:,} images"
@@ -249,13 +275,19 @@ def import_named(
         classes={c: int((table.y == i).sum()) for i, c in enumerate(table.class_names)},
         split_rule=f"The test part is unbiased: {part}, {UNIFORM[name] if not bias else evenly_spread}.",
     )
-    write_json(project.folder("data") / "import.json", report.to_json())
-    project.register(
+    write_json(folder / "import.json", report.to_json())
+    project.arrive(
         named_source(
             name, percent=percent, seed=seed, validation=validation, bias=bias, hold_out=hold_out
         )
     )
     return report
+
+
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def named_source(
@@ -287,15 +319,16 @@ def run_plant(
     table = project.table()
     yield Progress("plant", 0, 1, bias)
     made = plant_bias(table, bias, percent, seed, on_black=on_black(table.pixels))
-    save_table(made, new.folder("data"))
+    folder = _emptied(new.incoming) / "data"
+    save_table(made, folder)
     report = ImportReport(
         accepted=len(made),
         refused=(),
         classes={c: int((made.y == i).sum()) for i, c in enumerate(made.class_names)},
         split_rule=f"The test part is unbiased: its images have every {bias}, evenly over the classes.",
     )
-    write_json(new.folder("data") / "import.json", report.to_json())
-    new.register(
+    write_json(folder / "import.json", report.to_json())
+    new.arrive(
         {"kind": "planted", "of": project.name, "bias": bias, "percent": percent, "seed": seed}
     )
     yield Progress("plant", 1, 1)
@@ -734,18 +767,21 @@ def kept_judge(
     folder: Path, images: Callable[[], ImageTable], made_of: str, device: torch.device
 ) -> Stage[Classifier]:
     """The judge in `folder`; trained on what `images` gives unless it was made of `made_of` already."""
-    if not _is_judge_of(folder, made_of):
-        train, work = images(), folder / "checkpoint"
-        net = yield from train_judge(train, device=device, checkpoint=work, key=made_of)
-        save_classifier(
-            net,
-            folder,
-            network=JUDGE.network,
-            image_size=train.image_size,
-            class_names=train.class_names,
-        )
-        write_json(folder / "judge.json", {"made_of": made_of})
-        shutil.rmtree(work, ignore_errors=True)
+    if _is_judge_of(folder, made_of):
+        return load_classifier(folder, device)
+    with (yield from turn(folder / "judge.lock", "judge")):
+        if not _is_judge_of(folder, made_of):  # another process may have trained it meanwhile
+            train, work = images(), folder / "checkpoint"
+            net = yield from train_judge(train, device=device, checkpoint=work, key=made_of)
+            save_classifier(
+                net,
+                folder,
+                network=JUDGE.network,
+                image_size=train.image_size,
+                class_names=train.class_names,
+            )
+            write_json(folder / "judge.json", {"made_of": made_of})
+            shutil.rmtree(work, ignore_errors=True)
     return load_classifier(folder, device)
 
 

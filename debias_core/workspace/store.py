@@ -31,11 +31,12 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,9 +49,11 @@ from debias_core.records import (
     ArmResult,
     AuditResult,
     Cost,
+    Progress,
     Projection,
     Recipe,
     Scores,
+    Stage,
     SyntheticSet,
     TopK,
     UserError,
@@ -82,6 +85,7 @@ COMMAND = {"data": "import", "audit": "audit", "diffusion": "pretrain", "synthet
 DEMO_PROJECT = "demo"
 SANDBOX = "visitor-"  # names of the classroom's projects begin so
 SCORES = "scores.npy"
+WAIT_SECONDS = 0.5  # between two looks whether another process is done
 FORECAST = "forecast.json"  # in the project's folder: the last prediction of a run
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
@@ -181,22 +185,44 @@ class Project:
 
     # ---- data ----
 
+    @property
+    def incoming(self) -> Path:
+        """Where data are brought together, beside the project, until they are whole."""
+        return self.root.with_name(f".{self.name}.importing")
+
+    def arrive(self, source: dict[str, Any]) -> None:
+        """Make what lies in `incoming` the project, in place of what it held; `source` says where it is from.
+
+        Killed on the way, nothing has come, though an old project may be gone.
+        """
+        manifest = json.loads((self.incoming / "data" / "manifest.json").read_text())
+        # First: a source whose data are not there counts for nothing (`source`).
+        self.register(source, manifest["id"])
+        self.replace_all()
+        self.incoming.rename(self.root)
+
     def replace_all(self) -> None:
         """Drop the project's folder; judgements stay in the database, and return with the same data."""
         shutil.rmtree(self.root, ignore_errors=True)
 
-    def register(self, source: dict[str, Any]) -> None:
-        """Enter the imported data into the database; `source` says how to import them again."""
+    def register(self, source: dict[str, Any], data_id: str = "") -> None:
+        """Enter the imported data, those that are there or of this id, into the database.
+
+        `source` says how to import them again.
+        """
         self.db.write(
             "INSERT INTO projects (name, data_id, source, created) VALUES (?, ?, ?, ?)"
             " ON CONFLICT (name) DO UPDATE SET data_id = excluded.data_id,"
             " source = excluded.source, created = excluded.created",
-            (self.name, self.data_id(), json.dumps(source), now()),
+            (self.name, data_id or self.data_id(), json.dumps(source), now()),
         )
 
     def source(self) -> dict[str, Any]:
-        """Where the data came from, as `register` was told; empty when that is unknown."""
-        rows = self.db.rows("SELECT source FROM projects WHERE name = ?", (self.name,))
+        """Where the data came from, as `arrive` was told; empty when that is unknown."""
+        rows = self.db.rows(
+            "SELECT source FROM projects WHERE name = ? AND data_id = ?",
+            (self.name, self.data_id()),
+        )
         return json.loads(rows[0]["source"]) if rows else {}
 
     def data_id(self) -> str:
@@ -582,6 +608,11 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+def lock_of(project: Project) -> Path:
+    """The project's lock file: beside its folder, which an import replaces as a whole."""
+    return project.workspace / ".locks" / f"{project.name}.lock"
+
+
 @contextmanager
 def working(project: Project) -> Iterator[None]:
     """Keep every other process from writing to the project.
@@ -589,8 +620,7 @@ def working(project: Project) -> Iterator[None]:
     Raises:
         UserError: when another process is at work on it.
     """
-    # Beside the project's folder, which an import replaces as a whole.
-    path = project.workspace / ".locks" / f"{project.name}.lock"
+    path = lock_of(project)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as handle:
         try:
@@ -605,6 +635,32 @@ def working(project: Project) -> Iterator[None]:
         finally:
             # Said, not left to the closing: a process that is just being started elsewhere in this
             # one (CodeCarbon's look at the hardware) has the file open too, until it has its own program.
+            fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def turn(path: Path, stage: str) -> Stage[AbstractContextManager[None]]:
+    """Wait until no other process has the lock of this file, and return it, to be let go with `with`.
+
+    For what all projects of a workspace share.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = path.open("ab")
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return _held(handle)
+        except BlockingIOError:
+            yield Progress(stage, 0, 1, "another process is at it: waiting")
+            time.sleep(WAIT_SECONDS)
+
+
+@contextmanager
+def _held(handle: IO[bytes]) -> Iterator[None]:
+    with handle:
+        try:
+            yield
+        finally:
+            # Said, not left to the closing: as in `working`.
             fcntl.flock(handle, fcntl.LOCK_UN)
 
 

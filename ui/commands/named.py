@@ -191,6 +191,15 @@ def benchmark(
     contents_per_original: Shared = None,
     devices: Devices = None,
     cluster: OnCluster = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Weight decay of the field's baselines.")
+    ] = None,
+    jtt_epochs: Annotated[
+        int | None, typer.Option(help="jtt: epochs of the first net (T).")
+    ] = None,
+    jtt_times: Annotated[
+        int | None, typer.Option(help="jtt: how often its errors are drawn (λ).")
+    ] = None,
     label_from: Annotated[
         str | None, typer.Option(help="Label of a synthetic image: content's or original's.")
     ] = None,
@@ -253,13 +262,20 @@ def benchmark(
     }  # fmt: skip
     if "lff" in methods:
         given.pop("precision")
-    extra = [f"--{name}" for name, value in given.items() if value is not None]
+    baselines = set(methods) & set(baseline_settings.BASELINE_METHODS)
     images = [m for m in methods if m in (*cfg.METHODS, "diffubias", "amplibias")]
-    if audit_epochs is not None and set(methods) <= set(baseline_settings.BASELINE_METHODS):
-        extra.append("--audit-epochs")
-    if extra and not images:
+    if images:
+        given = {}
+    if baselines == set(methods):
+        given["audit-epochs"] = audit_epochs
+    if not baselines:
+        given["weight-decay"] = weight_decay
+    if "jtt" not in methods:
+        given |= {"jtt-epochs": jtt_epochs, "jtt-times": jtt_times}
+    extra = [f"--{name}" for name, value in given.items() if value is not None]
+    if extra:
         raise UserError(f"{methods[0]} does not know {', '.join(extra)}: leave it out.")
-    if paper_protocol and not any(m in baseline_settings.BASELINE_METHODS for m in methods):
+    if paper_protocol and not baselines:
         raise UserError(f"{methods[0]} does not know --paper-protocol: use --network mlp255.")
 
     def settings(
@@ -305,8 +321,11 @@ def benchmark(
                     name,
                     paper_protocol=paper_protocol,
                     precision=precision,
+                    jtt_epochs=jtt_epochs,
+                    jtt_times=jtt_times,
                     preset=preset,
                     percent=at,
+                    weight_decay=weight_decay,
                     **training,
                 )
                 if name in baseline_settings.BASELINE_METHODS

@@ -70,7 +70,7 @@ def train(train: ImageTable, config: BiasEnsembleConfig, run: Run) -> Stage[Clas
     """
     classes, size = len(train.class_names), config.classifier.batch_size
     epochs = max(1, round(config.iterations / -(-len(train) // size)))
-    biased = replace(config.classifier, loss="gce", q=config.q, epochs=epochs)
+    biased = replace(config.classifier, loss="gce", q=config.q, epochs=epochs, decay=False)
     said = []
     for i in range(config.nets):
         net = yield from train_classifier(

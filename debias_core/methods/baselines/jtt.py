@@ -30,8 +30,10 @@ def train(train: ImageTable, config: JTTConfig, run: Run) -> Stage[Classifier]:
     The second training takes the optimiser steps of its epochs over the plain set.
     """
     classes = len(train.class_names)
+    # The first T epochs of the ordinary training, whose rate has hardly begun to fall by then.
+    early = replace(config.classifier, epochs=config.first_epochs, decay=False)
     first = yield from train_classifier(
-        train.pixels, train.y, classes, replace(config.classifier, epochs=config.first_epochs),
+        train.pixels, train.y, classes, early,
         **run.aside("first net"),
     )  # fmt: skip
     repeats = draws(score(first, train, device=run.device).pred, train.y, config.times)
