@@ -39,7 +39,7 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
             per_class=True,
         ),
         inject=InjectConfig(
-            count=6_000,
+            count=18_000,
             contents_per_original=4,
             mask=CENTRE,
             direct=DIRECT,

@@ -140,7 +140,12 @@ def _importer(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
                 find(args["source"]["kind"], args["source"]["percent"])
         else:
             args = _file_args(place, new, path, upload, int(size))
-        jobs.submit(new.db, new.name, "import", {**args, "replace": False})
+        try:
+            jobs.submit(new.db, new.name, "import", {**args, "replace": False})
+        except UserError:
+            if upload and args.get("upload"):  # so that it can be tried again
+                shutil.move(args["source"]["path"], upload)
+            raise
         return (
             gr.update(choices=place.names_with(new.name), value=new.name),
             words.IMPORTING,
@@ -168,7 +173,7 @@ def _file_args(
     """The import job's arguments. An upload is moved out of Gradio's folder, which is swept."""
     source = _source(place, path, upload)
     seen: Survey = survey(source)  # a mistake is told now, in the page, and not by a job
-    needed = 2 * seen.images * size * size * 3
+    needed = 2 * seen.images * size * size * 3 + (source.stat().st_size if upload else 0)
     if shutil.disk_usage(new.workspace).free < needed + jobs.FREE_BYTES:
         raise UserError(words.DISK_FULL.format(needed / 2**30))
     if upload:

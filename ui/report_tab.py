@@ -61,7 +61,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     def exported(mine: Project) -> list[Any]:
         return [
             gr.update(
-                visible=mine.export_file(what).is_file(),
+                visible=mine.export_made(what),
                 link=f"/download/{quote(mine.name)}/{what}",
             )
             for what in EXPORTS

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from debias_core.data.sources import written_path
 from debias_core.records import UserError
 from debias_core.workspace.jobs import devices
 from debias_core.workspace.store import DEMO_PROJECT, SANDBOX, Project, project_names
@@ -75,8 +76,7 @@ class Place:
         Raises:
             UserError: when it does not.
         """
-        path = Path(text.strip()).expanduser()
-        resolved = path.resolve()
+        resolved = written_path(text).resolve()
         if not any(resolved.is_relative_to(root.resolve()) for root in self.roots):
             allowed = ", ".join(str(root) for root in self.roots)
             raise UserError(

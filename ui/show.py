@@ -167,14 +167,15 @@ def balance(project: Project, table: ImageTable) -> list[dict[str, Any]]:
     if set_id is not None:
         said = verdicts.current(project.db, project.name, set_id)
         names = {"accept": "accepted", "reject": "rejected"}
-        for i, label in enumerate(_labels(project.workspace, project.name, set_id)):
+        count = project.manifest("synthetic")["count"]
+        for i, label in enumerate(_labels(project.workspace, project.name, set_id, count)):
             rows[label][names.get(said.get(str(i), ""), "undecided")] += 1
     return rows
 
 
 @lru_cache(maxsize=16)
-def _labels(workspace: Path, name: str, set_id: str) -> tuple[int, ...]:
-    """The labels of the current set's images; a set's id says which they are."""
+def _labels(workspace: Path, name: str, set_id: str, count: int) -> tuple[int, ...]:
+    """The labels of the current set's images; its id and how many are finished say which they are."""
     return tuple(r.label for r in Project(workspace, name).synthetic().recipes)
 
 
@@ -197,11 +198,18 @@ def curve_series(project: Project) -> dict[str, Any]:
 
 
 def edit_time(project: Project) -> dict[str, Any] | None:
-    """The newest measurement of t_edit, as `stages.run_edit_time` keeps it."""
+    """The newest measurement of t_edit with this model on these images, as `stages.run_edit_time` keeps it."""
+    model = _model_folder(project)
+    if model is None:
+        return None
+    trained = (model / "model.safetensors").stat().st_mtime
     kept = sorted(
         project.folder("diffusion").glob("t_edit-*.json"), key=lambda p: p.stat().st_mtime
     )
-    return json.loads(kept[-1].read_text()) if kept else None
+    found = [json.loads(p.read_text()) for p in kept if p.stat().st_mtime >= trained]
+    data_id = table_of(project).where("train").data_id
+    mine = [m for m in found if m["data"] == data_id]
+    return mine[-1] if mine else None
 
 
 def forecast(project: Project) -> dict[str, Any] | None:

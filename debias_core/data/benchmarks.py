@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -262,8 +263,7 @@ def _planted(name: str, percent: float, seed: int, *, validation: bool, bias: st
     white = 255 if grey.dtype == np.float64 else 1
     clean = np.repeat((grey * white).round().astype(np.uint8)[..., None], 3, axis=3)
     table = ImageTable(
-        # Not the names that the models which ship go by: they have seen colours alone.
-        ids=np.char.add(f"{bias}-", ids),
+        ids=ids,
         y=y,
         split=split,
         class_names=tuple(str(d) for d in range(10)),
@@ -296,7 +296,10 @@ def plant_bias(
         pixels[rows] = planted.paint(
             table.pixels[rows], attribute[rows], bias, classes, rows, seed=seed, on_black=on_black
         )
-    return replace(table, pixels=pixels, bias=attribute, bias_names=names, data_id="")
+    # What ships for the named data sets has seen colours alone, and must not be taken for its images' own.
+    known = bias != "colour" and any(_goes_by(table, beginning) for beginning in SHIPPED)
+    ids = np.char.add(f"{bias}-", table.ids) if known else table.ids
+    return replace(table, ids=ids, pixels=pixels, bias=attribute, bias_names=names, data_id="")
 
 
 def held_out_of_training(table: ImageTable, share: float, seed: int = 0) -> ImageTable:
@@ -330,12 +333,17 @@ def _check_ratio(percent: float) -> None:
 
 def is_colored_digits(table: ImageTable) -> bool:
     """Whether these are the built-in digits."""
-    return table.image_size == DIGITS_SIZE and bool(table.ids[0].startswith("digit-"))
+    return table.image_size == DIGITS_SIZE and _goes_by(table, "digit-")
 
 
 def is_corrupted_cifar10(table: ImageTable) -> bool:
     """Whether these are Corrupted CIFAR-10."""
-    return bool(table.ids[0].startswith("cifar-"))
+    return _goes_by(table, "cifar-")
+
+
+def _goes_by(table: ImageTable, beginning: str) -> bool:
+    """Whether its ids are those of the named data set, and no person's files of a similar name."""
+    return re.fullmatch(rf"{beginning}((train|test)-)?\d+", str(table.ids[0])) is not None
 
 
 # The named data sets; `percent`, `seed` and `validation` say which one of each.
@@ -385,7 +393,6 @@ WITH_SWAPS = {**SHIPPED, "digit-": ASSETS / "digits16-swaps"}
 
 def shipped_model(table: ImageTable, *, swaps: bool = False) -> Path | None:
     """The diffusion model (trained with `swaps`) that is there for a named data set; None for other images."""
-    first = str(table.ids[0])
     models = WITH_SWAPS if swaps else SHIPPED
-    folder = next((f for beginning, f in models.items() if first.startswith(beginning)), None)
+    folder = next((f for beginning, f in models.items() if _goes_by(table, beginning)), None)
     return folder if folder is not None and (folder / "config.json").is_file() else None

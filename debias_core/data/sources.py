@@ -617,6 +617,16 @@ def _as_text(name: str) -> str:
     return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def written_path(text: str) -> Path:
+    """A path as a person writes it, with ~ for a home; a UserError where it can be none."""
+    try:
+        if "\0" not in text:
+            return Path(text.strip()).expanduser()
+    except RuntimeError:  # the home of nobody
+        pass
+    raise UserError(f"'{shown(text)}' is no path: write where the images are, as in ~/photos.")
+
+
 def shown(name: str) -> str:
     """A name for a sentence: short, and on one line."""
     flat = "".join(c if c.isprintable() else "\ufffd" for c in name)

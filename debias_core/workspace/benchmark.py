@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ from debias_core.workspace import language, stages
 from debias_core.workspace.database import now
 from debias_core.workspace.footprint import footprints
 from debias_core.workspace.gan import run_amplibias
-from debias_core.workspace.store import Project, demo_project
+from debias_core.workspace.store import Project, demo_project, working
 
 # Accuracy over all test images, as the papers print it: (vanilla, DiffInject) by data set and percent.
 PUBLISHED: dict[str, dict[float, tuple[float, float]]] = {
@@ -224,9 +224,10 @@ def run_demo(
         anew=True,
     )
     began = time.perf_counter()
-    report = yield from stages.run_report(
-        demo_project(workspace), device=device, arms=result.pop("arms")
-    )
+    with working(demo_project(workspace)):
+        report = yield from stages.run_report(
+            demo_project(workspace), device=device, arms=result.pop("arms")
+        )
     seconds = {**result["seconds"], "report": time.perf_counter() - began}
     seconds["total"] = sum(v for k, v in seconds.items() if k != "total")
     return {**result, "seconds": seconds, "report": str(report)}
@@ -258,11 +259,13 @@ def run_benchmark(
     cluster: Cluster | None = None,
     anew: bool = False,
     only: int | None = None,
+    locked: bool = False,
 ) -> Stage[dict[str, Any]]:
     """Run the loop at every seed and return every number, as `--json` writes it, and the `arms`.
 
     With `only` at that seed alone. `anew` drops what the projects hold; else finished stages are kept.
-    Several `devices`, or the workers of a `cluster`, generate.
+    Several `devices`, or the workers of a `cluster`, generate. Alone on each project, which with `locked` is the
+    caller's concern.
     """
     clock, started = Clock("import", "audit", "generate", "judge", "debias"), now()
     audits: list[AuditResult] = []
@@ -273,47 +276,48 @@ def run_benchmark(
     seeds = list(range(config.seeds)) if only is None else [only]
     for seed in seeds:
         project, before, since = project_of(seed), clock.seconds["total"], now()
-        with clock("import"):
-            yield from ensure_data(project, config, seed, anew=anew)
-            yield Progress(f"import, seed {seed}", 1, 1)
-        if (
-            config.draw is None and config.gan is None
-        ):  # said now when there is no model, not after the audit
-            stages.diffusion_folder(project, swaps=bool(config.inject.direct))
-        with clock("audit"):
-            audit = ensure_audit(project, replace(config.audit, seed=seed), device=device)
-            audits.append((yield from named(audit, seed)))
-        with clock("generate"):
-            # Flags serve a person who curates, and only the demo's first project is opened.
-            flagged = anew and seed == 0
-            if config.gan is not None:
-                asked_gan = replace(config.gan, seed=seed)
-                made = run_amplibias(project, asked_gan, device=device, with_flags=flagged)
-            elif config.draw is not None and config.describe is not None:
-                asked = replace(config.describe, seed=seed)
-                describe = language.run_describe(project, asked, device=device, cluster=cluster)
-                yield from named(describe, seed)
-                draw = replace(config.draw, seed=seed)
-                made = language.run_draw(
-                    project, draw, device=device, cluster=cluster, with_flags=flagged
-                )
-            else:
-                made = stages.run_generate(
-                    project, replace(config.inject, seed=seed), device=device, devices=devices,
-                    cluster=cluster, with_flags=flagged,
-                )  # fmt: skip
-            sets.append((yield from named(made, seed)))
-        with clock("judge"):
-            judge = yield from named(stages.judge_for(project, device=device), seed)
-            judged.append(fidelity_of(judge, project.table(), sets[-1], device=device))
-        with clock("debias"):
-            debias = replace(config.debias, seeds=(seed,))
-            vanilla_and_mine = yield from _debias(project, debias, device)
-            arms += vanilla_and_mine
-        mine = next(a for a in vanilla_and_mine if a.arm == "debiased")
-        took = clock.seconds["total"] - before
-        kwh = energy_since([project], since)["kwh"]["total"]
-        cells.append(cell(config, config.method, mine, took, kwh))
+        with nullcontext() if locked else working(project):
+            with clock("import"):
+                yield from ensure_data(project, config, seed, anew=anew)
+                yield Progress(f"import, seed {seed}", 1, 1)
+            if (
+                config.draw is None and config.gan is None
+            ):  # said now when there is no model, not after the audit
+                stages.diffusion_folder(project, swaps=bool(config.inject.direct))
+            with clock("audit"):
+                audit = ensure_audit(project, replace(config.audit, seed=seed), device=device)
+                audits.append((yield from named(audit, seed)))
+            with clock("generate"):
+                # Flags serve a person who curates, and only the demo's first project is opened.
+                flagged = anew and seed == 0
+                if config.gan is not None:
+                    asked_gan = replace(config.gan, seed=seed)
+                    made = run_amplibias(project, asked_gan, device=device, with_flags=flagged)
+                elif config.draw is not None and config.describe is not None:
+                    asked = replace(config.describe, seed=seed)
+                    describe = language.run_describe(project, asked, device=device, cluster=cluster)
+                    yield from named(describe, seed)
+                    draw = replace(config.draw, seed=seed)
+                    made = language.run_draw(
+                        project, draw, device=device, cluster=cluster, with_flags=flagged
+                    )
+                else:
+                    made = stages.run_generate(
+                        project, replace(config.inject, seed=seed), device=device, devices=devices,
+                        cluster=cluster, with_flags=flagged,
+                    )  # fmt: skip
+                sets.append((yield from named(made, seed)))
+            with clock("judge"):
+                judge = yield from named(stages.judge_for(project, device=device), seed)
+                judged.append(fidelity_of(judge, project.table(), sets[-1], device=device))
+            with clock("debias"):
+                debias = replace(config.debias, seeds=(seed,))
+                vanilla_and_mine = yield from _debias(project, debias, device)
+                arms += vanilla_and_mine
+            mine = next(a for a in vanilla_and_mine if a.arm == "debiased")
+            took = clock.seconds["total"] - before
+            kwh = energy_since([project], since)["kwh"]["total"]
+            cells.append(cell(config, config.method, mine, took, kwh))
     return {
         "dataset": config.dataset,
         "method": config.method,

@@ -146,7 +146,7 @@ def _afield(
         project = benchmark_project(workspace, row.on, seed)
         with working(project):
             yield from ensure_data(project, row.on, seed)
-        settings = to_json(row.baseline or replace(row.on, seeds=1))
+        settings = _settings_of(row)
         kept = _kept(project, row.method, settings, seed)
         if kept.is_file():
             cells[i] = json.loads(kept.read_text(encoding="utf-8"))
@@ -200,17 +200,17 @@ def run_cell(
         planted = on.bias not in ("", OWN_BIAS.get(on.dataset))
         if planted and row.method != "amplibias":
             _check_applicable(project, row)
-        # Without what was not asked for: the keys of older cells stay what they were.
-        new = ("size", "bias", "hold_out", "gan")
-        settings = {k: v for k, v in to_json(on).items() if v or k not in new}
+        settings = _settings_of(row)
         kept = _kept(project, row.method, settings, seed)
         if kept.is_file():
             return json.loads(kept.read_text(encoding="utf-8"))
         if isinstance(on, DDBBenchmarkConfig):
-            result = yield from run_ddb_benchmark(on, lambda _: project, device=device, only=seed)
+            result = yield from run_ddb_benchmark(
+                on, lambda _: project, device=device, only=seed, locked=True
+            )
         else:
             result = yield from run_benchmark(
-                on, lambda _: project, device=device, devices=devices, only=seed
+                on, lambda _: project, device=device, devices=devices, only=seed, locked=True
             )
         return _keep(kept, result["cells"][0], settings)
 
@@ -235,6 +235,15 @@ def _check_applicable(project: Project, row: Row) -> None:
             f"{row.method} is not applicable: the diffusion model that ships knows {known}; train one "
             f"on these images first (`pretrain --name '{project.name}'`)."
         )
+
+
+def _settings_of(row: Row) -> dict[str, Any]:
+    """What a cell is known by, beside its data, method and seed."""
+    if row.baseline is not None:
+        return to_json(row.baseline)
+    # Without what was not asked for: the keys of older cells stay what they were.
+    new = ("size", "bias", "hold_out", "gan")
+    return {k: v for k, v in to_json(replace(row.on, seeds=1)).items() if v or k not in new}
 
 
 def _kept(project: Project, method: str, settings: dict[str, Any], seed: int) -> Path:
@@ -283,8 +292,9 @@ def baseline_cell(
     (cost,) = (f for f in footprints(project) if f.stage == stage)
     made = cell(on, method, arm, cost.seconds, cost.kwh)
     project.record_run("baseline", settings, made, cost.seconds)
+    whole = _keep(kept, made, settings)
     shutil.rmtree(work, ignore_errors=True)
-    return _keep(kept, made, settings)
+    return whole
 
 
 # ---- the same on a project's own images ----

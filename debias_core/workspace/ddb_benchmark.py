@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +40,7 @@ from debias_core.workspace.benchmark import (
     named,
 )
 from debias_core.workspace.database import now
-from debias_core.workspace.store import Project, fingerprint, write_json
+from debias_core.workspace.store import Project, fingerprint, working, write_json
 
 ARMS = ("vanilla", "debiased", "real_amplifier", "groupdro")
 GUIDANCE = (0.0, 1.0, 3.0)  # w at which the bias-aligned share is told
@@ -53,10 +54,11 @@ def run_ddb_benchmark(
     device: torch.device,
     cluster: Cluster | None = None,
     only: int | None = None,
+    locked: bool = False,
 ) -> Stage[dict[str, Any]]:
     """Run the loop at every seed (with `only` at that one) and return every number, as `--json` writes it.
 
-    The workers of a `cluster` draw the images.
+    The workers of a `cluster` draw the images. Alone on each project, which with `locked` is the caller's concern.
     """
     clock, started = Clock("import", "audit", "amplify", "compare", "debias"), now()
     arms: list[ArmResult] = []
@@ -65,35 +67,40 @@ def run_ddb_benchmark(
     seeds = list(range(config.seeds)) if only is None else [only]
     for seed in seeds:
         project, before, since = project_of(seed), clock.seconds["total"], now()
-        with clock("import"):
-            yield from ensure_data(project, config, seed)
-            yield Progress(f"import, seed {seed}", 1, 1)
-        with clock("audit"):
-            audit = ensure_audit(project, replace(config.audit, seed=seed), device=device)
-            audits.append((yield from named(audit, seed)))
-        with clock("amplify"):
-            settings = replace(config.amplify, seed=seed)
-            if not finished(project, "amplify", settings):
-                stage = amplify.run_amplify(project, settings, device=device, cluster=cluster)
-                yield from named(stage, seed)
-            amplified.append(project.manifest("amplify"))
-        with clock("compare"):
-            real, found = yield from named(_compare(project, config, seed, device), seed)
-            compared.append(found)
-        with clock("debias"):
-            recipe = replace(config.ddb, seeds=(seed,))
-            made, about = yield from named(
-                amplify.run_ddb(
-                    project, recipe, device=device, compare={"real_amplifier": real}, oracle=True
-                ),
-                seed,
-            )
-            arms += made
-            groups.append(about["groups"])
-        mine = next(a for a in made if a.arm == "debiased")
-        took = clock.seconds["total"] - before
-        kwh = energy_since([project], since)["kwh"]["total"]
-        cells.append(cell(config, config.ddb.recipe, mine, took, kwh))
+        with nullcontext() if locked else working(project):
+            with clock("import"):
+                yield from ensure_data(project, config, seed)
+                yield Progress(f"import, seed {seed}", 1, 1)
+            with clock("audit"):
+                audit = ensure_audit(project, replace(config.audit, seed=seed), device=device)
+                audits.append((yield from named(audit, seed)))
+            with clock("amplify"):
+                settings = replace(config.amplify, seed=seed)
+                if not finished(project, "amplify", settings):
+                    stage = amplify.run_amplify(project, settings, device=device, cluster=cluster)
+                    yield from named(stage, seed)
+                amplified.append(project.manifest("amplify"))
+            with clock("compare"):
+                real, found = yield from named(_compare(project, config, seed, device), seed)
+                compared.append(found)
+            with clock("debias"):
+                recipe = replace(config.ddb, seeds=(seed,))
+                made, about = yield from named(
+                    amplify.run_ddb(
+                        project,
+                        recipe,
+                        device=device,
+                        compare={"real_amplifier": real},
+                        oracle=True,
+                    ),
+                    seed,
+                )
+                arms += made
+                groups.append(about["groups"])
+            mine = next(a for a in made if a.arm == "debiased")
+            took = clock.seconds["total"] - before
+            kwh = energy_since([project], since)["kwh"]["total"]
+            cells.append(cell(config, config.ddb.recipe, mine, took, kwh))
     synthetic = [m for m in amplified if "set" in m]
     return {
         "dataset": config.dataset,

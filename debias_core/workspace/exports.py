@@ -68,6 +68,8 @@ def export(project: Project, what: str) -> Stage[list[Path]]:
             missing[kind] = error
     if not ready:
         raise next(iter(missing.values()))
+    for kind in missing:  # what was made of something else doesn't belong to the others
+        project.export_file(kind).unlink(missing_ok=True)
     left_out = "; ".join(f"no {kind}: {error}" for kind, error in missing.items())
     written = []
     for part, (kind, files) in enumerate(ready):
@@ -351,6 +353,16 @@ def recipe(project: Project) -> dict[str, Any]:
         raise UserError(
             "config.json can repeat a set that one run of blending made. This one holds drawn images, or "
             "several runs' images: take the images and weights instead."
+        )
+    if project.source().get("kind") == "planted":
+        raise UserError(
+            "config.json can't repeat a bias that was planted into another project's images: take the images "
+            "and weights instead."
+        )
+    if from_json(AuditConfig, project.manifest("audit")["config"]).by == "amplifier":
+        raise UserError(
+            "config.json can't repeat an audit by DDB's amplifier, which was trained before it: take the "
+            "images and weights instead."
         )
     used = origin(project)
     if used is None:

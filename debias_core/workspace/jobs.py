@@ -53,6 +53,8 @@ KINDS = (
 )
 ENDED = ("done", "kept", "stopped", "failed", "interrupted")
 RESUMABLE = ("stopped", "failed", "interrupted")
+# Kinds that can go on with smaller batches, where memory was short.
+HALVES = ("pretrain", "generate", "debias", "audit", "amplify", "ddb", "compare")
 TICK = 0.25  # seconds between two looks at the queue
 PARK_SECONDS = 10.0  # how long a job may take to save its checkpoint when the server is stopped
 FREE_BYTES = 500 << 20  # no job starts on a disk with less
@@ -158,11 +160,7 @@ def actions(job: Job) -> tuple[str, ...]:
         return ("now",)
     if job.state not in RESUMABLE:
         return ("dismiss",)
-    smaller = (
-        ("half",)
-        if job.kind in ("pretrain", "generate", "debias", "audit", "amplify", "ddb", "compare")
-        else ()
-    )
+    smaller = ("half",) if job.kind in HALVES else ()
     return ("resume", *smaller, "dismiss") if job.state != "stopped" else ("resume", "dismiss")
 
 
@@ -184,6 +182,8 @@ def act(db: Database, job_id: int, action: str) -> None:
         db.write("UPDATE jobs SET stop = ? WHERE id = ? AND state = 'running'", (action, job_id))
     elif action == "dismiss":
         db.write("UPDATE jobs SET state = 'dismissed' WHERE id = ?", (job_id,))
+        if job.args.get("upload"):  # moved to the workspace for this job alone
+            Path(job.args["source"]["path"]).unlink(missing_ok=True)
     else:
         args = job.args
         if action == "half":
@@ -400,8 +400,9 @@ def _verdict(job: Job, code: int | None, log: Sequence[str]) -> tuple[str, str]:
         return "interrupted", "The server was stopped. The job can be resumed where it was."
     if code is None or code < 0:
         how = f" by signal {-code}" if code else ""
+        smaller = "; if memory was short, resume with half the batch" if job.kind in HALVES else ""
         return "interrupted", (
             f"The job's process was ended{how}: killed, out of memory, or the machine went down. "
-            "Resume goes on where it was; if memory was short, resume with half the batch."
+            f"Resume goes on where it was{smaller}."
         )
     return "failed", log[-1] if log else f"The job's process ended with code {code}."

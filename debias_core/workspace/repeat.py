@@ -73,6 +73,7 @@ class Files:
     size: int
     limit: int | None
     seed: int
+    percent: float | None = None  # of an official layout with several training sets
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,7 @@ def _import(project: Project, plan: Plan, source: Path | None) -> Stage[None]:
             limit=wanted.limit,
             seed=wanted.seed,
             replace=False,
+            percent=wanted.percent,
         )
     table = project.table()
     if table.data_id != plan.data_id:
@@ -500,7 +502,7 @@ def _source(value: Any) -> Named | Published | Files:
         return _settings(Published, value, "data.source")
     if kind != "files":
         raise _refused(f"data.source must be of the kind {', '.join(NAMED)} or files")
-    return _settings(Files, value, "data.source")
+    return _settings(Files, {"percent": None, **value}, "data.source")
 
 
 def _judgements(

@@ -558,6 +558,7 @@ def run_edit_time(
     result: dict[str, Any] = {"by": by, "model": model_id(project), "data": table.data_id}
     kept = project.folder("diffusion") / f"t_edit-{by}.json"
     if kept.is_file() and (known := json.loads(kept.read_text())).items() >= result.items():
+        kept.touch()  # newer than the model's file, which may have been written anew
         return known
     if by == "lpips":
         distance = lpips_distance(device)
@@ -697,7 +698,9 @@ def together(
     refused ones are left out. Returns its id, the set, and what its parts are.
     """
     parts = [(beside, project.recipes(beside))] if beside else []
-    new_id = fingerprint("together", beside, set_id, len(made.recipes))
+    # Either may have been stopped and kept, and gone on since.
+    counts = [len(recipes) for _, recipes in parts]
+    new_id = fingerprint("together", beside, *counts, set_id, len(made.recipes))
     known = {r for _, recipes in parts for r in recipes}
     keep = [
         (part, i)

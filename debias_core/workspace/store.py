@@ -394,7 +394,7 @@ class Project:
             "seconds": synthetic.seconds,
         }
         write_json(self.folder("synthetic") / set_id / "manifest.json", manifest)
-        if self.set_id() != set_id:
+        if self.set_id() != set_id or self.manifest("synthetic")["count"] != manifest["count"]:
             for later in DEPENDENTS["synthetic"]:
                 self._marker(later).unlink(missing_ok=True)
         self.finish("synthetic", manifest)
@@ -522,6 +522,12 @@ class Project:
     def export_file(self, what: str) -> Path:
         """Where the export of that kind lies (it may not exist yet)."""
         return self.root / "exports" / ("config.json" if what == "config" else f"{what}.zip")
+
+    def export_made(self, what: str) -> bool:
+        """Whether there is an export of that kind that is no older than what it was made of."""
+        path = self.export_file(what)
+        made_of = self.stamp("data", "audit", "synthetic", "debias")
+        return path.is_file() and path.stat().st_mtime_ns >= max(made_of)
 
     def net(self, which: str, device: torch.device) -> Classifier:
         """A trained classifier: "f_B", "amplifier", "vanilla" or "debiased"."""

@@ -37,7 +37,7 @@ from debias_core.config import (
     from_json,
     to_json,
 )
-from debias_core.data.benchmarks import NAMED, named_table
+from debias_core.data.benchmarks import NAMED, UNIFORM, named_table
 from debias_core.data.images import Pixels, grid, labelled, png
 from debias_core.data.table import ImageTable, evenly
 from debias_core.insight.quality import distance
@@ -82,7 +82,9 @@ def held_out(project: Project, seed: int) -> HeldOut:
         table = named_table(
             source["kind"], source["percent"], seed, validation=True, bias=source.get("bias", "")
         )
-        return HeldOut(table, "accuracy on held-out training images of any colour", True)
+        bias = source.get("bias", "")
+        spread = f"{bias} spread evenly over the classes" if bias else UNIFORM[source["kind"]]
+        return HeldOut(table, f"accuracy on held-out training images, {spread}", True)
     train = project.table().where("train")
     rng = np.random.default_rng([seed, 3])
     group = train.y if train.bias is None else train.y * (train.bias.max() + 2) + train.bias + 1

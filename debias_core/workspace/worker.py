@@ -133,7 +133,8 @@ def work(
                 "The disk is full. Free some space and resume: what was finished is kept.",
             )
         if is_out_of_memory(error):
-            return "failed", "Out of memory, even in small pieces. Resume with half the batch."
+            smaller = " Resume with half the batch." if job.kind in jobs.HALVES else ""
+            return "failed", f"Out of memory, even in small pieces.{smaller}"
         return "failed", f"Something went wrong ({type(error).__name__}: {error})."
 
 

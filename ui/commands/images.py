@@ -35,6 +35,7 @@ from ui.commands.options import (
     OnCluster,
     Precision,
     Recombine,
+    Seed,
     Seeds,
     Shared,
     Steps,
@@ -86,7 +87,7 @@ def generate(
         int | None,
         typer.Option(help="With --forecast: on so many workers (default: those at hand).", min=1),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    seed: Seed = 0,
     beside: Beside = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -170,7 +171,7 @@ def describe(
         str | None, typer.Option(help="Words to strike from the text filter.")
     ] = None,
     add: Annotated[str | None, typer.Option(help="Words to add to the text filter.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    seed: Seed = 0,
     cluster: OnCluster = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -236,7 +237,7 @@ def draw(
     ] = None,
     negative: Annotated[str | None, typer.Option(help="Negative prompt.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    seed: Seed = 0,
     beside: Beside = False,
     cluster: OnCluster = None,
     json_file: JsonFile = None,
@@ -309,7 +310,7 @@ def amplify(
     trained_on: Annotated[
         str | None, typer.Option(help="synthetic, or real: the paper's ablation.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    seed: Seed = 0,
     cluster: OnCluster = None,
     json_file: JsonFile = None,
 ) -> None:

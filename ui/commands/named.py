@@ -124,9 +124,8 @@ def demo(
         method=method, gamma=gamma, t_edit=t_edit, t_start=t_start, steps=steps, count=count, contents=contents,
         contents_per_original=contents_per_original,
     )  # fmt: skip
-    project = common.open_project(workspace, "demo")
     stage = run_demo(workspace, settings, device=where[0], devices=where, cluster=afield)
-    result = common.run(stage, project)
+    result = common.run(stage)
     tables.benchmark_table(result)
     common.console.print(f"report: {result['report']}", markup=False, highlight=False)
     common.write_json(json_file, result)
@@ -351,7 +350,7 @@ def benchmark(
             one, lambda seed: benchmark_project(workspace, one, seed),
             device=where[0], devices=where, cluster=afield,
         )  # fmt: skip
-        result = common.run(stage, benchmark_project(workspace, one, 0))
+        result = common.run(stage)
         del result["arms"]
         tables.benchmark_table(result)
     tables.write_tables(result, **files)
@@ -429,7 +428,7 @@ def _run_ddb(
         settings, lambda seed: benchmark_project(workspace, settings, seed), device=common.device(),
         cluster=cluster,
     )  # fmt: skip
-    return common.run(stage, benchmark_project(workspace, settings, 0))
+    return common.run(stage)
 
 
 def _benchmark(

@@ -56,6 +56,7 @@ Ratio = Annotated[
     float, typer.Option(help="Percent of bias-conflicting images, 0 to 20, or 100: no bias.")
 ]
 Seeds = Annotated[int, typer.Option(help="Number of seeds.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed.")]
 Data = Annotated[
     Path | None,
     typer.Option(

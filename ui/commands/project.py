@@ -11,6 +11,7 @@ from rich.table import Table
 
 from debias_core import baseline_settings, presets, ranks
 from debias_core import config as cfg
+from debias_core.data.sources import written_path
 from debias_core.records import UserError
 from ui.commands import common, tables
 from ui.commands.options import (
@@ -23,6 +24,7 @@ from ui.commands.options import (
     MinFidelity,
     Name,
     Network,
+    Seed,
     Seeds,
     SyntheticShare,
     Workspace,
@@ -47,7 +49,7 @@ def import_(
         float | None,
         typer.Option(help="Which training set of an official layout: its percentage (1: 1pct/)."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of held-out test part and limit.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of held-out test part and limit.")] = 0,
     replace_project: Annotated[
         bool, typer.Option("--replace", help="Drop a project of this name first.")
     ] = False,
@@ -61,7 +63,7 @@ def import_(
     project = common.open_project(workspace, name)
     report = common.run(
         stages.import_data(
-            project, Path(source).expanduser(), size=size, limit=limit, seed=seed,
+            project, written_path(source), size=size, limit=limit, seed=seed,
             replace=replace_project, percent=ratio,
         ),
         project,
@@ -82,7 +84,7 @@ def plant(
     ratio: Annotated[
         float, typer.Option(help="Percent of training images that break the bias, 0 to 20.")
     ] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    seed: Seed = 0,
     json_file: JsonFile = None,
 ) -> None:
     """Plant a known bias into a project's images, into a new project; the test part gets it evenly."""
@@ -119,7 +121,7 @@ def audit(
     ] = "gce",
     q: Annotated[float, typer.Option(help="GCE's q.")] = 0.7,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    seed: Seed = 0,
     json_file: JsonFile = None,
 ) -> None:
     """Train the bias classifier and rank the training images by its loss."""

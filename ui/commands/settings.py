@@ -34,6 +34,7 @@ from ui.commands.options import (
     PerClass,
     Precision,
     Ratio,
+    Seed,
     Seeds,
     Shared,
     Steps,
@@ -59,7 +60,7 @@ def audit_curve(
     q: Annotated[str, typer.Option(help="GCE's q: one, or several with commas.")] = "0.7",
     network: Network = None,
     epochs: Epochs = None,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    seed: Seed = 0,
     json_file: JsonFile = None,
 ) -> None:
     """Precision of the audit at every epoch, for each q and K; and what a choice without labels gives."""
