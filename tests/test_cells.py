@@ -13,23 +13,25 @@ import torch
 
 import app
 from debias_core import baseline_settings, presets
-from debias_core.config import AuditConfig
+from debias_core.config import AuditConfig, ClassifierConfig
 from debias_core.pipeline import drain
 from debias_core.records import ArmResult, GroupAccuracy, UserError
 from debias_core.team import Cluster
-from debias_core.workspace import cells, stages
+from debias_core.workspace import afield, cells, stages
 from debias_core.workspace.benchmark import (
     benchmark_project,
     cell,
     ensure_audit,
     ensure_data,
     published,
+    run_benchmark,
 )
 from debias_core.workspace.cells import Row, run_cells
 from debias_core.workspace.store import Project, working
 from ui.commands import common, named
 
 CPU = torch.device("cpu")
+SHORT_NET = ClassifierConfig(network="mlp", epochs=1, batch_size=512)
 SHORT = ("--epochs", "1", "--network", "mlp", "--batch-size", "512")
 
 
@@ -246,6 +248,32 @@ def test_a_method_that_makes_images_is_a_cell_too(tmp_path, quick_judge):
     table = json.loads(out.read_text())["cells"]
     assert [c["method"] for c in table] == ["crossinject", "vanilla"]
     assert table[0]["unbiased_accuracy"] == mine["unbiased_accuracy"]
+
+
+def test_a_cell_of_images_has_one_key_on_a_cluster_and_here(tmp_path, quick_judge, monkeypatch):
+    on = named.benchmark_of("digits", "crossinject", 1.0)
+    on = replace(
+        on, inject=replace(on.inject, count=4, contents=10),
+        audit=replace(on.audit, classifier=SHORT_NET), debias=replace(on.debias, classifier=SHORT_NET),
+    )  # fmt: skip
+    rows = [Row("crossinject", on, None)]
+    (here,) = drain(run_cells(tmp_path, rows, seeds=[0], device=CPU))["cells"]
+
+    def nothing_left(asked, **_):
+        assert asked == []
+        yield from ()
+
+    monkeypatch.setattr(afield, "table_cells", nothing_left)
+    (there,) = drain(run_cells(tmp_path, rows, seeds=[0], device=CPU, cluster=Cluster("auto")))[
+        "cells"
+    ]
+    assert there == here
+
+
+def test_a_seed_that_another_process_works_on_is_refused(tmp_path):
+    on = presets.BENCHMARKS["digits"]
+    with working(benchmark_project(tmp_path, on, 0)), pytest.raises(UserError, match="working on"):
+        drain(run_benchmark(on, lambda s: benchmark_project(tmp_path, on, s), device=CPU, only=0))
 
 
 def test_workers_fill_the_table_that_one_process_fills(tmp_path, inline, monkeypatch):

@@ -1,6 +1,8 @@
 """t_edit by LPIPS: the rule, the curve, and what is said when AlexNet's weights can't be had."""
 
 import json
+import os
+import shutil
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from debias_core.diffusion.unet import EvaluationCount
 from debias_core.records import UserError
 from debias_core.workspace import stages
 from debias_core.workspace.store import Project
+from ui import show
 
 A_BAR = schedule.alpha_bar(ScheduleConfig())
 
@@ -80,4 +83,12 @@ def test_t_edit_by_fidelity_is_measured_once_and_kept_beside_the_model(
     assert app.main(command) == 0
     assert json.loads(out.read_text()) == first
     assert not project.has("diffusion")  # the shipped model is still the one in use
+    assert show.edit_time(project) == first
+    # Another model: the page no longer offers what was measured with the one that ships.
+    own = project.folder("diffusion")
+    shutil.copytree(project.model_folder(project.table()), own, dirs_exist_ok=True)
+    later = (own / "t_edit-fidelity.json").stat().st_mtime + 1
+    os.utime(own / "model.safetensors", (later, later))
+    assert show.edit_time(project) is None
+    shutil.rmtree(own)
     assert app.main([*command, "--by", "taste"]) == 2

@@ -583,3 +583,22 @@ def test_the_check_itself_starts_nothing(project):
     plan = check(recipe_of(project))
     assert plan.audit == AUDIT and plan.inject == INJECT and plan.debias == DEBIAS
     assert plan.diffusion == DIFFUSION
+
+
+def test_an_export_older_than_what_it_is_made_of_is_not_offered(project):
+    drain(export(project, "weights"))
+    assert project.export_made("weights") and not project.export_made("union")
+    drain(stages.run_debias(project, replace(DEBIAS, seeds=(1,)), device=CPU))
+    assert not project.export_made("weights") and project.export_file("weights").is_file()
+    drain(export(project, "weights"))
+    assert project.export_made("weights")
+
+
+def test_what_no_config_can_repeat_is_refused_when_it_is_exported(project):
+    drain(export(project, "config"))
+    assert project.export_file("config").is_file()
+    project.register({"kind": "planted", "of": "other", "bias": "corner", "percent": 5, "seed": 0})
+    with pytest.raises(UserError, match="planted"):
+        drain(export(project, "config"))
+    drain(export(project, "all"))  # what lay there belongs to another time
+    assert not project.export_file("config").exists() and project.export_made("weights")

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,8 +27,9 @@ from debias_core.pipeline import drain
 from debias_core.records import UserError
 from debias_core.workspace import jobs, stages
 from debias_core.workspace.jobs import Runner
-from debias_core.workspace.store import Project, fingerprint
+from debias_core.workspace.store import Project, fingerprint, write_json
 from tests.conftest import CPU, TINY_UNET
+from ui import show
 
 AUDIT = AuditConfig(classifier=ClassifierConfig(network="mlp", epochs=3, loss="gce"), top_k=6)
 INJECT = InjectConfig(count=24, steps=4, batch_size=4)
@@ -111,6 +113,23 @@ def test_what_a_state_does_not_allow_is_refused(project):
         jobs.act(project.db, job, "resume")
     with pytest.raises(UserError, match="no job 999"):
         jobs.act(project.db, 999, "now")
+
+
+def test_an_upload_goes_with_the_job_that_is_dismissed(project, tmp_path):
+    upload = tmp_path / "upload.zip"
+    upload.write_bytes(b"not even a zip")
+    job = submit(project, "import", source={"kind": "files", "path": str(upload)}, upload=True)
+    jobs.act(project.db, job, "now")
+    assert upload.is_file()  # it may be resumed
+    jobs.act(project.db, job, "dismiss")
+    assert not upload.exists()
+
+
+def test_half_the_batch_is_offered_where_it_can_be_had_alone(project):
+    for kind, offered in (("generate", True), ("sweep", False)):
+        job = replace(jobs.get(project.db, submit(project, kind)), state="interrupted")
+        assert ("half" in jobs.actions(job)) == offered == (kind in jobs.HALVES)
+        assert ("half the batch" in jobs._verdict(job, -9, [])[1]) == offered
 
 
 def test_half_the_batch_is_asked_for_in_the_job_s_arguments(project):
@@ -242,8 +261,21 @@ def test_stopped_generation_keeps_the_images_so_far_and_the_rest_is_made_later(
         stage.throw(StopAsked())
     assert len(project.synthetic().recipes) == 12
     part, set_id = np.array(project.synthetic().pixels), project.set_id()
+
+    def count():
+        return sum(row["undecided"] for row in show.balance(project, project.table()))
+
+    assert count() == 12
+    write_json(project.folder("debias") / "manifest.json", {"of": "the 12"})
+    beside = replace(INJECT, seed=1)
+    both = drain(stages.run_generate(project, beside, device=CPU, beside=set_id))
+    assert len(both.recipes) == 36
     whole = drain(stages.run_generate(project, INJECT, device=CPU))
     assert project.set_id() == set_id and len(whole.recipes) == 24
+    # The same set is another one now for what was made of it, and for a second set beside it.
+    assert count() == 24 and not project.has("debias")
+    assert len(drain(stages.run_generate(project, beside, device=CPU, beside=set_id)).recipes) == 48
+    drain(stages.run_generate(project, INJECT, device=CPU))
     assert [len(s) > 0 for s in project.scores()] == [True] * 24
     assert np.array_equal(whole.pixels[:12], part)
 

@@ -13,8 +13,10 @@ from debias_core.data import planted
 from debias_core.data.benchmarks import (
     colored_digits,
     held_out_of_training,
+    is_colored_digits,
     named_table,
     plant_bias,
+    shipped_model,
 )
 from debias_core.data.table import save_table
 from debias_core.pipeline import drain
@@ -152,6 +154,19 @@ def test_a_planted_project_is_imported_by_a_job_and_once(table, tmp_path):
     assert drain(stages.import_job(new, job)) is None  # killed after its last step
     with pytest.raises(UserError, match="other images"):
         drain(stages.import_job(new, {**job, "source": {**source, "bias": "size"}}))
+
+
+def test_what_ships_for_the_digits_is_not_for_digits_with_another_bias(tmp_path):
+    demo = Project(tmp_path, "demo")
+    stages.import_named(demo, "digits", percent=1.0, seed=0)
+    for bias, ships in (("colour", True), ("corner", False)):
+        new = Project(tmp_path, bias)
+        drain(stages.run_plant(demo, new, bias, percent=5))
+        table = new.table()
+        assert (new.model_folder(table) is not None) == is_colored_digits(table) == ships
+    # Nor is it for a person's folder of a similar name.
+    theirs = replace(demo.table(), ids=np.char.add("digit-", demo.table().ids))
+    assert not is_colored_digits(theirs) and shipped_model(theirs) is None
 
 
 def test_a_validation_part_has_the_training_s_bias_and_no_test_image():

@@ -395,3 +395,18 @@ def test_what_projects_share_is_made_by_one_process_at_a_time(tmp_path):
 
 
 DIGITS = {"kind": "digits", "percent": 5.0}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["import", "~nobody-at-all/photos"], "is no path"),
+        (["import", "a\0b"], "is no path"),
+        (["import", ".", "--seed", "-1"], "--seed"),
+        (["audit", "--seed", "-1"], "--seed"),
+    ],
+)
+def test_what_can_be_no_path_or_seed_is_one_line(words, said, tmp_path, capsys):
+    assert app.main([*words, "--workspace", str(tmp_path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and said in lines[0]
