@@ -11,7 +11,7 @@ from sklearn.datasets import load_sample_images
 
 import app
 from debias_core.data.importers import import_images
-from debias_core.data.layouts import IMAGENET9, PUBLISHED, find
+from debias_core.data.layouts import IMAGENET9, PUBLISHED, check_there, find
 from debias_core.pipeline import drain
 from debias_core.presets import BENCHMARKS, NO_RATIO, PHOTOGRAPHS, photographs, photographs_ddb
 from debias_core.records import UserError
@@ -237,6 +237,12 @@ def test_a_missing_set_is_said_with_where_to_get_it_and_how_it_must_look(
         said = capsys.readouterr().err
         assert about.title in said and about.looks in said and about.source in said, name
         assert str(tmp_path) in said and "--data" in said
+        # The page asks before it starts a job, which is what may download.
+        if name == "celeba":
+            check_there(name, None)
+        else:
+            with pytest.raises(UserError, match="must look like this"):
+                check_there(name, about.ratios[0])
     # A folder of that name that holds something else.
     Folder(tmp_path / "urbancars").put("bg-a/b/{}.png", 3)
     with pytest.raises(UserError, match="does not look like UrbanCars"):

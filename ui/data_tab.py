@@ -12,7 +12,7 @@ import gradio as gr
 
 from debias_core.config import RATIOS
 from debias_core.data.importers import Survey, survey
-from debias_core.data.layouts import PUBLISHED, find
+from debias_core.data.layouts import PUBLISHED, check_there
 from debias_core.presets import photographs
 from debias_core.records import UserError
 from debias_core.workspace import jobs
@@ -137,7 +137,7 @@ def _importer(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
         if benchmark in NAMED_SETS:
             args: dict[str, Any] = {"source": NAMED_SETS[benchmark]}
             if args["source"]["kind"] in PUBLISHED:  # a missing one is told now, not by a job
-                find(args["source"]["kind"], args["source"]["percent"])
+                check_there(args["source"]["kind"], args["source"]["percent"])
         else:
             args = _file_args(place, new, path, upload, int(size))
         try:

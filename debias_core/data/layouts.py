@@ -135,12 +135,32 @@ PUBLISHED: dict[str, Published] = {
 
 
 def find(name: str, percent: float | None) -> Path:
-    """The folder (or, of Dogs & Cats as tables, the CSV) of a data set of `PUBLISHED`.
+    """The folder (or, of Dogs & Cats as tables, the CSV) of a data set of `PUBLISHED`, downloaded where it can be.
 
     Raises:
         UserError: when it is nowhere, or not at this percentage; it says where to get it and how the
             folder must look.
     """
+    if (here := _look(name, percent)) is not None:
+        return here
+    about, looked = PUBLISHED[name], places()
+    if name == "celeba" and _download_celeba(looked[-1]):
+        return looked[-1] / "celeba"
+    raise UserError(
+        f"{about.title} is not in {' or '.join(map(str, looked))}. Get it from {about.source}; the folder "
+        f"must look like this: {about.looks}. Say with --data FOLDER (or DEBIAS_DATA) which folder holds it."
+    )
+
+
+def check_there(name: str, percent: float | None) -> None:
+    """Refuse a data set that `find` would not find; what can be downloaded counts as there."""
+    if name == "celeba":
+        check_ratio(name, percent)
+    else:
+        find(name, percent)
+
+
+def _look(name: str, percent: float | None) -> Path | None:
     about = PUBLISHED[name]
     check_ratio(name, percent)
     looked = places()
@@ -150,12 +170,7 @@ def find(name: str, percent: float | None) -> Path:
         if any(next(root.glob(p), None) is not None for p in about.telling):
             table = root / f"{percent:g}pct.csv" if percent is not None else root
             return table if table.is_file() else root
-    if name == "celeba" and _download_celeba(looked[-1]):
-        return looked[-1] / "celeba"
-    raise UserError(
-        f"{about.title} is not in {' or '.join(map(str, looked))}. Get it from {about.source}; the folder "
-        f"must look like this: {about.looks}. Say with --data FOLDER (or DEBIAS_DATA) which folder holds it."
-    )
+    return None
 
 
 def check_ratio(name: str, percent: float | None) -> None:
