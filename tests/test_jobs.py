@@ -25,7 +25,7 @@ from debias_core.data.table import save_table
 from debias_core.diffusion.unet import EpsilonNet, save_model
 from debias_core.pipeline import drain
 from debias_core.records import UserError
-from debias_core.workspace import jobs, stages
+from debias_core.workspace import footprint, jobs, stages
 from debias_core.workspace.jobs import Runner
 from debias_core.workspace.store import Project, fingerprint, write_json
 from tests.conftest import CPU, TINY_UNET
@@ -292,6 +292,11 @@ def test_the_same_settings_are_the_same_set_and_marks_change_it(project):
     verdicts.record(project.db, "p", project.data_id(), decision, verdicts.MARKS)
     made = drain(stages.run_generate(project, INJECT, device=CPU))
     assert project.set_id() != first
+    # The energy of an image is that of its own set's making.
+    project.db.write("UPDATE energy SET kwh = id * 1e-3 WHERE stage = 'generate'")
+    rows = project.db.rows("SELECT kwh FROM energy WHERE stage = 'generate' ORDER BY id")
+    wh = footprint.to_json(project)["wh_per_image"]["generated"]
+    assert len(rows) == 2 and wh == pytest.approx(1_000 * rows[1]["kwh"] / len(made.recipes))
     assert junk not in {i for r in made.recipes for i in (r.content_id, r.original_id)}
 
 

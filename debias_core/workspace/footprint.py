@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec
 
@@ -114,13 +114,22 @@ def footprints(project: Project, *, since: float = 0.0) -> tuple[Footprint, ...]
     )  # fmt: skip
 
 
-def per_image(project: Project, stages: Sequence[Footprint]) -> dict[str, float | None]:
-    """Wh of making a synthetic image of the current set: of each, and of each that was accepted."""
-    made = [
-        f.kwh for f in stages if f.stage in ("generate", "describe", "draw") and f.kwh is not None
-    ]
+def per_image(project: Project) -> dict[str, float | None]:
+    """Wh of making a synthetic image of the current set: of each, and of each that was accepted.
+
+    Runs that ended before the set was begun made other sets; captions count whenever they were made.
+    """
     set_id = project.set_id()
-    if set_id is None or not made:
+    if set_id is None:
+        return {"generated": None, "accepted": None}
+    about = project.manifest("synthetic")
+    parts = [part["set"] for part in about.get("parts", [])] or [set_id]
+    since = min(map(project.set_begun, parts))
+    runs = [f for f in footprints(project, since=since) if f.stage in ("generate", "draw")]
+    if about.get("method") == "diffubias":
+        runs += [f for f in footprints(project) if f.stage == "describe"]
+    made = [f.kwh for f in runs if f.kwh is not None]
+    if not made:
         return {"generated": None, "accepted": None}
     said = verdicts.current(project.db, project.name, set_id)
     accepted = sum(v == "accept" for v in said.values())
@@ -143,7 +152,7 @@ def to_json(project: Project) -> dict[str, Any]:
             f.stage: {"runs": f.runs, "seconds": f.seconds, "kwh": f.kwh, "grams": f.grams}
             for f in stages
         },
-        "wh_per_image": per_image(project, stages),
+        "wh_per_image": per_image(project),
     }
 
 

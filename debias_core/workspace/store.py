@@ -86,6 +86,7 @@ DEMO_PROJECT = "demo"
 SANDBOX = "visitor-"  # names of the classroom's projects begin so
 SCORES = "scores.npy"
 WAIT_SECONDS = 0.5  # between two looks whether another process is done
+BEGUN = "begun"  # in a set's folder: when
 FORECAST = "forecast.json"  # in the project's folder: the last prediction of a run
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
@@ -430,6 +431,11 @@ class Project:
         """What was written of a finished set."""
         return json.loads((self.folder("synthetic") / set_id / "manifest.json").read_text())
 
+    def set_begun(self, set_id: str) -> float:
+        """When a set's first image was to be made (`database.now`); 0 for sets of older versions."""
+        path = self.folder("synthetic") / set_id / BEGUN
+        return float(path.read_text()) if path.is_file() else 0.0
+
     def pixels_of(self, set_id: str) -> Pixels:
         """A set's images, memory-mapped; those that are not finished are black."""
         return mapped(self.folder("synthetic") / set_id / "pixels.npy")
@@ -561,6 +567,7 @@ class SyntheticSink:
             # Whole from the start, under its name only when the header is there.
             fresh = self._path.with_name("pixels.new.npy")
             np.lib.format.open_memmap(fresh, mode="w+", dtype=np.uint8, shape=shape).flush()
+            (self._folder / BEGUN).write_text(str(now()))
             fresh.replace(self._path)
         self._pixels = map_array(self._path, "r+")
         assert self._pixels.shape == shape, "the id of a set says how many images it has"
