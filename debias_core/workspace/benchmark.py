@@ -289,23 +289,10 @@ def run_benchmark(
                 audits.append((yield from named(audit, seed)))
             with clock("generate"):
                 # Flags serve a person who curates, and only the demo's first project is opened.
-                flagged = anew and seed == 0
-                if config.gan is not None:
-                    asked_gan = replace(config.gan, seed=seed)
-                    made = run_amplibias(project, asked_gan, device=device, with_flags=flagged)
-                elif config.draw is not None and config.describe is not None:
-                    asked = replace(config.describe, seed=seed)
-                    describe = language.run_describe(project, asked, device=device, cluster=cluster)
-                    yield from named(describe, seed)
-                    draw = replace(config.draw, seed=seed)
-                    made = language.run_draw(
-                        project, draw, device=device, cluster=cluster, with_flags=flagged
-                    )
-                else:
-                    made = stages.run_generate(
-                        project, replace(config.inject, seed=seed), device=device, devices=devices,
-                        cluster=cluster, with_flags=flagged,
-                    )  # fmt: skip
+                made = _make(
+                    project, config, seed, device=device, devices=devices, cluster=cluster,
+                    with_flags=anew and seed == 0,
+                )  # fmt: skip
                 sets.append((yield from named(made, seed)))
             with clock("judge"):
                 judge = yield from named(stages.judge_for(project, device=device), seed)
@@ -347,6 +334,36 @@ def run_benchmark(
         "cells": cells,
         "arms": tuple(arms),
     }
+
+
+def _make(
+    project: Project,
+    config: BenchmarkConfig,
+    seed: int,
+    *,
+    device: torch.device,
+    devices: Sequence[torch.device],
+    cluster: Cluster | None,
+    with_flags: bool,
+) -> Stage[SyntheticSet]:
+    """The synthetic set of the method that the settings name."""
+    if config.gan is not None:
+        gan = replace(config.gan, seed=seed)
+        return (yield from run_amplibias(project, gan, device=device, with_flags=with_flags))
+    if config.draw is not None and config.describe is not None:
+        describe, draw = replace(config.describe, seed=seed), replace(config.draw, seed=seed)
+        yield from language.run_describe(project, describe, device=device, cluster=cluster)
+        return (
+            yield from language.run_draw(
+                project, draw, device=device, cluster=cluster, with_flags=with_flags
+            )
+        )
+    inject = replace(config.inject, seed=seed)
+    return (
+        yield from stages.run_generate(
+            project, inject, device=device, devices=devices, cluster=cluster, with_flags=with_flags
+        )
+    )
 
 
 def energy_since(projects: Sequence[Project], since: float) -> dict[str, Any]:

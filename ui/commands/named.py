@@ -250,29 +250,25 @@ def benchmark(
     training: dict[str, Any] = {
         "network": network, "epochs": epochs, "lr": lr, "batch_size": batch_size,
     }  # fmt: skip
-    # What only methods that make images know.
-    given = {
-        "audit-network": audit_network, "top-k": top_k, "per-class": per_class, "gamma": gamma,
-        "t-edit": t_edit, "t-start": t_start, "steps": steps, "inversion": inversion, "mode": mode,
-        "direct": direct, "precision": precision, "mask": mask, "count": count,
-        "contents": contents, "contents-per-original": contents_per_original,
-        "devices": devices, "label-from": label_from, "synthetic-share": synthetic_share,
-        "retrain-loss": retrain_loss, "guidance": guidance,
-    }  # fmt: skip
-    if "lff" in methods:
-        given.pop("precision")
     baselines = set(methods) & set(baseline_settings.BASELINE_METHODS)
     images = [m for m in methods if m in (*cfg.METHODS, "diffubias", "amplibias")]
-    if images:
-        given = {}
+    # What none of the methods knows.
+    idle: dict[str, Any] = {} if images else {
+        "audit-network": audit_network, "top-k": top_k, "per-class": per_class, "gamma": gamma,
+        "t-edit": t_edit, "t-start": t_start, "steps": steps, "inversion": inversion, "mode": mode,
+        "direct": direct, "mask": mask, "count": count, "contents": contents,
+        "contents-per-original": contents_per_original, "devices": devices, "label-from": label_from,
+        "synthetic-share": synthetic_share, "retrain-loss": retrain_loss, "guidance": guidance,
+    }  # fmt: skip
+    if not images and "lff" not in methods:
+        idle["precision"] = precision
     if baselines == set(methods):
-        given["audit-epochs"] = audit_epochs
+        idle["audit-epochs"] = audit_epochs
     if not baselines:
-        given["weight-decay"] = weight_decay
+        idle["weight-decay"] = weight_decay
     if "jtt" not in methods:
-        given |= {"jtt-epochs": jtt_epochs, "jtt-times": jtt_times}
-    extra = [f"--{name}" for name, value in given.items() if value is not None]
-    if extra:
+        idle |= {"jtt-epochs": jtt_epochs, "jtt-times": jtt_times}
+    if extra := [f"--{name}" for name, value in idle.items() if value is not None]:
         raise UserError(f"{methods[0]} does not know {', '.join(extra)}: leave it out.")
     if paper_protocol and not baselines:
         raise UserError(f"{methods[0]} does not know --paper-protocol: use --network mlp255.")
