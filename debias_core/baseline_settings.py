@@ -271,8 +271,9 @@ def baseline_config(
     """A baseline's settings on a named data set, with changes to its classifier (None: as it is).
 
     Of other images the method's own with the plain classifier. `precision` is LfF's, `jtt_epochs` (T) and
-    `jtt_times` (λ) are JTT's, and no concern of the others. `paper_protocol` divides pixels by 255 twice, as LfF's public code and its successors do
-    with an MLP. `preset` is of PHOTOGRAPHS; some settings go by the ratio (`percent`).
+    `jtt_times` (λ) are JTT's, and no concern of the others. `paper_protocol` divides pixels by 255 twice, as
+    LfF's public code and its successors do with an MLP. `preset` is of PHOTOGRAPHS; some settings go by the
+    ratio (`percent`).
     """
     require(
         method in _OF_METHOD,

@@ -215,7 +215,7 @@ def test_another_k_cuts_the_ranking_that_is_there(tmp_path, monkeypatch):
         assert np.array_equal(a_class.scores.loss, first.scores.loss)
         again = drain(ensure_audit(project, ten, device=CPU))
         assert list(again.top_k.ids) == list(first.top_k.ids)
-        chosen = drain(ensure_audit(project, replace(ten, top_k=0), device=CPU))
+        chosen = drain(ensure_audit(project, replace(ten, top_k=0, per_class=True), device=CPU))
         assert len(chosen.top_k.ids) == first.scores.suggested_k > 10
         with pytest.raises(AssertionError, match="trained again"):
             drain(ensure_audit(project, replace(ten, seed=1), device=CPU))

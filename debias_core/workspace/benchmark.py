@@ -427,8 +427,9 @@ def ensure_audit(
     if done == config:
         return project.audit()
     if done is not None and replace(done, top_k=config.top_k, per_class=config.per_class) == config:
-        k = config.top_k or project.audit().scores.suggested_k
-        return stages.choose_k(project, k, per_class=config.per_class)
+        chosen = project.audit().scores.suggested_k  # in all, as for `top_k`
+        in_each = config.per_class and config.top_k > 0
+        return stages.choose_k(project, config.top_k or chosen, per_class=in_each)
     return (yield from stages.run_audit(project, config, device=device))
 
 
