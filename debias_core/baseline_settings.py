@@ -291,11 +291,9 @@ def baseline_config(
     if precision is not None and isinstance(config, LfFConfig):
         config = dataclasses.replace(config, precision=precision)
     if isinstance(config, JTTConfig):
-        config = dataclasses.replace(
-            config,
-            first_epochs=config.first_epochs if jtt_epochs is None else jtt_epochs,
-            times=config.times if jtt_times is None else jtt_times,
-        )
+        own: dict[str, Any] = {"first_epochs": jtt_epochs, "times": jtt_times}
+        known = {name: value for name, value in own.items() if value is not None}
+        config = dataclasses.replace(config, **known)
     return dataclasses.replace(config, classifier=net)
 
 

@@ -105,6 +105,11 @@ class AuditConfig:
         )
         require(self.top_k >= 0, f"top_k must be 1 or more (or 0: chosen), but is {self.top_k}.")
 
+    @property
+    def uncut(self) -> AuditConfig:
+        """What f_B and its ranking depend on: the settings but for K, which only cuts it."""
+        return dataclasses.replace(self, top_k=0, per_class=False)
+
 
 @dataclass(frozen=True)
 class UNetConfig:

@@ -22,7 +22,7 @@ from debias_core.records import UserError
 from debias_core.workspace import classroom
 from debias_core.workspace.database import database
 from debias_core.workspace.jobs import Runner
-from debias_core.workspace.store import demo_project, lock_of, turn
+from debias_core.workspace.store import demo_project
 from ui import api, guards, layout, sandbox, widgets
 from ui.session import Place
 
@@ -72,19 +72,10 @@ def create_app(
 
 
 def prepare_demo(workspace: Path) -> None:
-    """Make the demo project, and audit it, where that is not done yet (seconds, once)."""
-    project, config = demo_project(workspace), BenchmarkConfig()
-    if project.has("audit"):
-        return
-    from debias_core.pipeline import drain, pick_device
-    from debias_core.workspace import stages
-
-    with drain(turn(lock_of(project), "demo")):
-        if not project.has("data"):
-            stages.import_named(project, "digits", percent=config.percent, seed=0)
-        if not project.has("audit"):  # another process may have made it meanwhile
-            print("Auditing the built-in demo (once) …", flush=True)
-            drain(stages.run_audit(project, config.audit, device=pick_device()))
+    """Make the demo project, and audit it, where that is not done yet."""
+    percent = BenchmarkConfig().percent
+    assert percent is not None
+    classroom.make_audited(demo_project(workspace), percent, "the built-in demo")
 
 
 def serve(

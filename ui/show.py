@@ -163,12 +163,12 @@ def balance(project: Project, table: ImageTable) -> list[dict[str, Any]]:
          "rejected": 0}
         for c, name in enumerate(table.class_names)
     ]  # fmt: skip
-    set_id = project.set_id()
-    if set_id is not None:
-        said = verdicts.current(project.db, project.name, set_id)
+    if project.has("synthetic"):
+        made = project.manifest("synthetic")
+        said = verdicts.current(project.db, project.name, made["set"])
         names = {"accept": "accepted", "reject": "rejected"}
-        count = project.manifest("synthetic")["count"]
-        for i, label in enumerate(_labels(project.workspace, project.name, set_id, count)):
+        labels = _labels(project.workspace, project.name, made["set"], made["count"])
+        for i, label in enumerate(labels):
             rows[label][names.get(said.get(str(i), ""), "undecided")] += 1
     return rows
 

@@ -354,6 +354,13 @@ UNIFORM = {
     "cmnist": "colours uniform over all digits",
     "cifar10c": "corruptions uniform over all classes",
 }
+
+
+def spread_in_words(name: str, bias: str = "") -> str:
+    """How the unbiased part of a data set of NAMED has its own bias, or one that was planted."""
+    return f"{bias} spread evenly over the classes" if bias else UNIFORM[name]
+
+
 TINTED = ("digits", "cmnist")  # grey images in colours
 OWN_BIAS = {"digits": "colour", "cmnist": "colour", "cifar10c": "corruption"}
 

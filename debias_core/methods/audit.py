@@ -64,8 +64,7 @@ def audit(
         enough=has_split if config.until_split else None,
     )
     scores = score(net, blind, device=device)
-    top = top_k(scores, blind.y, config.top_k, per_class=config.per_class)
-    return net, judge(train, scores, top)
+    return net, cut(train, scores, config.top_k, per_class=config.per_class)
 
 
 def rank(loss: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -90,6 +89,11 @@ def top_k(scores: Scores, y: NDArray[np.int64], k: int, *, per_class: bool) -> T
         order = order[:k]
         rule = f"the {k} highest CE losses"
     return TopK(ids=scores.ids[order], loss=scores.loss[order], rule=rule)
+
+
+def cut(train: ImageTable, scores: Scores, k: int, *, per_class: bool) -> AuditResult:
+    """A ranking of the rows of `train` cut at K as `top_k` does, and how far it can be believed."""
+    return judge(train, scores, top_k(scores, train.y, k, per_class=per_class))
 
 
 def judge(train: ImageTable, scores: Scores, top: TopK) -> AuditResult:

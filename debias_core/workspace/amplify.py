@@ -54,7 +54,7 @@ from debias_core.diffusion.unet import (
 )
 from debias_core.insight.fidelity import mean_colour
 from debias_core.methods import ddb
-from debias_core.methods.audit import judge, top_k
+from debias_core.methods.audit import cut
 from debias_core.presets import DDB, conditional_for
 from debias_core.records import (
     ArmResult,
@@ -285,8 +285,7 @@ def audit_by_amplifier(
     config = replace(config, classifier=own.classifier, seed=own.seed)
     train = project.table().where("train")
     scores = project.losses("amplify")
-    top = top_k(scores, train.y, config.top_k, per_class=config.per_class)
-    return net, config, judge(train, scores, top)
+    return net, config, cut(train, scores, config.top_k, per_class=config.per_class)
 
 
 def _sheet(pixels: Pixels, classes: int) -> bytes:

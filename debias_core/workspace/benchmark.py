@@ -426,7 +426,7 @@ def ensure_audit(
     done = settings_of(project, "audit", AuditConfig)
     if done == config:
         return project.audit()
-    if done is not None and replace(done, top_k=config.top_k, per_class=config.per_class) == config:
+    if done is not None and done.uncut == config.uncut:
         chosen = project.audit().scores.suggested_k  # in all, as for `top_k`
         in_each = config.per_class and config.top_k > 0
         return stages.choose_k(project, config.top_k or chosen, per_class=in_each)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 from debias_core.config import BenchmarkConfig
@@ -32,19 +31,22 @@ def template(workspace: Path, kind: str) -> Project:
 def prepare(workspace: Path) -> None:
     """Make and audit both templates where that is not done yet."""
     for kind, percent in KINDS.items():
-        project = template(workspace, kind)
-        if project.has("audit"):
-            continue
-        from debias_core.pipeline import drain, pick_device
-        from debias_core.workspace import stages
+        make_audited(template(workspace, kind), percent, f"the classroom's {kind} data")
 
-        with drain(turn(lock_of(project), "classroom")):
-            if project.has("audit"):  # another process has made it meanwhile
-                continue
-            print(f"Auditing the classroom's {kind} data (once) …", flush=True)
+
+def make_audited(project: Project, percent: float, what: str) -> None:
+    """Import Colored Digits into the project and audit it, where no process has done that yet (seconds, once)."""
+    if project.has("audit"):
+        return
+    from debias_core.pipeline import drain, pick_device
+    from debias_core.workspace import stages
+
+    with drain(turn(lock_of(project), "audit")):
+        if not project.has("data"):
             stages.import_named(project, "digits", percent=percent, seed=0)
-            audit = replace(BenchmarkConfig().audit, seed=0)
-            drain(stages.run_audit(project, audit, device=pick_device()))
+        if not project.has("audit"):
+            print(f"Auditing {what} (once) …", flush=True)
+            drain(stages.run_audit(project, BenchmarkConfig().audit, device=pick_device()))
 
 
 def sandbox(workspace: Path, token: str) -> str:

@@ -34,7 +34,7 @@ from debias_core.config import AuditConfig, DebiasConfig, from_json, to_json
 from debias_core.data.images import png
 from debias_core.data.table import SPLITS
 from debias_core.diffusion.unet import model_config
-from debias_core.methods.audit import judge, top_k
+from debias_core.methods.audit import cut
 from debias_core.pipeline import ARMS, pick_device
 from debias_core.records import ArmResult, AuditResult, Progress, Stage, UserError
 from debias_core.workspace import stages, verdicts
@@ -427,11 +427,10 @@ def origin(project: Project) -> tuple[AuditConfig, AuditResult] | None:
     config = from_json(AuditConfig, about["audit"]) if "audit" in about else now
     result = project.audit()
     if config != now:
-        if replace(now, top_k=config.top_k, per_class=config.per_class) != config:
+        if now.uncut != config.uncut:
             return None
         train = project.table().where("train")
-        top = top_k(result.scores, train.y, config.top_k, per_class=config.per_class)
-        result = judge(train, result.scores, top)
+        result = cut(train, result.scores, config.top_k, per_class=config.per_class)
     try:
         model = stages.model_id(project, swaps=bool(about["config"].get("direct")))
     except UserError:

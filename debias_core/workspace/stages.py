@@ -39,13 +39,13 @@ from debias_core.data.benchmarks import (
     NAMED,
     SHIPPED,
     TINTED,
-    UNIFORM,
     free_of_bias,
     grey_images,
     is_colored_digits,
     is_corrupted_cifar10,
     named_table,
     plant_bias,
+    spread_in_words,
 )
 from debias_core.data.importers import import_images
 from debias_core.data.planted import on_black
@@ -74,7 +74,7 @@ from debias_core.insight.energy import Meter
 from debias_core.insight.fidelity import JUDGE, fidelity, train_judge
 from debias_core.insight.projection import MAX_PCA, principal_components, tsne
 from debias_core.insight.report import build_report
-from debias_core.methods.audit import judge, leans_on_shortcut, top_k
+from debias_core.methods.audit import cut, leans_on_shortcut
 from debias_core.pipeline import DRAW_PAIRS
 from debias_core.records import (
     ArmResult,
@@ -267,13 +267,12 @@ def import_named(
     folder = _emptied(project.incoming) / "data"
     save_table(table, folder)
     held = int((table.split == "test").sum())
-    evenly_spread = f"{bias} spread evenly over the classes"
     part = f"{held:,} held-out training images" if validation else f"{held:,} images"
     report = ImportReport(
         accepted=len(table),
         refused=(),
         classes={c: int((table.y == i).sum()) for i, c in enumerate(table.class_names)},
-        split_rule=f"The test part is unbiased: {part}, {UNIFORM[name] if not bias else evenly_spread}.",
+        split_rule=f"The test part is unbiased: {part}, {spread_in_words(name, bias)}.",
     )
     write_json(folder / "import.json", report.to_json())
     project.arrive(
@@ -384,8 +383,7 @@ def choose_k(project: Project, k: int, *, per_class: bool) -> AuditResult:
     train = project.table().where("train")
     if not 1 <= k <= len(train):
         raise UserError(f"K must be 1 to {len(train):,}, but is {k}.")
-    top = top_k(result.scores, train.y, k, per_class=per_class)
-    fresh = judge(train, result.scores, top)
+    fresh = cut(train, result.scores, k, per_class=per_class)
     config = replace(from_json(AuditConfig, about["config"]), top_k=k, per_class=per_class)
     project.save_top_k(fresh, {**about, "config": to_json(config)})
     return fresh

@@ -633,22 +633,14 @@ def working(project: Project) -> Iterator[None]:
     Raises:
         UserError: when another process is at work on it.
     """
-    path = lock_of(project)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"Another process is working on project '{project.name}': wait until it is done, "
-                "or stop it."
-            ) from None
-        try:
-            yield
-        finally:
-            # Said, not left to the closing: a process that is just being started elsewhere in this
-            # one (CodeCarbon's look at the hardware) has the file open too, until it has its own program.
-            fcntl.flock(handle, fcntl.LOCK_UN)
+    handle = _locked(lock_of(project))
+    if handle is None:
+        raise UserError(
+            f"Another process is working on project '{project.name}': wait until it is done, "
+            "or stop it."
+        )
+    with _held(handle):
+        yield
 
 
 def turn(path: Path, stage: str) -> Stage[AbstractContextManager[None]]:
@@ -656,15 +648,22 @@ def turn(path: Path, stage: str) -> Stage[AbstractContextManager[None]]:
 
     For what all projects of a workspace share.
     """
+    while (handle := _locked(path)) is None:
+        yield Progress(stage, 0, 1, "another process is at it: waiting")
+        time.sleep(WAIT_SECONDS)
+    return _held(handle)
+
+
+def _locked(path: Path) -> IO[bytes] | None:
+    """The file with its lock taken; None when another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = path.open("ab")
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return _held(handle)
-        except BlockingIOError:
-            yield Progress(stage, 0, 1, "another process is at it: waiting")
-            time.sleep(WAIT_SECONDS)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        return None
+    return handle
 
 
 @contextmanager
@@ -673,7 +672,8 @@ def _held(handle: IO[bytes]) -> Iterator[None]:
         try:
             yield
         finally:
-            # Said, not left to the closing: as in `working`.
+            # Said, not left to the closing: a process that is just being started elsewhere in this
+            # one (CodeCarbon's look at the hardware) has the file open too, until it has its own program.
             fcntl.flock(handle, fcntl.LOCK_UN)
 
 

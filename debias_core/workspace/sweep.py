@@ -37,11 +37,11 @@ from debias_core.config import (
     from_json,
     to_json,
 )
-from debias_core.data.benchmarks import NAMED, UNIFORM, named_table
+from debias_core.data.benchmarks import NAMED, named_table, spread_in_words
 from debias_core.data.images import Pixels, grid, labelled, png
 from debias_core.data.table import ImageTable, evenly
 from debias_core.insight.quality import distance
-from debias_core.methods.audit import judge, top_k
+from debias_core.methods.audit import cut
 from debias_core.records import (
     ArmResult,
     AuditResult,
@@ -82,8 +82,7 @@ def held_out(project: Project, seed: int) -> HeldOut:
         table = named_table(
             source["kind"], source["percent"], seed, validation=True, bias=source.get("bias", "")
         )
-        bias = source.get("bias", "")
-        spread = f"{bias} spread evenly over the classes" if bias else UNIFORM[source["kind"]]
+        spread = spread_in_words(source["kind"], source.get("bias", ""))
         return HeldOut(table, f"accuracy on held-out training images, {spread}", True)
     train = project.table().where("train")
     rng = np.random.default_rng([seed, 3])
@@ -310,13 +309,12 @@ class Bench:
         self, table: ImageTable, audit: AuditConfig
     ) -> Stage[tuple[Classifier, AuditResult]]:
         # One f_B for every K, which only cuts its ranking.
-        key = fingerprint(to_json(replace(audit, top_k=0, per_class=False)), len(table))
+        key = fingerprint(to_json(audit.uncut), len(table))
         if key not in self._audits:
             self._audits[key] = yield from pipeline.audit(table, audit, device=self._device)
         net, found = self._audits[key]
         train = table.where("train")
-        top = top_k(found.scores, train.y, audit.top_k, per_class=audit.per_class)
-        return net, judge(train, found.scores, top)
+        return net, cut(train, found.scores, audit.top_k, per_class=audit.per_class)
 
     def _with_groups(self, table: ImageTable, audit: AuditConfig) -> Stage[ImageTable]:
         """Where nobody knows the bias: what f_B gets wrong counts as conflicting, for the score."""
@@ -352,12 +350,12 @@ class Bench:
                 self._net, self._diffusion, table, top, inject,
                 device=self._device, excluded=excluded,
             )  # fmt: skip
-            reader = yield from stages.judge_for(self._project, device=self._device)
-            f = fidelity_of(reader, table, made, device=self._device)
+            judge = yield from stages.judge_for(self._project, device=self._device)
+            f = fidelity_of(judge, table, made, device=self._device)
             real = table.where("train")
             real = real.take(evenly(len(real), QUALITY_IMAGES))
             some = evenly(len(made.recipes), QUALITY_IMAGES)
-            far = distance(reader, made.pixels[some], real.pixels, device=self._device)
+            far = distance(judge, made.pixels[some], real.pixels, device=self._device)
             about = {
                 "label_fidelity": f.content,
                 "look_fidelity": f.look,
@@ -372,10 +370,10 @@ class Bench:
     def _faithful(self, table: ImageTable, made: SyntheticSet, least: float) -> Stage[SyntheticSet]:
         """The synthetic images of this label fidelity, by a judge that has seen what a person has."""
         folder, key = self._project.root / "sweep" / "judge", fingerprint(*self._common, len(table))
-        reader = yield from stages.kept_judge(
+        judge = yield from stages.kept_judge(
             folder, lambda: table.where("train"), key, self._device
         )
-        keep = np.flatnonzero(fidelity_of(reader, table, made, device=self._device).score >= least)
+        keep = np.flatnonzero(fidelity_of(judge, table, made, device=self._device).score >= least)
         if len(keep) == 0:
             raise UserError(f"No synthetic image has a label fidelity of {least:g}: lower it.")
         return replace(made, pixels=made.pixels[keep], recipes=tuple(made.recipes[i] for i in keep))
