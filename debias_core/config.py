@@ -656,6 +656,12 @@ def _value(kind: Any, value: Any, key: str) -> Any:
     return value
 
 
+def changed(config: C, **changes: Any) -> C:
+    """The config with those changes that were given (None: as it is)."""
+    given = {key: value for key, value in changes.items() if value is not None}
+    return dataclasses.replace(config, **given)  # type: ignore[type-var]
+
+
 @dataclass(frozen=True)
 class BenchmarkConfig:
     """The whole loop on a named data set; by default the demo's, on the built-in Colored Digits."""

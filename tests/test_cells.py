@@ -1,15 +1,18 @@
 """The field's table through the command line: cells that are kept, what they hold, and what can't be run."""
 
 import csv
+import io
 import json
 import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import app
 from debias_core import baseline_settings, presets
@@ -17,7 +20,7 @@ from debias_core.config import AuditConfig, ClassifierConfig
 from debias_core.pipeline import drain
 from debias_core.records import ArmResult, GroupAccuracy, UserError
 from debias_core.team import Cluster
-from debias_core.workspace import afield, cells, stages
+from debias_core.workspace import afield, cells, rows, stages
 from debias_core.workspace.benchmark import (
     benchmark_project,
     cell,
@@ -26,9 +29,10 @@ from debias_core.workspace.benchmark import (
     published,
     run_benchmark,
 )
-from debias_core.workspace.cells import Row, run_cells
-from debias_core.workspace.store import Project, working
-from ui.commands import common, named
+from debias_core.workspace.cells import run_cells
+from debias_core.workspace.rows import Row
+from debias_core.workspace.store import Project, working, write_text
+from ui.commands import common, tables
 
 CPU = torch.device("cpu")
 SHORT_NET = ClassifierConfig(network="mlp", epochs=1, batch_size=512)
@@ -222,11 +226,11 @@ def test_another_k_cuts_the_ranking_that_is_there(tmp_path, monkeypatch):
 
 
 def test_colored_mnist_s_own_settings_are_those_that_validation_chose():
-    chosen = named.benchmark_of("cmnist", "diffinject", 1.0)
+    chosen = rows.benchmark_of("cmnist", "diffinject", 1.0)
     assert (chosen.audit.top_k, chosen.audit.per_class) == (100, True)
     assert (chosen.inject.direct, chosen.debias.synthetic_share) == ((200,), 0.5)
     # The share is DiffInject's alone: as many images as there are real ones need none.
-    assert named.benchmark_of("cmnist", "crossinject", 1.0).debias.synthetic_share is None
+    assert rows.benchmark_of("cmnist", "crossinject", 1.0).debias.synthetic_share is None
     assert common.times("off") == () and common.times(None) is None
 
 
@@ -251,23 +255,129 @@ def test_a_method_that_makes_images_is_a_cell_too(tmp_path, quick_judge):
 
 
 def test_a_cell_of_images_has_one_key_on_a_cluster_and_here(tmp_path, quick_judge, monkeypatch):
-    on = named.benchmark_of("digits", "crossinject", 1.0)
+    on = rows.benchmark_of("digits", "crossinject", 1.0)
     on = replace(
         on, inject=replace(on.inject, count=4, contents=10),
         audit=replace(on.audit, classifier=SHORT_NET), debias=replace(on.debias, classifier=SHORT_NET),
     )  # fmt: skip
-    rows = [Row("crossinject", on, None)]
-    (here,) = drain(run_cells(tmp_path, rows, seeds=[0], device=CPU))["cells"]
+    wanted = [Row("crossinject", on, None)]
+    (here,) = drain(run_cells(tmp_path, wanted, seeds=[0], device=CPU))["cells"]
 
     def nothing_left(asked, **_):
         assert asked == []
         yield from ()
 
     monkeypatch.setattr(afield, "table_cells", nothing_left)
-    (there,) = drain(run_cells(tmp_path, rows, seeds=[0], device=CPU, cluster=Cluster("auto")))[
+    (there,) = drain(run_cells(tmp_path, wanted, seeds=[0], device=CPU, cluster=Cluster("auto")))[
         "cells"
     ]
     assert there == here
+
+
+def test_the_files_grow_with_the_cells(tmp_path, monkeypatch):
+    from debias_core import pipeline
+
+    real, seen = pipeline.baseline, []
+    out = {name: tmp_path / f"table.{name}" for name in ("json", "csv", "markdown")}
+
+    def looking(table, method, *args, **options):
+        seen.append({name: path.read_text() for name, path in out.items() if path.is_file()})
+        return real(table, method, *args, **options)
+
+    monkeypatch.setattr("debias_core.pipeline.baseline", looking)
+    files = [word for name, path in out.items() for word in (f"--{name}", str(path))]
+    command = ["benchmark", "digits", "--method", "vanilla", "--method", "jtt", "--seeds", "2"]
+    assert app.main([*command, *SHORT, "--workspace", str(tmp_path / "ws"), *files]) == 0
+    assert seen[0] == {}
+    begun = json.loads(seen[3]["json"])
+    assert [(c["method"], c["seed"]) for c in begun["cells"]] == [
+        ("vanilla", 0), ("vanilla", 1), ("jtt", 0),
+    ]  # fmt: skip
+    assert (begun["wanted"], begun["seeds"]) == (4, [0, 1])
+    lines = seen[3]["markdown"].splitlines()
+    assert lines[0].startswith("| method | ratio | seeds |")
+    assert [x.split(" | ")[2] for x in lines[2:]] == ["2 / 2", "1 / 2"]
+    assert len(list(csv.DictReader(seen[3]["csv"].splitlines()))) == 3
+    # Nothing half-written stays, and what is finished has no column for it.
+    assert not list(tmp_path.glob("*.new"))
+    assert "seeds" not in out["markdown"].read_text()
+
+
+def test_a_file_that_is_a_link_stays_one_and_a_device_is_written_to(tmp_path):
+    link, target = tmp_path / "link.json", tmp_path / "target.json"
+    link.symlink_to(target)
+    write_text(link, "one")
+    assert link.is_symlink() and target.read_text() == "one"
+    write_text(Path(os.devnull), "two")
+    assert Path(os.devnull).is_char_device()
+
+
+def made(method, seed, best=None, dataset="bffhq", ratio=1.0):
+    """A cell of four accuracies around 0.9."""
+    figures = dict.fromkeys(cells.METRICS, 0.9 + seed / 100)
+    beside = published(dataset, method, ratio)
+    best = None if best is None else {"epoch": 2, "unbiased_accuracy": best}
+    return {
+        "dataset": dataset, "method": method, "bias": None, "ratio": ratio, "seed": seed, **figures,
+        "published": beside, "best_on_validation": best, "seconds": 12_345.6, "kwh": 0.1234,
+        "grams": 46.9, "best_on_test": {"epoch": 1, "unbiased_accuracy": 0.987}, "error": None,
+    }  # fmt: skip
+
+
+def printed(rows, monkeypatch, width):
+    console = Console(width=width, file=io.StringIO())
+    monkeypatch.setattr(common, "console", console)
+    tables.cells_table(rows, "test")
+    return console.file.getvalue().splitlines()
+
+
+def test_the_best_on_validation_has_a_column_where_some_have_it_and_on_test_has_none(monkeypatch):
+    some = [made("bias-ensemble", 0, 0.8), made("bias-ensemble", 1, 0.86), made("lff", 0)]
+    rows = [cells.over_seeds(some[:2]), cells.over_seeds(some[2:])]
+    table = cells.as_markdown(rows).splitlines()
+    assert "| best on validation | seconds |" in table[0] and "| 83.0 ± 4.2 % |" in table[2]
+    lines = list(csv.DictReader(cells.as_csv(some).splitlines()))
+    assert [x["best_on_validation"] for x in lines] == ["0.8", "0.86", ""]
+    for text in (cells.as_markdown(rows), cells.as_csv(some), *printed(rows, monkeypatch, 200)):
+        assert "98.7" not in text and "0.987" not in text and "best_on_test" not in text
+    none = [made("lff", 0), made("lff", 1)]
+    assert "validation" not in cells.as_markdown([cells.over_seeds(none)])
+    assert "validation" not in cells.as_csv(none)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_no_figure_is_cut_on_a_terminal(width, monkeypatch):
+    rows = [
+        cells.over_seeds([made("crossinject", 0, 0.8), made("crossinject", 1, 0.86)]),
+        {**cells.over_seeds([made("bias-ensemble", 0), made("bias-ensemble", 1)]), "bias": "corruption"},
+    ]  # fmt: skip
+    lines = printed(rows, monkeypatch, width)
+    assert max(map(len, lines)) <= width
+    text = " ".join(lines)
+    assert "…" not in text and "12346" in text and "123.4" in text
+    # Whole words, beside or below each other.
+    assert text.split().count("90.5") == 8 and text.split().count("0.7") == 8
+    assert "83.0" in text.split() and "4.2" in text.split()
+    one_line = any("83.0 ± 4.2 %" in line for line in lines)
+    assert one_line == (width == 200)
+
+
+def test_a_published_figure_over_other_images_is_marked(monkeypatch):
+    rows = [cells.over_seeds([made("lff", 0, dataset="dogs_cats")])]
+    assert rows[0]["published_over"] == "conflicting"
+    table = cells.as_markdown(rows)
+    assert (
+        "| 71.72 % ¹ |" in table and "\n¹ Published is the accuracy over the conflicting" in table
+    )
+    assert any("¹ Published is" in line for line in printed(rows, monkeypatch, 80))
+    (line,) = csv.DictReader(cells.as_csv([made("lff", 0, dataset="dogs_cats")]).splitlines())
+    assert line["published_over"] == "conflicting"
+    others = [
+        made("lff", 0),
+        made("jtt", 0, dataset="dogs_cats"),
+    ]  # nothing published of the second
+    assert "¹" not in cells.as_markdown([cells.over_seeds([c]) for c in others])
+    assert "published_over" not in cells.as_csv(others)
 
 
 def test_a_seed_that_another_process_works_on_is_refused(tmp_path):

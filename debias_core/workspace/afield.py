@@ -37,7 +37,8 @@ from debias_core.pipeline import drain
 from debias_core.records import UserError
 from debias_core.team import CarryOut, Cluster, Values, Work
 from debias_core.workspace.benchmark import benchmark_project
-from debias_core.workspace.cells import Row, run_cell
+from debias_core.workspace.cells import run_cell
+from debias_core.workspace.rows import Row
 from debias_core.workspace.store import Project
 from debias_core.workspace.sweep import Bench, held_out
 

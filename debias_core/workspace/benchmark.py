@@ -118,6 +118,8 @@ FIELD_ALONE: dict[str, dict[str, float]] = {
     "bar": {"vanilla": 51.85, "lff": 62.98, "jtt": 68.53, "ddb-1": 70.40, "ddb-2": 72.81},
     "imagenet9": {"vanilla": 30.30, "ddb-1": 39.80, "ddb-2": 37.53},
 }
+# Where they are over some of the test images alone (DisEnt's BFFHQ figures too, but not those above).
+PUBLISHED_OVER = {"dogs_cats": "conflicting"}
 
 
 def published(dataset: str, method: str, percent: float | None) -> float | None:
@@ -130,6 +132,11 @@ def published(dataset: str, method: str, percent: float | None) -> float | None:
     return None if figure is None else figure / 100
 
 
+def published_over(dataset: str) -> str | None:
+    """The images over which a data set's published figures are, where these are not all; "conflicting"."""
+    return PUBLISHED_OVER.get(dataset)
+
+
 @dataclass(frozen=True)
 class Own:
     """A project's own images, in the place of a named data set's settings."""
@@ -138,6 +145,17 @@ class Own:
     percent: float | None = None
     validation: bool = False
     bias: str = ""
+
+
+def beside(config: BenchmarkConfig | DDBBenchmarkConfig | Own, method: str) -> float | None:
+    """The published accuracy that belongs beside ours; none for planted biases and held-out images."""
+    if config.validation or config.bias not in ("", OWN_BIAS.get(config.dataset)):
+        return None
+    return published(config.dataset, method, config.percent)
+
+
+# Hears of what there is so far, as the JSON will have it, whenever a cell is finished.
+Told = Callable[[dict[str, Any]], None]
 
 
 def cell(
@@ -155,11 +173,6 @@ def cell(
     ever chosen by it.
     """
     best = None
-    # Held-out images are not the papers' test part.
-    own = config.bias in ("", OWN_BIAS.get(config.dataset))
-    stands_beside = None
-    if own and not config.validation:
-        stands_beside = published(config.dataset, method, config.percent)
     if arm.valid_accuracy:
         epoch = max(range(len(arm.valid_accuracy)), key=arm.valid_accuracy.__getitem__)
         best = {"epoch": epoch + 1, "unbiased_accuracy": arm.test_accuracy[epoch]}
@@ -175,7 +188,7 @@ def cell(
         "conflicting_accuracy": arm.accuracy.conflicting,
         "worst_group_accuracy": arm.accuracy.worst,
         "worst_group": arm.accuracy.worst_group,
-        "published": stands_beside,
+        "published": beside(config, method),
         "scored_on": "validation" if config.validation else "test",
         "epoch_reported": "last",
         "epochs": arm.epochs,
@@ -260,12 +273,13 @@ def run_benchmark(
     anew: bool = False,
     only: int | None = None,
     locked: bool = False,
+    told: Told | None = None,
 ) -> Stage[dict[str, Any]]:
     """Run the loop at every seed and return every number, as `--json` writes it, and the `arms`.
 
     With `only` at that seed alone. `anew` drops what the projects hold; else finished stages are kept.
     Several `devices`, or the workers of a `cluster`, generate. Alone on each project, which with `locked` is the
-    caller's concern.
+    caller's concern. `told` hears of the seeds so far whenever one is finished.
     """
     clock, started = Clock("import", "audit", "generate", "judge", "debias"), now()
     audits: list[AuditResult] = []
@@ -274,7 +288,38 @@ def run_benchmark(
     judged: list[Fidelity] = []
     cells: list[dict[str, Any]] = []
     seeds = list(range(config.seeds)) if only is None else [only]
-    for seed in seeds:
+
+    def so_far(done: int) -> dict[str, Any]:
+        return {
+            "dataset": config.dataset,
+            "method": config.method,
+            "ratio_percent": config.percent,
+            "seeds": seeds[:done],
+            "scored_on": "validation" if config.validation else "test",
+            "epoch_reported": "last",
+            "k": len(audits[0].top_k.ids),
+            "precision_at_k": stages.spread([a.precision_at_k for a in audits]),
+            "average_precision": stages.spread([a.average_precision for a in audits]),
+            **stages.summary(tuple(arms)),
+            "published": PUBLISHED.get(config.dataset, {}).get(config.percent or 0),
+            "label_fidelity": {
+                name: stages.spread([getattr(f, name) for f in judged])
+                for name in ("content", "original", "neither")
+            },
+            "look_fidelity": {
+                name: stages.spread([getattr(f, name) for f in judged])
+                for name in ("look", "to_original", "to_content")
+            },
+            "synthetic_count": config.count,
+            "unet_evaluations_per_image": sum(s.evaluations_per_image for s in sets) / len(sets),
+            "share_of_generation_in_network": stages.spread([s.network_share for s in sets]),
+            "seconds": dict(clock.seconds),
+            "energy": energy_since([project_of(seed) for seed in seeds[:done]], started),
+            "settings": to_json(config),
+            "cells": list(cells),
+        }
+
+    for done, seed in enumerate(seeds, start=1):
         project, before, since = project_of(seed), clock.seconds["total"], now()
         with nullcontext() if locked else working(project):
             with clock("import"):
@@ -305,35 +350,9 @@ def run_benchmark(
             took = clock.seconds["total"] - before
             kwh = energy_since([project], since)["kwh"]["total"]
             cells.append(cell(config, config.method, mine, took, kwh))
-    return {
-        "dataset": config.dataset,
-        "method": config.method,
-        "ratio_percent": config.percent,
-        "seeds": seeds,
-        "scored_on": "validation" if config.validation else "test",
-        "epoch_reported": "last",
-        "k": len(audits[0].top_k.ids),
-        "precision_at_k": stages.spread([a.precision_at_k for a in audits]),
-        "average_precision": stages.spread([a.average_precision for a in audits]),
-        **stages.summary(tuple(arms)),
-        "published": PUBLISHED.get(config.dataset, {}).get(config.percent or 0),
-        "label_fidelity": {
-            name: stages.spread([getattr(f, name) for f in judged])
-            for name in ("content", "original", "neither")
-        },
-        "look_fidelity": {
-            name: stages.spread([getattr(f, name) for f in judged])
-            for name in ("look", "to_original", "to_content")
-        },
-        "synthetic_count": config.count,
-        "unet_evaluations_per_image": sum(s.evaluations_per_image for s in sets) / len(sets),
-        "share_of_generation_in_network": stages.spread([s.network_share for s in sets]),
-        "seconds": clock.seconds,
-        "energy": energy_since([project_of(seed) for seed in seeds], started),
-        "settings": to_json(config),
-        "cells": cells,
-        "arms": tuple(arms),
-    }
+            if told is not None:
+                told(so_far(done))
+    return {**so_far(len(seeds)), "arms": tuple(arms)}
 
 
 def _make(

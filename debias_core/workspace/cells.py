@@ -5,6 +5,10 @@ A cell lives in the benchmark's project of its ratio and seed, beside what the o
     cells/METHOD-KEY.json       a finished cell; KEY is made of its settings and its data
     work/baseline-METHOD-KEY    the epochs of one that is not finished
 
+and what was asked for last of a data set, beside the projects:
+
+    WORKSPACE/.tables/DATASET.json
+
 A finished cell is read back, not run again; one that was killed goes on after its last whole epoch (or
 stage, for the methods that make images).
 """
@@ -17,7 +21,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +35,7 @@ from debias_core.baseline_settings import (
     CompareConfig,
     baseline_config,
 )
-from debias_core.config import BenchmarkConfig, DDBBenchmarkConfig, to_json
+from debias_core.config import DDBBenchmarkConfig, to_json
 from debias_core.data.benchmarks import OWN_BIAS
 from debias_core.records import (
     ArmResult,
@@ -47,15 +51,18 @@ from debias_core.records import (
 from debias_core.team import Cluster
 from debias_core.workspace.benchmark import (
     Own,
+    Told,
     benchmark_project,
+    beside,
     cell,
     ensure_data,
-    published,
+    published_over,
     run_benchmark,
 )
 from debias_core.workspace.ddb_benchmark import run_ddb_benchmark
 from debias_core.workspace.footprint import footprints, metered
 from debias_core.workspace.generalisation import generalisation
+from debias_core.workspace.rows import Row, Settings
 from debias_core.workspace.stages import spread
 from debias_core.workspace.store import Project, fingerprint, working, write_json
 
@@ -63,19 +70,8 @@ METRICS = (
     "unbiased_accuracy", "aligned_accuracy", "conflicting_accuracy", "worst_group_accuracy",
 )  # fmt: skip
 COSTS = ("seconds", "kwh", "grams")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method at one ratio, at several seeds.
-
-    `on` says which data set and part, and is the whole setting of a method that makes images;
-    `baseline` is that of one of the field's.
-    """
-
-    method: str
-    on: BenchmarkConfig | DDBBenchmarkConfig
-    baseline: BaselineConfig | None = None
+SOMETIMES = ("best_on_validation", "published_over")  # columns of the CSV that not every table has
+TABLES = ".tables"  # in a workspace
 
 
 def run_cells(
@@ -86,47 +82,122 @@ def run_cells(
     device: torch.device,
     devices: Sequence[torch.device] = (),
     cluster: Cluster | None = None,
+    told: Told | None = None,
 ) -> Stage[dict[str, Any]]:
     """Fill the table: its `cells` and, over the seeds, its `rows`, as `--json` writes them.
 
     A cell that can't be run has its reason as "error", and the others go on. On a `cluster` many cells are
-    filled at a time, each whole on one worker.
+    filled at a time, each whole on one worker. `told` hears of the table so far with every cell.
 
     Raises:
         UserError: when not one can be run, with the first reason.
     """
     # Of a ratio and seed all methods in turn: they share the project, and its audit.
     wanted = [(row, seed) for seed in seeds for row in rows]
+    cells: dict[int, dict[str, Any]] = {}
+    note_wanted(workspace, rows, seeds, ())
+
+    def keep(number: int, made: dict[str, Any]) -> None:
+        on = wanted[number][0].on
+        made["bias"] = on.bias or OWN_BIAS.get(on.dataset)  # older cells do not say it
+        cells[number] = made
+        failed = [(*wanted[i], c["error"]) for i, c in cells.items() if c["error"] is not None]
+        note_wanted(workspace, rows, seeds, failed)
+        if told is not None:
+            told(_table(rows, seeds, cells))
+
     if cluster is not None:
-        cells = yield from _afield(workspace, wanted, device=device, cluster=cluster)
+        yield from _afield(workspace, wanted, keep, device=device, cluster=cluster)
     else:
-        cells = []
-        for row, seed in wanted:
+        for number, (row, seed) in enumerate(wanted):
             try:
                 stage = run_cell(workspace, row, seed, device=device, devices=devices)
-                cells.append((yield from _of_row(stage, row)))
+                keep(number, (yield from _of_row(stage, row, number, len(wanted))))
             except UserError as error:
-                cells.append(_failed(row, seed, str(error)))
-            yield Progress("cells", len(cells), len(wanted), _told(row, seed, cells[-1]))
-    # Older cells do not say it.
-    for (row, _), made in zip(wanted, cells, strict=True):
-        made["bias"] = row.on.bias or OWN_BIAS.get(row.on.dataset)
-    errors = [c["error"] for c in cells if c["error"] is not None]
-    if len(errors) == len(cells):
+                keep(number, _failed(row, seed, str(error)))
+            note = _told(row, seed, cells[number])
+            yield Progress("cells", len(cells), len(wanted), note)
+    errors = [cells[i]["error"] for i in range(len(wanted)) if cells[i]["error"] is not None]
+    if len(errors) == len(wanted):
         raise UserError(errors[0])
-    of_row = [cells[i :: len(rows)] for i in range(len(rows))]
-    summed = [over_seeds(mine) for mine in of_row]
+    return _table(rows, seeds, cells)
+
+
+def _table(
+    rows: Sequence[Row], seeds: Sequence[int], cells: dict[int, dict[str, Any]]
+) -> dict[str, Any]:
+    """The table as far as its cells (by number) are there; a line that lacks some says how many it `wanted`."""
+    numbers = range(len(rows) * len(seeds))
+    of_row = [[cells[i] for i in numbers[n :: len(rows)] if i in cells] for n in range(len(rows))]
+    begun = [mine for mine in of_row if mine]
+    summed = [over_seeds(mine) for mine in begun]
+    if len(cells) < len(numbers):
+        summed = [{**line, "wanted": len(seeds)} for line in summed]
     result: dict[str, Any] = {
         "dataset": rows[0].on.dataset,
         "seeds": list(seeds),
         "scored_on": "validation" if rows[0].on.validation else "test",
         "epoch_reported": "last",
-        "cells": [c for mine in of_row for c in mine],
+        "wanted": len(numbers),
+        "cells": [c for mine in begun for c in mine],
         "rows": summed,
     }
-    if len({row["bias"] for row in summed}) > 1:
+    if len({line["bias"] for line in summed}) > 1:
         result["generalisation"] = generalisation(summed)
     return result
+
+
+def note_wanted(
+    workspace: Path,
+    rows: Sequence[Row],
+    seeds: Sequence[int],
+    failed: Sequence[tuple[Row, int, str]],
+) -> None:
+    """Write down what is asked for of a data set's table, and why cells of it failed: for who looks on.
+
+    Of validation parts nothing is: these are for choosing settings, and stand beside no published figure.
+    """
+    on = rows[0].on
+    if on.validation:
+        return
+    known = {
+        id(row): line_key(_line(workspace, row), row.method, _settings_of(row)) for row in rows
+    }
+    about = {
+        "dataset": on.dataset,
+        "seeds": list(seeds),
+        "rows": [
+            {
+                "key": known[id(row)], "line": _line(workspace, row), "method": row.method,
+                "bias": row.on.bias or OWN_BIAS.get(on.dataset), "ratio": row.on.percent,
+                "settings": _settings_of(row),
+            }
+            for row in rows
+        ],
+        "failed": [{"key": known[id(row)], "seed": s, "error": why} for row, s, why in failed],
+    }  # fmt: skip
+    write_json(workspace / TABLES / f"{on.dataset}.json", about)
+
+
+def _line(workspace: Path, row: Row) -> str:
+    """What the projects of a row's seeds are called, up to the seed."""
+    return benchmark_project(workspace, row.on, 0).name.removesuffix("seed0")
+
+
+def line_key(line: str, method: str, settings: dict[str, Any]) -> str:
+    """What the cells of one row have in common, at every seed."""
+    return fingerprint(line, method, settings)
+
+
+def keep_made(workspace: Path, row: Row, made: Sequence[dict[str, Any]]) -> None:
+    """Keep the cells that a benchmark of one method has made, so that a table finds them done."""
+    for cell_ in made:
+        project = benchmark_project(workspace, row.on, cell_["seed"])
+        kept = _kept(project, row.method, _settings_of(row), cell_["seed"])
+        if (
+            not kept.is_file()
+        ):  # a later run finds its stages done, and would say that it took no time
+            _keep(kept, cell_, _settings_of(row))
 
 
 def _told(row: Row, seed: int, made: dict[str, Any]) -> str:
@@ -135,12 +206,17 @@ def _told(row: Row, seed: int, made: dict[str, Any]) -> str:
 
 
 def _afield(
-    workspace: Path, wanted: Sequence[tuple[Row, int]], *, device: torch.device, cluster: Cluster
-) -> Stage[list[dict[str, Any]]]:
-    """The cells, those that are not finished here on the workers of a cluster."""
+    workspace: Path,
+    wanted: Sequence[tuple[Row, int]],
+    keep: Callable[[int, dict[str, Any]], None],
+    *,
+    device: torch.device,
+    cluster: Cluster,
+) -> Stage[None]:
+    """Have every cell kept by its number, those that are not finished here from the workers of a cluster."""
     from debias_core.workspace import afield
 
-    cells: dict[int, dict[str, Any]] = {}
+    left: list[int] = []
     places: dict[int, tuple[Path, dict[str, Any], str]] = {}
     for i, (row, seed) in enumerate(wanted):
         project = benchmark_project(workspace, row.on, seed)
@@ -149,10 +225,12 @@ def _afield(
         settings = _settings_of(row)
         kept = _kept(project, row.method, settings, seed)
         if kept.is_file():
-            cells[i] = json.loads(kept.read_text(encoding="utf-8"))
+            keep(i, json.loads(kept.read_text(encoding="utf-8")))
+        else:
+            left.append(i)
         places[i] = kept, settings, project.data_id()
-    left = [i for i in range(len(wanted)) if i not in cells]
-    yield Progress("cells", len(cells), len(wanted), "the workers start")
+    done = len(wanted) - len(left)
+    yield Progress("cells", done, len(wanted), "the workers start")
     asked = [wanted[i] for i in left]
     with closing(afield.table_cells(asked, device=device, cluster=cluster)) as ready:
         for made_now, of_workers in ready:
@@ -162,18 +240,17 @@ def _afield(
                 (row, seed), (kept, settings, mine) = wanted[i], places[i]
                 ok = made.get("error") is None
                 assert not ok or data_id == mine, "the same images on every machine"
-                cells[i] = _keep(kept, made, settings) if ok else _failed(row, seed, made["error"])
-                note = "; ".join(filter(None, [_told(row, seed, cells[i]), of_workers]))
-            yield Progress("cells", len(cells), len(wanted), note)
-    return [cells[i] for i in range(len(wanted))]
+                cell_ = _keep(kept, made, settings) if ok else _failed(row, seed, made["error"])
+                keep(i, cell_)
+                note = "; ".join(filter(None, [_told(row, seed, cell_), of_workers]))
+            done += len(made_now)
+            yield Progress("cells", done, len(wanted), note)
 
 
-def _of_row(stage: Stage[T], row: Row) -> Stage[T]:
-    """Pass a stage through with its row in the name."""
-    return relayed(
-        stage,
-        lambda p: replace(p, stage=f"{row.method}, {ratio_in_words(row.on.percent)}: {p.stage}"),
-    )
+def _of_row(stage: Stage[T], row: Row, done: int, whole: int) -> Stage[T]:
+    """Pass a stage through with its row in the name, as a part of the table's cells."""
+    name = f"{row.method}, {ratio_in_words(row.on.percent)}"
+    return relayed(stage, lambda p: replace(p, stage=f"{name}: {p.stage}", part=done, parts=whole))
 
 
 def run_cell(
@@ -263,7 +340,7 @@ def baseline_cell(
     config: BaselineConfig,
     seed: int,
     *,
-    on: BenchmarkConfig | DDBBenchmarkConfig | Own,
+    on: Settings | Own,
     device: torch.device,
     piece: int | None = None,
 ) -> Stage[dict[str, Any]]:
@@ -352,68 +429,118 @@ def _part(done: int, whole: int) -> Callable[[Progress], Progress]:
 
 def _failed(row: Row, seed: int, reason: str) -> dict[str, Any]:
     about = {"dataset": row.on.dataset, "method": row.method, "ratio": row.on.percent, "seed": seed}
-    figure = None
-    if row.on.bias in ("", OWN_BIAS.get(row.on.dataset)) and not row.on.validation:
-        figure = published(row.on.dataset, row.method, row.on.percent)
     missing = dict.fromkeys((*METRICS, *COSTS))
-    return {**about, **missing, "published": figure, "error": reason}
+    return {**about, **missing, "published": beside(row.on, row.method), "error": reason}
 
 
 def over_seeds(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One line of the table: mean, spread and seeds of each figure, None where a seed has none."""
+    """One line of the table: mean, spread and seeds of each figure, None where a seed has none.
+
+    `published_over` says over which images the published figure is, where it is not over all as ours.
+    """
     first = cells[0]
     best = [c.get("best_on_validation") for c in cells]
+    figure = first.get("published")
     return {
         **{name: first.get(name) for name in ("dataset", "method", "bias", "ratio")},
         **{name: spread([c[name] for c in cells]) for name in (*METRICS, *COSTS)},
         "best_on_validation": spread([b["unbiased_accuracy"] if b else None for b in best]),
-        "published": first.get("published"),
+        "published": figure,
+        "published_over": None if figure is None else published_over(first["dataset"]),
+        "seeds": [c["seed"] for c in cells if c.get("error") is None],
         "errors": sorted({c["error"] for c in cells if c.get("error") is not None}),
     }
 
 
 def as_csv(cells: Sequence[dict[str, Any]]) -> str:
-    """The cells, a line each."""
-    names = ["dataset", "method", "bias", "ratio", "seed", *METRICS, "published", *COSTS, "error"]
+    """The cells, a line each; what none of them has (a validation part, say) has no column."""
+    lines = []
+    for c in cells:
+        best, figure = c.get("best_on_validation"), c.get("published")
+        over = None if figure is None else published_over(c["dataset"])
+        told = {"best_on_validation": best and best["unbiased_accuracy"], "published_over": over}
+        lines.append({**c, **told})
+    some = {name for name in SOMETIMES if any(x[name] is not None for x in lines)}
+    names = [
+        "dataset", "method", "bias", "ratio", "seed", *METRICS, "best_on_validation", "published",
+        "published_over", *COSTS, "error",
+    ]  # fmt: skip
+    names = [name for name in names if name not in SOMETIMES or name in some]
     out = io.StringIO()
     writer = csv.DictWriter(out, names, extrasaction="ignore", restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(cells)
+    writer.writerows(lines)
     return out.getvalue()
 
 
-HEADS = (
-    "method", "ratio", "all", "published", "aligned", "conflicting", "worst group", "seconds", "Wh",
-)  # fmt: skip
+SEEDS, BEST = "seeds", "best on validation"  # columns that not every table has
 
 
-def in_words(row: dict[str, Any]) -> list[str]:
-    """One line of the table as text, under `HEADS`."""
+def heads(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The columns of these lines: of unfinished ones their seeds, and the best epoch where one has it."""
+    seeds = [SEEDS] if any("wanted" in row for row in rows) else []
+    best = [BEST] if any(row["best_on_validation"] for row in rows) else []
+    return [
+        "method", "ratio", *seeds, "all", "published", "aligned", "conflicting", "worst group",
+        *best, "seconds", "Wh",
+    ]  # fmt: skip
+
+
+def in_words(row: dict[str, Any]) -> dict[str, str]:
+    """One line of the table as text, by column (`heads`)."""
     ratio = "" if row["ratio"] is None else ratio_in_words(row["ratio"])
     if row.get("bias") not in (None, OWN_BIAS.get(row["dataset"])):
         ratio += f", {row['bias']}"
     figure = "" if row["published"] is None else f"{100 * row['published']:.2f} %"
-    if row["errors"]:
-        return [row["method"], ratio, row["errors"][0], figure, *[""] * (len(HEADS) - 4)]
-    shown = [_of_seeds(row[name]) for name in METRICS]
-    cost = row["seconds"]["mean"] if row["seconds"] else None
-    energy = 1_000 * row["kwh"]["mean"] if row["kwh"] else None
-    return [
-        row["method"],
-        ratio,
-        shown[0],
-        figure,
-        *shown[1:],
-        "" if cost is None else f"{cost:.1f}",
-        "" if energy is None else f"{energy:.2f}",
-    ]
+    if figure and row["published_over"]:
+        figure += f" {MARK}"
+    said = {
+        "method": row["method"], "ratio": ratio, "published": figure,
+        SEEDS: f"{len(row['seeds'])} / {row.get('wanted', len(row['seeds']))}",
+    }  # fmt: skip
+    if row["unbiased_accuracy"] is None:  # not one seed, or not yet
+        return {**said, "all": next(iter(row["errors"]), "")}
+    shown = ("all", "aligned", "conflicting", "worst group")
+    accuracy = {head: _of_seeds(row[name]) for head, name in zip(shown, METRICS, strict=True)}
+    best = row["best_on_validation"]
+    return {
+        **said,
+        **accuracy,
+        BEST: _of_seeds(best) if best else "",
+        "seconds": _short(row["seconds"], 1),
+        "Wh": _short(row["kwh"], 1_000),
+    }
 
 
 def _of_seeds(value: dict[str, Any] | None) -> str:
     return mean_and_sd([None] if value is None else value["per_seed"])
 
 
+def _short(value: dict[str, Any] | None, factor: float) -> str:
+    """A mean in about four digits: what takes an hour needs no tenths of a second."""
+    if value is None:
+        return ""
+    mean = factor * value["mean"]
+    return f"{mean:.2f}" if mean < 10 else f"{mean:.1f}" if mean < 1_000 else f"{mean:.0f}"
+
+
+MARK = "¹"
+
+
+def footnotes(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What the marks in the table mean, a sentence each."""
+    over = dict.fromkeys(row["published_over"] for row in rows if row["published_over"])
+    return [
+        f"{MARK} Published is the accuracy over the {which} images alone, ours over all: compare it with "
+        f"the column '{which}'."
+        for which in over
+    ]
+
+
 def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The table over the seeds."""
-    lines = [HEADS, ["---"] * len(HEADS), *(in_words(row) for row in rows)]
-    return "".join("| " + " | ".join(t.replace("|", "\\|") for t in x) + " |\n" for x in lines)
+    """The table over the seeds, and its footnotes."""
+    shown = heads(rows)
+    said = [[line.get(head, "") for head in shown] for line in map(in_words, rows)]
+    lines = [shown, ["---"] * len(shown), *said]
+    table = "".join("| " + " | ".join(t.replace("|", "\\|") for t in x) + " |\n" for x in lines)
+    return table + "".join(f"\n{note}\n" for note in footnotes(rows))

@@ -26,12 +26,13 @@ from debias_core.diffusion.guidance import sample_classes
 from debias_core.diffusion.schedule import alpha_bar
 from debias_core.diffusion.synthesis import Frame
 from debias_core.methods import ddb
-from debias_core.records import ArmResult, Progress, Scores, Stage
+from debias_core.records import ArmResult, AuditResult, Progress, Scores, Stage
 from debias_core.team import Cluster
 from debias_core.workspace import amplify, stages
 from debias_core.workspace.benchmark import (
     PUBLISHED,
     Clock,
+    Told,
     cell,
     energy_since,
     ensure_audit,
@@ -55,17 +56,62 @@ def run_ddb_benchmark(
     cluster: Cluster | None = None,
     only: int | None = None,
     locked: bool = False,
+    told: Told | None = None,
 ) -> Stage[dict[str, Any]]:
     """Run the loop at every seed (with `only` at that one) and return every number, as `--json` writes it.
 
     The workers of a `cluster` draw the images. Alone on each project, which with `locked` is the caller's concern.
+    `told` hears of the seeds so far whenever one is finished.
     """
     clock, started = Clock("import", "audit", "amplify", "compare", "debias"), now()
     arms: list[ArmResult] = []
-    audits, amplified, groups, compared = [], [], [], []
+    audits: list[AuditResult] = []
+    amplified: list[dict[str, Any]] = []
+    groups: list[Any] = []
+    compared: list[dict[str, Any]] = []
     cells: list[dict[str, Any]] = []
     seeds = list(range(config.seeds)) if only is None else [only]
-    for seed in seeds:
+
+    def so_far(done: int) -> dict[str, Any]:
+        synthetic = [m for m in amplified if "set" in m]
+        return {
+            "dataset": config.dataset,
+            "method": config.ddb.recipe,
+            "ratio_percent": config.percent,
+            "seeds": seeds[:done],
+            "scored_on": "validation" if config.validation else "test",
+            "epoch_reported": "last",
+            "k": len(audits[0].top_k.ids),
+            "precision_at_k": stages.spread([a.precision_at_k for a in audits]),
+            "average_precision": stages.spread([a.average_precision for a in audits]),
+            **stages.summary(tuple(arms), ARMS),
+            "published": PUBLISHED.get(config.dataset, {}).get(config.percent or 0),
+            "synthetic_count": synthetic[0]["count"] if synthetic else 0,
+            "unet_evaluations_per_image": (
+                stages.spread([m["unet_evaluations_per_image"] for m in synthetic])
+            ),
+            "aligned_share": _shares(amplified, compared, config.amplify.w),
+            "amplifiers": {
+                name: {
+                    "average_precision": stages.spread([c["amplifiers"][name]["kept"] for c in compared]),
+                    "by_epoch": [c["amplifiers"][name]["by_epoch"] for c in compared],
+                }
+                for name in ("gce", "real", "synthetic")
+            },
+            "pseudo_groups": None if groups[0] is None else {
+                "flags": config.ddb.flags,
+                "precision": stages.spread([g.get("precision") for g in groups]),
+                "recall": stages.spread([g.get("recall") for g in groups]),
+                "flagged": [g["flagged"] for g in groups],
+                "empty": [g["empty"] for g in groups],
+            },
+            "seconds": dict(clock.seconds),
+            "energy": energy_since([project_of(seed) for seed in seeds[:done]], started),
+            "settings": to_json(config),
+            "cells": list(cells),
+        }  # fmt: skip
+
+    for done, seed in enumerate(seeds, start=1):
         project, before, since = project_of(seed), clock.seconds["total"], now()
         with nullcontext() if locked else working(project):
             with clock("import"):
@@ -101,43 +147,9 @@ def run_ddb_benchmark(
             took = clock.seconds["total"] - before
             kwh = energy_since([project], since)["kwh"]["total"]
             cells.append(cell(config, config.ddb.recipe, mine, took, kwh))
-    synthetic = [m for m in amplified if "set" in m]
-    return {
-        "dataset": config.dataset,
-        "method": config.ddb.recipe,
-        "ratio_percent": config.percent,
-        "seeds": seeds,
-        "scored_on": "validation" if config.validation else "test",
-        "epoch_reported": "last",
-        "k": len(audits[0].top_k.ids),
-        "precision_at_k": stages.spread([a.precision_at_k for a in audits]),
-        "average_precision": stages.spread([a.average_precision for a in audits]),
-        **stages.summary(tuple(arms), ARMS),
-        "published": PUBLISHED.get(config.dataset, {}).get(config.percent or 0),
-        "synthetic_count": synthetic[0]["count"] if synthetic else 0,
-        "unet_evaluations_per_image": (
-            stages.spread([m["unet_evaluations_per_image"] for m in synthetic])
-        ),
-        "aligned_share": _shares(amplified, compared, config.amplify.w),
-        "amplifiers": {
-            name: {
-                "average_precision": stages.spread([c["amplifiers"][name]["kept"] for c in compared]),
-                "by_epoch": [c["amplifiers"][name]["by_epoch"] for c in compared],
-            }
-            for name in ("gce", "real", "synthetic")
-        },
-        "pseudo_groups": None if groups[0] is None else {
-            "flags": config.ddb.flags,
-            "precision": stages.spread([g.get("precision") for g in groups]),
-            "recall": stages.spread([g.get("recall") for g in groups]),
-            "flagged": [g["flagged"] for g in groups],
-            "empty": [g["empty"] for g in groups],
-        },
-        "seconds": clock.seconds,
-        "energy": energy_since([project_of(seed) for seed in seeds], started),
-        "settings": to_json(config),
-        "cells": cells,
-    }  # fmt: skip
+            if told is not None:
+                told(so_far(done))
+    return so_far(len(seeds))
 
 
 def _compare(

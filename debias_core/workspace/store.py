@@ -678,11 +678,22 @@ def _held(handle: IO[bytes]) -> Iterator[None]:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON beside the target and rename: a reader sees the old file or the new one."""
+    """Write JSON as `write_text` does."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text beside the target and rename: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if (
+        path.exists() and not path.is_file()
+    ):  # /dev/stdout, say, is no file to put another one in place of
+        path.write_text(text, encoding="utf-8")
+        return
+    path = path.resolve()  # a link stays one
     fresh = path.with_name(path.name + ".new")
     with fresh.open("w", encoding="utf-8") as handle:
-        json.dump(data, handle, indent=1, ensure_ascii=False)
+        handle.write(text)
         handle.flush()
         os.fsync(handle.fileno())
     fresh.replace(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,11 +50,6 @@ def cluster_of(text: str | None) -> Any:
     from debias_core.cluster import chosen
 
     return chosen(text)
-
-
-def changed(config: T, **changes: Any) -> T:
-    """The config with those changes that were given."""
-    return replace(config, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[type-var]
 
 
 def seeds(count: int) -> tuple[int, ...]:
@@ -124,8 +118,16 @@ def check_json(path: Path | None) -> None:
         raise UserError(f"Can't write {path}: give a file in a folder that exists.")
 
 
-def write_json(path: Path | None, data: dict[str, Any]) -> None:
-    if path is not None and ranks.leads():
-        text = json.dumps(data, indent=1, ensure_ascii=False)
-        path.expanduser().write_text(text + "\n", encoding="utf-8")
+def write_json(path: Path | None, data: dict[str, Any], *, quiet: bool = False) -> None:
+    """Write every number to the file of --json, and (unless `quiet`) say so."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    if path is not None and not quiet:
         console.print(f"Every number is in {path}", markup=False)
+
+
+def write_text(path: Path | None, text: str) -> None:
+    """Write a file that a person asked for, whole or not at all; of several processes the first does."""
+    from debias_core.workspace import store
+
+    if path is not None and ranks.leads():
+        store.write_text(path.expanduser(), text)

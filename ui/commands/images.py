@@ -97,7 +97,7 @@ def generate(
 
     common.check_json(json_file)
     where, afield = common.devices(devices, cluster)
-    settings = common.changed(
+    settings = cfg.changed(
         cfg.InjectConfig(seed=seed), method=method, contents=contents, count=count, gamma=gamma, t_edit=t_edit, t_start=t_start, t_boost=t_boost,
         steps=steps, inversion=inversion, contents_per_original=contents_per_original,
         mode=mode, direct=common.times(direct), precision=precision, mask=common.box(mask), batch_size=batch_size,
@@ -181,7 +181,7 @@ def describe(
     common.check_json(json_file)
     afield = common.cluster_of(cluster)
     project = common.open_project(workspace, name)
-    settings = common.changed(
+    settings = cfg.changed(
         cfg.CaptionConfig(model=language.default_models(project.table())[0], seed=seed),
         model=captioner, per_image=per_image, question=question, temperature=temperature,
     )  # fmt: skip
@@ -248,7 +248,7 @@ def draw(
     common.check_json(json_file)
     afield = common.cluster_of(cluster)
     project = common.open_project(workspace, name)
-    settings = common.changed(
+    settings = cfg.changed(
         language.draw_settings(project.table(), seed), model=text2image, count=count, guidance=guidance,
         steps=steps, size=size, negative=negative, batch_size=batch_size, text_filter=text_filter,
         recombine=recombine,
@@ -321,13 +321,13 @@ def amplify(
     afield = common.cluster_of(cluster)
     project = common.open_project(workspace, name)
     base = amplify_settings(project)
-    settings = common.changed(
+    settings = cfg.changed(
         base, w=w, per_class=per_class, steps=steps, trained_on=trained_on, seed=seed,
-        diffusion=common.changed(
+        diffusion=cfg.changed(
             base.diffusion, steps=train_steps, p2_gamma=p2,
-            unet=common.changed(base.diffusion.unet, prediction=prediction),
+            unet=cfg.changed(base.diffusion.unet, prediction=prediction),
         ),
-        classifier=common.changed(base.classifier, network=network, epochs=epochs),
+        classifier=cfg.changed(base.classifier, network=network, epochs=epochs),
     )  # fmt: skip
     stage = run_amplify(project, settings, device=common.device(), cluster=afield)
     result = common.run(stage, project)
@@ -375,10 +375,10 @@ def ddb(
     which = common.seeds(seeds)
     project = common.open_project(workspace, name)
     base = ddb_settings(project.table())
-    settings = common.changed(
+    settings = cfg.changed(
         base, recipe=recipe, losses=losses, flags=flags, gamma=gamma,
         seeds=which,
-        classifier=common.changed(
+        classifier=cfg.changed(
             base.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
         ),
     )  # fmt: skip

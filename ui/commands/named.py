@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from debias_core import baseline_settings, presets
 from debias_core import config as cfg
 from debias_core.records import UserError
+from debias_core.workspace import rows
 from ui.commands import common, tables
 from ui.commands.options import (
     DEFAULT_WORKSPACE,
@@ -117,7 +117,7 @@ def demo(
 
     common.check_json(json_file)
     where, afield = common.devices(devices, cluster)
-    settings = _benchmark(
+    settings = rows.benchmark_settings(
         "digits", ratio=ratio, seeds=seeds, validation=validation, network=network,
         audit_epochs=audit_epochs, epochs=epochs, lr=lr, batch_size=batch_size,
         top_k=top_k, per_class=per_class, text_filter=text_filter, recombine=recombine, guidance=guidance,
@@ -237,7 +237,7 @@ def benchmark(
         look_in(data.expanduser())
     methods = list(dict.fromkeys(method or ["diffinject"]))
     ratios: list[float | None] = list(
-        dict.fromkeys([*ratio] if ratio else [_base(dataset, preset).percent])
+        dict.fromkeys([*ratio] if ratio else [rows.base_of(dataset, preset).percent])
     )
     if unknown := [
         m for m in methods if m not in (*baseline_settings.TABLE, *baseline_settings.PUBLISHED_ONLY)
@@ -273,24 +273,16 @@ def benchmark(
     if paper_protocol and not baselines:
         raise UserError(f"{methods[0]} does not know --paper-protocol: use --network mlp255.")
 
-    def settings(
-        name: str, at: float | None, kind: str
-    ) -> cfg.BenchmarkConfig | cfg.DDBBenchmarkConfig:
-        shared: dict[str, Any] = {"ratio": at, "seeds": seeds, "validation": validation}
-        shared |= {"preset": preset, "size": size, "bias": kind, "hold_out": hold_out}
-        if name in cfg.RECIPES:
-            return _ddb_settings(dataset, name, audit_epochs=audit_epochs, **shared, **training)
-        if name in (*baseline_settings.BASELINE_METHODS, *baseline_settings.PUBLISHED_ONLY):
-            base = benchmark_of(dataset, "diffinject", at, preset)
-            base = replace(base, seeds=seeds, validation=validation)
-            return common.changed(base, size=size, bias=kind, hold_out=hold_out)
-        return _benchmark(
-            dataset, audit_network=audit_network, audit_epochs=audit_epochs, loss=retrain_loss,
-            synthetic_share=synthetic_share, top_k=top_k, per_class=per_class, text_filter=text_filter,
-            recombine=recombine, guidance=guidance, method=name, gamma=gamma, t_edit=t_edit,
-            t_start=t_start, steps=steps, inversion=inversion, mode=mode, direct=common.times(direct),
-            precision=precision, mask=common.box(mask), count=count, contents=contents,
-            label_from=label_from, contents_per_original=contents_per_original, **shared, **training,
+    def row(name: str, at: float | None, kind: str) -> rows.Row:
+        return rows.row_of(
+            dataset, name, at, bias=kind, seeds=seeds, validation=validation, preset=preset, size=size,
+            hold_out=hold_out, weight_decay=weight_decay, paper_protocol=paper_protocol,
+            precision=precision, jtt_epochs=jtt_epochs, jtt_times=jtt_times, audit_network=audit_network,
+            audit_epochs=audit_epochs, loss=retrain_loss, synthetic_share=synthetic_share, top_k=top_k,
+            per_class=per_class, text_filter=text_filter, recombine=recombine, guidance=guidance,
+            gamma=gamma, t_edit=t_edit, t_start=t_start, steps=steps, inversion=inversion, mode=mode,
+            direct=common.times(direct), mask=common.box(mask), count=count, contents=contents,
+            label_from=label_from, contents_per_original=contents_per_original, **training,
         )  # fmt: skip
 
     where, afield = common.devices(devices, cluster)
@@ -301,56 +293,50 @@ def benchmark(
         kinds = [*cfg.BIASES, "colour+corner"]
     # What it has already is planted in its own way, and has its own name.
     kinds = list(dict.fromkeys("" if k == OWN_BIAS.get(dataset) else k for k in kinds))
-    one = settings(methods[0], ratios[0], kinds[0])
-    files = {"csv_file": csv_file, "markdown_file": markdown_file}
+    wanted = [row(name, at, kind) for kind in kinds for at in ratios for name in methods]
+
+    def write(result: dict[str, Any], *, quiet: bool = True) -> None:
+        tables.write_tables(result, csv_file=csv_file, markdown_file=markdown_file)
+        common.write_json(json_file, result, quiet=quiet)
+
     one_by_one = (*baseline_settings.BASELINE_METHODS, *baseline_settings.PUBLISHED_ONLY)
     if len(methods) > 1 or len(ratios) > 1 or bias or methods[0] in one_by_one:
-        from debias_core.workspace.cells import Row, run_cells
+        from debias_core.workspace.cells import run_cells
 
-        rows = [
-            Row(
-                name,
-                settings(name, at, kind),
-                baseline_settings.baseline_config(
-                    dataset,
-                    name,
-                    paper_protocol=paper_protocol,
-                    precision=precision,
-                    jtt_epochs=jtt_epochs,
-                    jtt_times=jtt_times,
-                    preset=preset,
-                    percent=at,
-                    weight_decay=weight_decay,
-                    **training,
-                )
-                if name in baseline_settings.BASELINE_METHODS
-                else None,
-            )
-            for kind in kinds
-            for at in ratios
-            for name in methods
-        ]
         result = common.run(
             run_cells(
-                workspace, rows, seeds=range(seeds), device=where[0], devices=where, cluster=afield
+                workspace, wanted, seeds=range(seeds), device=where[0], devices=where,
+                cluster=afield, told=write,
             )
-        )
+        )  # fmt: skip
         tables.cells_table(result["rows"], result["scored_on"])
         if "generalisation" in result:
             tables.generalisation_table(result["generalisation"])
-    elif isinstance(one, cfg.DDBBenchmarkConfig):
-        result = _run_ddb(workspace, one, afield)
+        write(result, quiet=False)
+        return
+    from debias_core.workspace.cells import keep_made, note_wanted
+
+    (one,) = wanted
+
+    def keep(result: dict[str, Any]) -> None:
+        keep_made(workspace, one, result["cells"])
+        note_wanted(workspace, wanted, range(seeds), ())
+        write(result)
+
+    note_wanted(workspace, wanted, range(seeds), ())
+    if isinstance(one.on, cfg.DDBBenchmarkConfig):
+        result = _run_ddb(workspace, one.on, afield, keep)
         tables.ddb_table(result)
     else:
+        on = one.on
         stage = run_benchmark(
-            one, lambda seed: benchmark_project(workspace, one, seed),
-            device=where[0], devices=where, cluster=afield,
+            on, lambda seed: benchmark_project(workspace, on, seed),
+            device=where[0], devices=where, cluster=afield, told=keep,
         )  # fmt: skip
         result = common.run(stage)
         del result["arms"]
         tables.benchmark_table(result)
-    tables.write_tables(result, **files)
-    common.write_json(json_file, result)
+    write(result, quiet=False)
 
 
 def _ddb_benchmark(
@@ -365,151 +351,19 @@ def _ddb_benchmark(
     common.check_json(json_file)
     if extra := [f"--{name}" for name, value in given.items() if value is not None]:
         raise UserError(f"{recipe} does not know {', '.join(extra)}: leave it out.")
-    result = _run_ddb(workspace, _ddb_settings(dataset, recipe, **options))
+    result = _run_ddb(workspace, rows.ddb_settings(dataset, recipe, **options))
     tables.ddb_table(result)
     common.write_json(json_file, result)
 
 
-def _ddb_settings(
-    dataset: str,
-    recipe: str,
-    *,
-    ratio: float | None,
-    seeds: int,
-    validation: bool,
-    preset: str = "small",
-    size: int | None = None,
-    bias: str = "",
-    hold_out: float = 0.0,
-    network: str | None,
-    audit_epochs: int | None,
-    epochs: int | None,
-    lr: float | None,
-    batch_size: int | None,
-) -> cfg.DDBBenchmarkConfig:
-    """A recipe's preset with the options that were given."""
-    if dataset not in presets.DDB:
-        raise UserError(
-            f"{recipe} has no settings for '{dataset}'. Choose: {', '.join(presets.DDB)}."
-        )
-    base = presets.DDB[dataset]
-    if dataset in presets.PHOTOGRAPHS:
-        base = presets.photographs_ddb(dataset, preset, size)
-    final_net = common.changed(
-        base.ddb.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
-    )
-    bias_net = common.changed(base.audit.classifier, network=network, epochs=audit_epochs)
-    return replace(
-        base,
-        percent=ratio,
-        seeds=seeds,
-        validation=validation,
-        bias=bias,
-        hold_out=hold_out,
-        audit=replace(base.audit, classifier=bias_net),
-        amplify=replace(
-            base.amplify, classifier=common.changed(base.amplify.classifier, network=network)
-        ),
-        ddb=replace(base.ddb, recipe=recipe, classifier=final_net),
-    )
-
-
 def _run_ddb(
-    workspace: Path, settings: cfg.DDBBenchmarkConfig, cluster: Any = None
+    workspace: Path, settings: cfg.DDBBenchmarkConfig, cluster: Any = None, told: Any = None
 ) -> dict[str, Any]:
     from debias_core.workspace.benchmark import benchmark_project
     from debias_core.workspace.ddb_benchmark import run_ddb_benchmark
 
     stage = run_ddb_benchmark(
         settings, lambda seed: benchmark_project(workspace, settings, seed), device=common.device(),
-        cluster=cluster,
+        cluster=cluster, told=told,
     )  # fmt: skip
     return common.run(stage)
-
-
-def _benchmark(
-    dataset: str,
-    *,
-    ratio: float | None,
-    seeds: int,
-    validation: bool,
-    preset: str = "small",
-    size: int | None = None,
-    bias: str = "",
-    hold_out: float = 0.0,
-    network: str | None,
-    epochs: int | None,
-    lr: float | None,
-    batch_size: int | None,
-    top_k: int | None,
-    per_class: bool | None,
-    audit_epochs: int | None,
-    audit_network: str | None = None,
-    loss: str | None = None,
-    synthetic_share: float | None = None,
-    text_filter: bool = True,
-    recombine: bool = False,
-    guidance: float | None = None,
-    **inject: Any,
-) -> cfg.BenchmarkConfig:
-    """The data set's preset with the options that were given."""
-    base = common.changed(benchmark_of(dataset, inject["method"], ratio, preset), size=size)
-    if base.draw is not None:
-        drawn = {name: inject.get(name) for name in ("count", "steps")}
-        draw_ = common.changed(
-            base.draw, text_filter=text_filter, recombine=recombine, guidance=guidance, **drawn
-        )
-        base, inject = replace(base, draw=draw_), {}
-    if base.gan is not None:
-        drawn = {name: inject.get(name) for name in ("count", "steps")}
-        base, inject = replace(base, gan=common.changed(base.gan, **drawn)), {}
-        per_class = True if per_class is None else per_class  # as the method has it
-    bias_net = common.changed(
-        base.audit.classifier, network=audit_network or network, epochs=audit_epochs
-    )
-    final_net = common.changed(
-        base.debias.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size,
-        loss=loss,
-    )  # fmt: skip
-    audit_ = replace(base.audit, classifier=bias_net)
-    return replace(
-        base,
-        seeds=seeds,
-        validation=validation,
-        bias=bias,
-        hold_out=hold_out,
-        audit=common.changed(audit_, top_k=top_k, per_class=per_class),
-        inject=common.changed(base.inject, **inject),
-        debias=common.changed(
-            replace(base.debias, classifier=final_net), synthetic_share=synthetic_share
-        ),
-    )
-
-
-def _base(dataset: str, preset: str = "small") -> cfg.BenchmarkConfig:
-    """The preset of a named data set."""
-    if dataset not in presets.BENCHMARKS:
-        raise UserError(
-            f"There is no benchmark '{dataset}'. Choose one of: {', '.join(presets.BENCHMARKS)}."
-        )
-    if dataset in presets.PHOTOGRAPHS:
-        return presets.photographs(dataset, preset)
-    return presets.BENCHMARKS[dataset]
-
-
-def benchmark_of(
-    dataset: str, method: str, percent: float | None, preset: str = "small"
-) -> cfg.BenchmarkConfig:
-    """The preset of a named data set, for this method."""
-    base = replace(_base(dataset, preset), percent=percent)
-    if method != "diffinject" and dataset not in presets.PHOTOGRAPHS:
-        # The share is DiffInject's; the others' images are taken as they are.
-        base = replace(base, debias=replace(base.debias, synthetic_share=None))
-    if method == "diffubias":
-        describe_, draw_ = presets.DIFFUBIAS.get(dataset, (cfg.CaptionConfig(), cfg.DrawConfig()))
-        return replace(base, describe=describe_, draw=draw_)
-    if method == "amplibias":
-        return replace(base, gan=cfg.GANConfig(count=base.inject.count))
-    if method == "crossinject":
-        return replace(base, inject=presets.CROSSINJECT.get(dataset, base.inject))
-    return base

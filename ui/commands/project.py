@@ -131,7 +131,7 @@ def audit(
     base = cfg.AuditConfig()
     settings = replace(
         base,
-        classifier=common.changed(base.classifier, network=network, epochs=epochs, q=q, lr=lr),
+        classifier=cfg.changed(base.classifier, network=network, epochs=epochs, q=q, lr=lr),
         top_k=top_k,
         per_class=per_class,
         until_split=until_split,
@@ -223,7 +223,7 @@ def pretrain(
     settings: Any
     if what in stages.PRETRAIN:
         preset, shipped, *_ = stages.PRETRAIN[what]
-        settings = common.changed(
+        settings = cfg.changed(
             presets.PRESETS[preset], steps=steps, batch_size=batch_size, lr=lr, swap=swap
         )
         checkpoint = workspace / f"pretrain-{what}"
@@ -238,7 +238,7 @@ def pretrain(
     elif what in presets.SMALL_MODELS:
         if ranks.several():
             raise UserError(f"{what} is trained by one process: start it without a launcher.")
-        settings = common.changed(
+        settings = cfg.changed(
             presets.SMALL_MODELS[what], steps=steps, batch_size=batch_size, lr=lr
         )
         stage = language.run_pretrain_small(
@@ -247,7 +247,7 @@ def pretrain(
         )  # fmt: skip
     elif what == "project":
         project = common.open_project(workspace, name)
-        settings = common.changed(
+        settings = cfg.changed(
             presets.diffusion_for(project.table().image_size),
             steps=steps, batch_size=batch_size, lr=lr, flip=flip, swap=swap,
         )  # fmt: skip
@@ -313,10 +313,10 @@ def debias(
     which = common.seeds(seeds)
     project = common.open_project(workspace, name)
     base = stages.debias_settings(project.table())
-    classifier = common.changed(
+    classifier = cfg.changed(
         base.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
     )
-    settings = common.changed(
+    settings = cfg.changed(
         base, classifier=classifier, seeds=which, only_accepted=only_accepted,
         synthetic_share=synthetic_share, min_fidelity=min_fidelity,
     )  # fmt: skip

@@ -12,7 +12,8 @@ from rich.table import Table
 from debias_core import config as cfg
 from debias_core import presets
 from debias_core.records import UserError
-from ui.commands import common, named, tables
+from debias_core.workspace import rows
+from ui.commands import common, tables
 from ui.commands.options import (
     DEFAULT_NAME,
     DEFAULT_WORKSPACE,
@@ -76,7 +77,7 @@ def audit_curve(
     else:
         project, base = _named_project(dataset, workspace, ratio), presets.BENCHMARKS[dataset].audit
     settings = replace(
-        base, classifier=common.changed(base.classifier, network=network, epochs=epochs), seed=seed
+        base, classifier=cfg.changed(base.classifier, network=network, epochs=epochs), seed=seed
     )
     found = common.run(
         run_audit_curve(project.table(), settings, qs, device=common.device()), project
@@ -180,7 +181,7 @@ def _named_project(dataset: str, workspace: Path, ratio: float = 1.0) -> Any:
         raise UserError(
             f"Give --name: the project of '{dataset}' that `benchmark` or `import` made."
         )
-    settings = named.benchmark_of(dataset, "diffinject", ratio)
+    settings = rows.benchmark_of(dataset, "diffinject", ratio)
     project = benchmark_project(workspace, settings, 0)
     common.run(ensure_data(project, settings, 0), project)
     return project
@@ -239,24 +240,24 @@ def sweep(
         project = common.open_project(workspace, name)
         audit_, inject, debias_ = sweeps.base_settings(project)
     else:
-        settings = named.benchmark_of(dataset, method or "diffinject", ratio)
+        settings = rows.benchmark_of(dataset, method or "diffinject", ratio)
         project = _named_project(dataset, workspace, ratio)
         audit_, inject, debias_ = settings.audit, settings.inject, settings.debias
-    bias_net = common.changed(audit_.classifier, network=network, epochs=audit_epochs)
-    final_net = common.changed(
+    bias_net = cfg.changed(audit_.classifier, network=network, epochs=audit_epochs)
+    final_net = cfg.changed(
         debias_.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
     )
     config = cfg.SweepConfig(
         rows=axes[0],
         columns=axes[1] if len(axes) == 2 else None,
         seeds=seeds,
-        audit=common.changed(replace(audit_, classifier=bias_net), top_k=top_k, per_class=per_class),
-        inject=common.changed(
+        audit=cfg.changed(replace(audit_, classifier=bias_net), top_k=top_k, per_class=per_class),
+        inject=cfg.changed(
             inject, method=method, gamma=gamma, t_edit=t_edit, t_start=t_start, steps=steps, inversion=inversion,
             mode=mode, direct=common.times(direct), precision=precision, mask=common.box(mask), count=count,
             contents=contents, contents_per_original=contents_per_original,
         ),
-        debias=common.changed(replace(debias_, classifier=final_net), synthetic_share=synthetic_share),
+        debias=cfg.changed(replace(debias_, classifier=final_net), synthetic_share=synthetic_share),
     )  # fmt: skip
     stage = sweeps.run_sweep(project, config, device=common.device(), cluster=afield)
     result = common.run(stage, project)

@@ -2,36 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
-from debias_core import ranks
 from debias_core.records import mean_and_sd, ratio_in_words
 from ui.commands import common
 
 
 def cells_table(rows: list[dict[str, Any]], scored_on: str) -> None:
     """The field's table, and below it why a cell has no figures."""
-    from debias_core.workspace.cells import HEADS, in_words
+    from debias_core.workspace.cells import footnotes, heads, in_words
 
-    table = Table(*(Column(head, no_wrap=head in ("method", "ratio")) for head in HEADS))
-    for row in rows:
-        said = in_words(row)
+    shown = heads(rows)
+    said = [in_words(row) for row in rows]
+    for row, line in zip(rows, said, strict=True):
         if row["errors"]:  # below the table, where there is room
-            said[2] = "none"
-        table.add_row(*map(common.plain, said))
+            line["all"] = "none"
+    lines = [[line.get(head, "") for head in shown] for line in said]
+    table = _table_of(shown, lines)
+    if _width(table) > common.console.width:
+        lines = [[*map(_broken, line[:2]), *map(_narrow, line[2:])] for line in lines]
+        table = _table_of(map(_narrow, shown), lines, air=0)
     common.console.print(table)
-    for reason in dict.fromkeys(error for row in rows for error in row["errors"]):
-        common.console.print(reason, markup=False, highlight=False)
+    reasons = dict.fromkeys(error for row in rows for error in row["errors"])
+    for text in (*reasons, *footnotes(rows)):
+        common.console.print(text, markup=False, highlight=False)
     common.console.print(
-        f"Accuracy of the last epoch on the {scored_on} part, mean ± s.d. over the seeds; seconds and Wh "
-        "are a seed's.",
+        f"Accuracy in % of the last epoch on the {scored_on} part, mean ± s.d. over the seeds; seconds and "
+        "Wh are a seed's.",
         markup=False,
         highlight=False,
     )
+
+
+def _width(table: Table) -> int:
+    """How wide the table wants to be."""
+    wide = common.console.options.update(width=10_000)
+    return common.console.measure(table, options=wide).maximum
+
+
+def _table_of(heads: Iterable[str], lines: list[list[str]], air: int = 1) -> Table:
+    # No figure is ever cut: where there is no room, `_narrow` has broken the lines, and names are folded.
+    columns = (
+        Column(head, no_wrap=head not in ("method", "ratio"), overflow="fold") for head in heads
+    )
+    table = Table(
+        *columns, box=SIMPLE_HEAD, padding=(0, 0, 0, air), pad_edge=False, show_edge=False
+    )
+    for line in lines:
+        table.add_row(*map(common.plain, line))
+    return table
+
+
+NARROW = {
+    "published": "pub-\nlished", "conflicting": "conflic-\nting", "worst group": "worst\ngroup",
+    "best on validation": "best on\nvalid.", "seconds": "sec-\nonds",
+}  # fmt: skip
+
+
+def _narrow(text: str) -> str:
+    """A head or a figure on several lines, as narrow as its longest word."""
+    return NARROW.get(text) or text.replace(" %", "").replace(" ± ", "\n± ")
+
+
+def _broken(text: str) -> str:
+    """A method or a ratio on several lines."""
+    for mark in (", ", "-", "+"):
+        text = text.replace(mark, f"{mark.strip()}\n")
+    return text
 
 
 def generalisation_table(found: dict[str, Any]) -> None:
@@ -83,16 +125,23 @@ def write_tables(
     from debias_core.workspace import generalisation
     from debias_core.workspace.cells import as_csv, as_markdown, over_seeds
 
-    if not ranks.leads():
-        return
     if csv_file is not None:
-        csv_file.expanduser().write_text(as_csv(result["cells"]), encoding="utf-8")
+        common.write_text(csv_file, as_csv(result["cells"]))
     if markdown_file is not None:
         rows = result.get("rows") or [over_seeds(result["cells"])]
         text = as_markdown(rows)
         if "generalisation" in result:
             text += "\n" + generalisation.as_markdown(result["generalisation"])
-        markdown_file.expanduser().write_text(text, encoding="utf-8")
+        common.write_text(markdown_file, text)
+
+
+def best_line(cells: list[dict[str, Any]]) -> str:
+    """The accuracy of the epochs that were best on the validation part; empty where there is none."""
+    best = [c["best_on_validation"] for c in cells]
+    if not all(best):
+        return ""
+    said = mean_and_sd([b["unbiased_accuracy"] for b in best])
+    return f"\nthe epoch that is best on validation images instead of the last: {said}"
 
 
 def ddb_table(result: dict[str, Any]) -> None:
@@ -105,7 +154,7 @@ def ddb_table(result: dict[str, Any]) -> None:
     accuracy_table(result, columns=columns)
     lines = [
         f"{result['dataset']}, {len(result['seeds'])} seeds at {ratio_in_words(result['ratio_percent'])} "
-        f"conflicting, scored on the {result['scored_on']} part."
+        f"conflicting, scored on the {result['scored_on']} part.{best_line(result['cells'])}"
     ]
     if share := result["aligned_share"]:
         over = ", ".join(f"w {w}: {v:.2f}" for w, v in (share["by_w"] or {}).items())
@@ -167,7 +216,8 @@ def benchmark_table(result: dict[str, Any]) -> None:
     label, look = result["label_fidelity"], result["look_fidelity"]
     common.console.print(
         f"{result['dataset']}, {result['method']}, {len(result['seeds'])} seeds at "
-        f"{ratio_in_words(result['ratio_percent'])} conflicting, scored on the {result['scored_on']} part.\n"
+        f"{ratio_in_words(result['ratio_percent'])} conflicting, scored on the {result['scored_on']} part."
+        f"{best_line(result['cells'])}\n"
         f"precision@{result['k']} {two(result['precision_at_k'])}, average precision "
         f"{two(result['average_precision'])}\n"
         f"{result['synthetic_count']} synthetic images a seed, "

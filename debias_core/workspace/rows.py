@@ -1,0 +1,224 @@
+"""A row of the field's table: what a method takes on a named data set, by name, with what is changed of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from debias_core import config as cfg
+from debias_core import presets
+from debias_core.baseline_settings import (
+    BASELINE_METHODS,
+    PUBLISHED_ONLY,
+    BaselineConfig,
+    baseline_config,
+)
+from debias_core.records import UserError
+
+Settings = cfg.BenchmarkConfig | cfg.DDBBenchmarkConfig
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at one ratio, at several seeds.
+
+    `on` says which data set and part, and is the whole setting of a method that makes images;
+    `baseline` is that of one of the field's.
+    """
+
+    method: str
+    on: Settings
+    baseline: BaselineConfig | None = None
+
+
+def row_of(
+    dataset: str,
+    method: str,
+    percent: float | None,
+    *,
+    seeds: int = 3,
+    validation: bool = False,
+    preset: str = "small",
+    size: int | None = None,
+    bias: str = "",
+    hold_out: float = 0.0,
+    network: str | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    weight_decay: float | None = None,
+    paper_protocol: bool = False,
+    precision: str | None = None,
+    jtt_epochs: int | None = None,
+    jtt_times: int | None = None,
+    audit_epochs: int | None = None,
+    **images: Any,
+) -> Row:
+    """The row of a method with its own settings there, but for what is given (None: as it is).
+
+    `images` is of the methods that make some (`benchmark_settings`), and no concern of the others.
+
+    Raises:
+        UserError: for a setting that can't be, or a method without settings on this data set.
+    """
+    training: dict[str, Any] = {
+        "network": network, "epochs": epochs, "lr": lr, "batch_size": batch_size,
+    }  # fmt: skip
+    shared: dict[str, Any] = {
+        "seeds": seeds, "validation": validation, "preset": preset, "size": size, "bias": bias,
+        "hold_out": hold_out,
+    }  # fmt: skip
+    if method in cfg.RECIPES:
+        on: Settings = ddb_settings(
+            dataset, method, ratio=percent, audit_epochs=audit_epochs, **shared, **training
+        )
+        return Row(method, on)
+    if method in BASELINE_METHODS or method in PUBLISHED_ONLY:
+        base = benchmark_of(dataset, "diffinject", percent, preset)
+        base = replace(base, seeds=seeds, validation=validation)
+        on = cfg.changed(base, size=size, bias=bias, hold_out=hold_out)
+        if method in PUBLISHED_ONLY:
+            return Row(method, on)
+        baseline = baseline_config(
+            dataset, method, paper_protocol=paper_protocol, precision=precision,
+            jtt_epochs=jtt_epochs, jtt_times=jtt_times, preset=preset, percent=percent,
+            weight_decay=weight_decay, **training,
+        )  # fmt: skip
+        return Row(method, on, baseline)
+    on = benchmark_settings(
+        dataset, ratio=percent, method=method, audit_epochs=audit_epochs, precision=precision,
+        **shared, **training, **images,
+    )  # fmt: skip
+    return Row(method, on)
+
+
+def base_of(dataset: str, preset: str = "small") -> cfg.BenchmarkConfig:
+    """The preset of a named data set."""
+    if dataset not in presets.BENCHMARKS:
+        raise UserError(
+            f"There is no benchmark '{dataset}'. Choose one of: {', '.join(presets.BENCHMARKS)}."
+        )
+    if dataset in presets.PHOTOGRAPHS:
+        return presets.photographs(dataset, preset)
+    return presets.BENCHMARKS[dataset]
+
+
+def benchmark_of(
+    dataset: str, method: str, percent: float | None, preset: str = "small"
+) -> cfg.BenchmarkConfig:
+    """The preset of a named data set, for this method."""
+    base = replace(base_of(dataset, preset), percent=percent)
+    if method != "diffinject" and dataset not in presets.PHOTOGRAPHS:
+        # The share is DiffInject's; the others' images are taken as they are.
+        base = replace(base, debias=replace(base.debias, synthetic_share=None))
+    if method == "diffubias":
+        describe_, draw_ = presets.DIFFUBIAS.get(dataset, (cfg.CaptionConfig(), cfg.DrawConfig()))
+        return replace(base, describe=describe_, draw=draw_)
+    if method == "amplibias":
+        return replace(base, gan=cfg.GANConfig(count=base.inject.count))
+    if method == "crossinject":
+        return replace(base, inject=presets.CROSSINJECT.get(dataset, base.inject))
+    return base
+
+
+def benchmark_settings(
+    dataset: str,
+    *,
+    ratio: float | None,
+    seeds: int,
+    validation: bool,
+    preset: str = "small",
+    size: int | None = None,
+    bias: str = "",
+    hold_out: float = 0.0,
+    network: str | None,
+    epochs: int | None,
+    lr: float | None,
+    batch_size: int | None,
+    audit_epochs: int | None,
+    top_k: int | None = None,
+    per_class: bool | None = None,
+    audit_network: str | None = None,
+    loss: str | None = None,
+    synthetic_share: float | None = None,
+    text_filter: bool = True,
+    recombine: bool = False,
+    guidance: float | None = None,
+    **inject: Any,
+) -> cfg.BenchmarkConfig:
+    """The data set's preset with the options that were given."""
+    base = cfg.changed(benchmark_of(dataset, inject["method"], ratio, preset), size=size)
+    if base.draw is not None:
+        drawn = {name: inject.get(name) for name in ("count", "steps")}
+        draw_ = cfg.changed(
+            base.draw, text_filter=text_filter, recombine=recombine, guidance=guidance, **drawn
+        )
+        base, inject = replace(base, draw=draw_), {}
+    if base.gan is not None:
+        drawn = {name: inject.get(name) for name in ("count", "steps")}
+        base, inject = replace(base, gan=cfg.changed(base.gan, **drawn)), {}
+        per_class = True if per_class is None else per_class  # as the method has it
+    bias_net = cfg.changed(
+        base.audit.classifier, network=audit_network or network, epochs=audit_epochs
+    )
+    final_net = cfg.changed(
+        base.debias.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size,
+        loss=loss,
+    )  # fmt: skip
+    audit_ = replace(base.audit, classifier=bias_net)
+    return replace(
+        base,
+        seeds=seeds,
+        validation=validation,
+        bias=bias,
+        hold_out=hold_out,
+        audit=cfg.changed(audit_, top_k=top_k, per_class=per_class),
+        inject=cfg.changed(base.inject, **inject),
+        debias=cfg.changed(
+            replace(base.debias, classifier=final_net), synthetic_share=synthetic_share
+        ),
+    )
+
+
+def ddb_settings(
+    dataset: str,
+    recipe: str,
+    *,
+    ratio: float | None,
+    seeds: int,
+    validation: bool,
+    preset: str = "small",
+    size: int | None = None,
+    bias: str = "",
+    hold_out: float = 0.0,
+    network: str | None,
+    audit_epochs: int | None,
+    epochs: int | None,
+    lr: float | None,
+    batch_size: int | None,
+) -> cfg.DDBBenchmarkConfig:
+    """A recipe's preset with the options that were given."""
+    if dataset not in presets.DDB:
+        raise UserError(
+            f"{recipe} has no settings for '{dataset}'. Choose: {', '.join(presets.DDB)}."
+        )
+    base = presets.DDB[dataset]
+    if dataset in presets.PHOTOGRAPHS:
+        base = presets.photographs_ddb(dataset, preset, size)
+    final_net = cfg.changed(
+        base.ddb.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
+    )
+    bias_net = cfg.changed(base.audit.classifier, network=network, epochs=audit_epochs)
+    return replace(
+        base,
+        percent=ratio,
+        seeds=seeds,
+        validation=validation,
+        bias=bias,
+        hold_out=hold_out,
+        audit=replace(base.audit, classifier=bias_net),
+        amplify=replace(
+            base.amplify, classifier=cfg.changed(base.amplify.classifier, network=network)
+        ),
+        ddb=replace(base.ddb, recipe=recipe, classifier=final_net),
+    )
