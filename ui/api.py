@@ -20,9 +20,10 @@ from starlette.exceptions import HTTPException
 
 from debias_core.data import images
 from debias_core.data.images import Pixels
+from debias_core.presets import BENCHMARKS
 from debias_core.records import UserError
 from debias_core.workspace import jobs, verdicts
-from debias_core.workspace.store import FORECAST, STAGES, Project, working
+from debias_core.workspace.store import FORECAST, STAGES, Project, notes, working
 from ui import explain, show, words
 from ui.session import Place
 from ui.view import AuditView, audit_view, inside, loss_bars, shown_points, table_of
@@ -293,6 +294,16 @@ def download(
     return _download(path, f"{project.name}-{what}{path.suffix}")
 
 
+@files.get("/table/{dataset}/{what}")
+def table(request: Request, dataset: Short, what: Literal["json", "csv", "markdown"]) -> Response:
+    place: Place = request.app.state.place
+    if place.classroom or dataset not in BENCHMARKS:
+        return Response(status_code=404)
+    text, ending = show.table_file(place.workspace, dataset, what)
+    headers = {"Content-Disposition": f'attachment; filename="{dataset}.{ending}"'}
+    return Response(text, media_type="application/octet-stream", headers=headers)
+
+
 def _download(path: Path, filename: str) -> Response:
     if not path.is_file():
         return Response(status_code=404)
@@ -306,13 +317,15 @@ def _png(pixels: Pixels, size: str) -> Response:
 
 
 def stamp(project: Project) -> str:
-    """A short text that changes whenever a stage of the project was finished, dropped or cut anew."""
+    """A short text that changes whenever a stage of the project was finished, dropped or cut anew, or a cell
+    of a table was filled."""
     exports = sorted((p.name, p.stat().st_mtime_ns) for p in (project.root / "exports").glob("*.*"))
     tsne = project.folder("audit") / "tsne.npz"
     sweep, ahead = project.root / "sweep" / "latest.json", project.root / FORECAST
     drawn = [p.stat().st_mtime_ns if p.is_file() else 0 for p in (tsne, sweep, ahead)]
     edits = sorted((p.name, p.stat().st_mtime_ns) for p in project.folder("diffusion").glob("t_*"))
-    text = json.dumps([project.stamp(*STAGES), exports, drawn, edits])
+    tables = [(p.name, p.stat().st_mtime_ns) for p in notes(project.workspace)]
+    text = json.dumps([project.stamp(*STAGES), exports, drawn, edits, tables])
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 

@@ -26,14 +26,14 @@ class Part:
     opened: tuple[Callable[..., Any], list[Any], list[Any]] | None = None
 
     def with_more(self, more: Part) -> Part:
-        """This part with another, whose refresh takes the project alone, behind it."""
-        assert not more.inputs and more.opened is None
-        mine = self.refresh
+        """This part with another behind it."""
+        assert more.opened is None
+        mine, n = self.refresh, len(self.inputs)
 
         def refresh(project_name: str, *inputs: Any) -> tuple[Any, ...]:
-            return (*mine(project_name, *inputs), *more.refresh(project_name))
+            return (*mine(project_name, *inputs[:n]), *more.refresh(project_name, *inputs[n:]))
 
         return Part(
             [*self.outputs, *more.outputs], refresh, [*self.changed, *more.changed],
-            [*self.queued, *more.queued], self.inputs, self.opened,
+            [*self.queued, *more.queued], [*self.inputs, *more.inputs], self.opened,
         )  # fmt: skip

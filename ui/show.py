@@ -319,6 +319,39 @@ def run_rows(project: Project) -> list[list[str]]:
     return rows
 
 
+def table_rows(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The columns and lines of a data set's table."""
+    from debias_core.workspace.cells import heads, in_words
+
+    columns, lines = heads(table["rows"]), []
+    for row in table["rows"]:
+        said = in_words({**row, "method": words.FIELD_METHODS.get(row["method"], row["method"])})
+        if row["errors"] and not row["seeds"]:  # why is said below the table
+            said["all"] = words.FIELD_NONE
+        lines.append([said.get(column, "") for column in columns])
+    return columns, lines
+
+
+def table_notes(table: dict[str, Any]) -> str:
+    """What stands below the table: footnotes, and why cells could not be filled."""
+    from debias_core.workspace.cells import footnotes
+
+    why = dict.fromkeys(error for row in table["rows"] for error in row["errors"])
+    return "\n\n".join([*footnotes(table["rows"]), *(f"⚠️ {literal(text)}" for text in why)])
+
+
+def table_file(workspace: Path, dataset: str, what: str) -> tuple[str, str]:
+    """A data set's table as a file of the kind "json", "csv" or "markdown", and the ending of its name."""
+    from debias_core.workspace import cells, tables
+
+    table = tables.table_of(workspace, dataset)
+    if what == "csv":
+        return cells.as_csv(table["cells"]), "csv"
+    if what == "markdown":
+        return cells.as_markdown(table["rows"]), "md"
+    return json.dumps(table, indent=1, ensure_ascii=False) + "\n", "json"
+
+
 def survey_rows(seen: Survey) -> list[list[str | int]]:
     """One row a class of what an import would take in."""
     return [[name, n["train"], n["valid"], n["test"]] for name, n in seen.classes.items()]

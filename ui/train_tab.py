@@ -11,7 +11,7 @@ from debias_core.config import NETWORKS, SWEEPABLE, Axis, DebiasConfig, SweepCon
 from debias_core.insight import figures
 from debias_core.insight.report import accuracy_rows
 from debias_core.workspace import jobs
-from ui import compare_part, ddb_part, show, words
+from ui import compare_part, ddb_part, published_part, show, words
 from ui.events import guarded
 from ui.part import Part
 from ui.session import Place
@@ -162,4 +162,6 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         [status, curves, table, bars, runs, swept, heat, below, strips], refresh, [], events
     )
     part = part.with_more(ddb_part.recipes(place, project))
-    return part.with_more(compare_part.compare(place, project))
+    part = part.with_more(compare_part.compare(place, project))
+    # Its cells belong to the whole workspace, and take hours: nothing for a classroom's visitors.
+    return part if place.classroom else part.with_more(published_part.published(place, project))

@@ -143,12 +143,22 @@ def find(name: str, percent: float | None) -> Path:
     """
     if (here := _look(name, percent)) is not None:
         return here
-    about, looked = PUBLISHED[name], places()
-    if name == "celeba" and _download_celeba(looked[-1]):
-        return looked[-1] / "celeba"
-    raise UserError(
-        f"{about.title} is not in {' or '.join(map(str, looked))}. Get it from {about.source}; the folder "
-        f"must look like this: {about.looks}. Say with --data FOLDER (or DEBIAS_DATA) which folder holds it."
+    place = places()[-1]
+    if name == "celeba" and _download_celeba(place):
+        return place / "celeba"
+    raise UserError(_where_to_get(name))
+
+
+def absent(name: str, percent: float | None) -> str | None:
+    """Why a data set of `PUBLISHED` can't be read without a download; None where it can."""
+    return None if _look(name, percent) is not None else _where_to_get(name)
+
+
+def _where_to_get(name: str) -> str:
+    about, looked = PUBLISHED[name], " or ".join(map(str, places()))
+    return (
+        f"{about.title} is not in {looked}. Get it from {about.source}; the folder must look like this: "
+        f"{about.looks}. Say with --data FOLDER (or DEBIAS_DATA) which folder holds it."
     )
 
 

@@ -78,6 +78,36 @@ def places() -> list[Path]:
     return [Path(named).expanduser()] if named else [BESIDE, AT_HOME]
 
 
+MNIST_FILES = tuple(
+    f"{part}-{what}-idx{dimensions}-ubyte"
+    for part in ("train", "t10k")
+    for what, dimensions in (("images", 3), ("labels", 1))
+)
+
+
+def absent(name: str) -> str | None:
+    """Why the originals "mnist" or "cifar10" can't be read without a download; None where they can."""
+    looked = places()
+    where = " or ".join(map(str, looked))
+    if name == "mnist":
+        raw = [folder / "MNIST" / "raw" for folder in looked]
+        if any(all((r / file).is_file() for file in MNIST_FILES) for r in raw):
+            return None
+        return (
+            f"MNIST is not in {where}: put its four idx files in MNIST/raw there, or set DEBIAS_DATA to "
+            "the folder that holds MNIST/raw. `python app.py benchmark cmnist` downloads it (10 MB)."
+        )
+    roots = [folder / sub for folder in looked for sub in CIFAR_NAMES]
+    told = ("cifar-10-batches-py", "cifar-10-batches-bin", f"train/{CIFAR_CLASSES[0]}")
+    if any((root / folder).is_dir() for root in roots for folder in told):
+        return None
+    return (
+        f"CIFAR-10 is not in {where}: put cifar-10-batches-py, cifar-10-batches-bin or "
+        "cifar10/train/<class>/*.png and cifar10/test/<class>/*.png there, or set DEBIAS_DATA to the "
+        "folder that holds one of them. `python app.py benchmark cifar10c` downloads it (170 MB)."
+    )
+
+
 def mnist(part: str) -> Images:
     """MNIST's "train" or "test" part: grey uint8 [N, 28, 28] and y [N]; downloaded where it is missing.
 

@@ -64,14 +64,13 @@ from debias_core.workspace.footprint import footprints, metered
 from debias_core.workspace.generalisation import generalisation
 from debias_core.workspace.rows import Row, Settings
 from debias_core.workspace.stages import spread
-from debias_core.workspace.store import Project, fingerprint, working, write_json
+from debias_core.workspace.store import Project, fingerprint, note_of, working, write_json
 
 METRICS = (
     "unbiased_accuracy", "aligned_accuracy", "conflicting_accuracy", "worst_group_accuracy",
 )  # fmt: skip
 COSTS = ("seconds", "kwh", "grams")
 SOMETIMES = ("best_on_validation", "published_over")  # columns of the CSV that not every table has
-TABLES = ".tables"  # in a workspace
 
 
 def run_cells(
@@ -176,7 +175,7 @@ def note_wanted(
         ],
         "failed": [{"key": known[id(row)], "seed": s, "error": why} for row, s, why in failed],
     }  # fmt: skip
-    write_json(workspace / TABLES / f"{on.dataset}.json", about)
+    write_json(note_of(workspace, on.dataset), about)
 
 
 def _line(workspace: Path, row: Row) -> str:
@@ -491,11 +490,12 @@ def in_words(row: dict[str, Any]) -> dict[str, str]:
     ratio = "" if row["ratio"] is None else ratio_in_words(row["ratio"])
     if row.get("bias") not in (None, OWN_BIAS.get(row["dataset"])):
         ratio += f", {row['bias']}"
+    method = f"{row['method']} ({row['about']})" if row.get("about") else row["method"]
     figure = "" if row["published"] is None else f"{100 * row['published']:.2f} %"
     if figure and row["published_over"]:
         figure += f" {MARK}"
     said = {
-        "method": row["method"], "ratio": ratio, "published": figure,
+        "method": method, "ratio": ratio, "published": figure,
         SEEDS: f"{len(row['seeds'])} / {row.get('wanted', len(row['seeds']))}",
     }  # fmt: skip
     if row["unbiased_accuracy"] is None:  # not one seed, or not yet

@@ -50,6 +50,7 @@ KINDS = (
     "ddb",
     "compare",
     "forecast",
+    "benchmark",
 )
 ENDED = ("done", "kept", "stopped", "failed", "interrupted")
 RESUMABLE = ("stopped", "failed", "interrupted")

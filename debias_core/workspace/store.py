@@ -1,6 +1,7 @@
 """A project on disk: one folder, one subfolder a stage, each stage's manifest written last.
 
     WORKSPACE/studio.db         projects, runs, jobs, recipes, verdicts (`database`)
+              .tables/          DATASET.json: what was asked for last of a data set's table (`cells`)
     WORKSPACE/NAME/data/        pixels.npy rows.csv [columns/] about.csv manifest.json import.json
                    audit/       model.safetensors model.json scores.csv [scores.npy] features.npy
                                 pca.npy [tsne.npz] manifest.json
@@ -697,6 +698,16 @@ def write_text(path: Path, text: str) -> None:
         handle.flush()
         os.fsync(handle.fileno())
     fresh.replace(path)
+
+
+def note_of(workspace: Path, dataset: str) -> Path:
+    """Where it is written what was asked for last of a data set's table (`cells.note_wanted`)."""
+    return workspace / ".tables" / f"{dataset}.json"
+
+
+def notes(workspace: Path) -> list[Path]:
+    """All of these files, the newest last."""
+    return sorted((workspace / ".tables").glob("*.json"), key=lambda p: p.stat().st_mtime_ns)
 
 
 def demo_project(workspace: Path, seed: int = 0) -> Project:

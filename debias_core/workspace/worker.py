@@ -8,13 +8,14 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from debias_core.baseline_settings import CompareConfig
+from debias_core.baseline_settings import CompareConfig, TableConfig
 from debias_core.config import (
     AmplifyConfig,
     AuditConfig,
@@ -37,6 +38,7 @@ from debias_core.workspace.database import Database, now
 from debias_core.workspace.forecast import run_forecast
 from debias_core.workspace.store import Project, working
 from debias_core.workspace.sweep import run_sweep
+from debias_core.workspace.tables import run_table
 
 BEAT = 1.0  # seconds between heartbeats
 TELL = 0.2  # seconds between two writes of the progress
@@ -93,6 +95,9 @@ def stage_of(
     if job.kind == "compare":
         compared = from_json(CompareConfig, a["config"])
         return run_compare(project, compared, device=device, pieces=pieces)
+    if job.kind == "benchmark":
+        table = from_json(TableConfig, a["config"])
+        return run_table(project.workspace, table, device=device, cluster=cluster)
     if job.kind == "project":
         return stages.run_projection(project)
     if job.kind == "edit_time":
@@ -116,7 +121,8 @@ def work(
     """Run the job to its end, its stop or its failure; returns (state, cause in words)."""
     project = Project(db.path.parent, job.project)
     try:
-        with working(project):
+        # A benchmark works in projects of its own, one of which may be the one it was asked for in.
+        with nullcontext() if job.kind == "benchmark" else working(project):
             stage = stage_of(job, project, device, cluster)
             return _drive(db, job, stage), ""
     except StopAsked as stop:

@@ -1,0 +1,125 @@
+"""Published data sets, below Train: a table of the field, begun here and shown as its cells are finished."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from debias_core.baseline_settings import TableConfig
+from debias_core.config import to_json
+from debias_core.presets import BENCHMARKS
+from debias_core.records import UserError, ratio_in_words
+from debias_core.workspace import jobs
+from debias_core.workspace.store import notes
+from ui import show, words
+from ui.events import guarded
+from ui.part import Part
+from ui.session import Place
+
+OWN = "own"  # a ratio that has no number, as the page's component has it
+
+
+def published(place: Place, project: gr.Dropdown) -> Part:
+    """Choose a data set, see its table, and have more of it filled."""
+    base = TableConfig()
+    with gr.Accordion(words.FIELD_TITLE, open=False):
+        gr.Markdown(words.FIELD_INTRO)
+        with gr.Row():
+            # Without a value: `refresh` opens on the table that was begun last.
+            dataset = gr.Dropdown([], value=None, label=words.FIELD_DATASET, min_width=240)
+            ratios = gr.CheckboxGroup([], value=[], label=words.FIELD_RATIOS, min_width=240)
+            seeds = gr.Slider(
+                1, 10, base.seeds, step=1, label=words.SEEDS, info=words.SEEDS_INFO, min_width=240
+            )
+            protocol = gr.Checkbox(
+                base.paper_protocol, label=words.FIELD_PROTOCOL, info=words.FIELD_PROTOCOL_INFO,
+                min_width=240,
+            )  # fmt: skip
+        methods = gr.CheckboxGroup([], value=[], label=words.COMPARE_METHODS, info=words.FIELD_INFO)
+        button = gr.Button(words.FIELD_BUTTON)
+        status = gr.Markdown()
+        table = gr.Dataframe(
+            datatype="str", interactive=False, visible=False, show_label=False, wrap=True
+        )
+        below = gr.Markdown(visible=False)
+        with gr.Row():
+            files = [
+                gr.Button(words.FIELD_SAVE.format(name), visible=False, size="sm")
+                for name in words.FIELD_FILES.values()
+            ]
+    shown, asked = [status, table, below, *files], [ratios, methods]
+
+    def refresh(project_name: str, chosen: str | None) -> tuple[Any, ...]:
+        place.project(project_name)
+        newest = [path.stem for path in notes(place.workspace) if path.stem in BENCHMARKS]
+        name = chosen or [base.dataset, *newest][-1]
+        listed = gr.update(choices=_choices(), value=name)
+        form = (gr.skip(), gr.skip()) if chosen else choice(name)
+        return (listed, *form, *look(name))
+
+    def choice(name: str) -> tuple[Any, ...]:
+        """The ratios and methods that there are for a data set."""
+        from debias_core.workspace import tables
+
+        known, there = tables.methods_for(name), tables.ratios_of(name)
+        first = 1.0 if 1.0 in there and None not in there else there[0]
+        return (
+            gr.update(choices=[(ratio_in_words(r), _text(r)) for r in there], value=[_text(first)]),
+            gr.update(
+                choices=[(words.FIELD_METHODS[m], m) for m in known], value=list(base.methods)
+            ),
+        )
+
+    def look(name: str) -> tuple[Any, ...]:
+        """The table as it is on disk, or where to get the data."""
+        from debias_core.workspace import tables
+
+        found = tables.table_of(place.workspace, name)
+        columns, lines = show.table_rows(found)
+        there, said = bool(lines), tables.missing(name)
+        text = [f"⚠️ {show.literal(said)}"] if said else []
+        footnotes = show.table_notes(found)
+        return (
+            "\n\n".join([*text, words.field_status(found)]),
+            gr.update(visible=there, value={"headers": columns, "data": lines}),
+            gr.update(visible=bool(footnotes), value=footnotes),
+            *(gr.update(visible=there, link=f"/table/{name}/{w}") for w in words.FIELD_FILES),
+        )
+
+    def run(
+        project_name: str, name: str, ratios: list[str], methods: list[str], seeds: float,
+        protocol: bool,
+    ) -> None:  # fmt: skip
+        from debias_core.workspace import tables
+
+        mine = place.project(project_name)
+        at = tuple(None if r == OWN else float(r) for r in ratios)
+        config = TableConfig(name, tuple(methods), at, int(seeds), protocol)
+        # What can't be run is said now, not by a job.
+        tables.rows_of(config)
+        if said := tables.missing(name, at):
+            raise UserError(said)
+        jobs.submit(mine.db, mine.name, "benchmark", {"config": to_json(config)})
+
+    dataset.input(
+        guarded(lambda name: (*choice(name), *look(name))), dataset, [*asked, *shown],
+        show_progress="hidden",
+    )  # fmt: skip
+    begun = button.click(guarded(run), [project, dataset, *asked, seeds, protocol], None)
+    return Part([dataset, *asked, *shown], refresh, [], [begun], [dataset])
+
+
+def _text(percent: float | None) -> str:
+    return OWN if percent is None else f"{percent:g}"
+
+
+def _choices() -> list[tuple[str, str]]:
+    """Every data set of the field, with a word behind those that are not on this machine."""
+    from debias_core.workspace import tables
+
+    names = {name: words.FIELD_NAMES[name] for name in BENCHMARKS}
+    return [
+        (text if tables.missing(name) is None else words.FIELD_MISSING.format(text), name)
+        for name, text in names.items()
+    ]
