@@ -25,6 +25,8 @@ from debias_core.data.benchmarks import colored_digits
 from debias_core.data.table import save_table
 from debias_core.pipeline import drain
 from debias_core.workspace import jobs, stages, sweep, verdicts
+from debias_core.workspace.cells import run_cells
+from debias_core.workspace.rows import row_of
 from debias_core.workspace.store import demo_project
 from tests.browser import CHROMIUM, FLAGS, WAIT, WIDE, Studio, Watch, frozen, shoot, until
 from tests.conftest import CPU
@@ -590,6 +592,31 @@ def test_a_sweep_draws_a_heat_map_of_its_cells(page, studio, demo):
     assert len(sweep.latest(demo)["cells"]) == 2
     named = [f"gamma {gamma}, synthetic_share 0.5" for gamma in ("0.5", "0.9")]
     expect(page.locator(".strips .caption-label:visible")).to_have_text(named)
+
+
+def test_a_table_of_a_published_data_set_grows_and_is_begun_in_the_page(page, studio):
+    page.get_by_text("Published data sets", exact=True).click()
+    expect(page.get_by_text("No cell is finished yet.")).to_be_visible()
+    short = {"network": "mlp", "epochs": 1, "batch_size": 512}
+    rows = [row_of("digits", method, 1.0, **short) for method in ("vanilla", "lff")]
+    drain(run_cells(studio.workspace, rows, seeds=(0,), device=CPU))  # as the command line does
+    expect(page.get_by_text("2 of 2 cells are finished")).to_be_visible()
+    expect(page.get_by_role("gridcell", name="1 / 1").first).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the table as CSV").click()
+    assert download.value.suggested_filename == "digits.csv"
+    page.get_by_label("Data set", exact=True).click()
+    page.get_by_role("option", name="Colored Digits").click()
+    press(page, "Fill the table")
+    running = job(page, "Table of a published data set")
+    expect(running).to_have_attribute("data-state", "running")
+    # Its settings are others: rows of their own, with three seeds each.
+    expect(page.get_by_text("2 of 11 cells are finished")).to_be_visible()
+    running.get_by_role("button", name="Stop and keep").click()
+    expect(running).to_have_attribute("data-state", "stopped")
+    expect(running.get_by_role("button")).to_have_text(["Resume", "Dismiss"])
+    running.get_by_role("button", name="Dismiss").click()
+    expect(running).to_have_count(0)
 
 
 def test_the_preview_says_how_sure_a_judge_is_of_each_label(page):

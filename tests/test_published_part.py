@@ -188,7 +188,7 @@ def test_the_page_begins_a_table_and_opens_on_the_one_begun_last(project, monkey
     cells.note_wanted(project.workspace, [row_of("cmnist", "lff", 5.0)], (0, 1), ())
     assert part.refresh("p", None)[0]["value"] == "cmnist"
     (line,) = part.refresh("p", "cmnist")[4]["value"]["data"]
-    assert line[:5] == ["LfF", "5 %", "0 / 2", "", "85.39 %"]
+    assert line[:5] == ["LfF", "5 %", "0 / 2", "", "85.39"]
 
 
 def test_a_job_can_be_asked_for_in_a_project_that_it_works_in(tmp_path, monkeypatch):

@@ -17,6 +17,9 @@ from ui.events import guarded
 from ui.part import Part
 from ui.session import Place
 
+# Where a column is empty its head is not to be broken into letters.
+WIDTHS = {"method": 170, "seeds": 75, "published": 105, "seconds": 85, "Wh": 75}
+OTHERS = 110
 OWN = "own"  # a ratio that has no number, as the page's component has it
 
 
@@ -27,7 +30,7 @@ def published(place: Place, project: gr.Dropdown) -> Part:
         gr.Markdown(words.FIELD_INTRO)
         with gr.Row():
             # Without a value: `refresh` opens on the table that was begun last.
-            dataset = gr.Dropdown([], value=None, label=words.FIELD_DATASET, min_width=240)
+            dataset = gr.Dropdown([], value=None, label=words.FIELD_DATASET, min_width=290)
             ratios = gr.CheckboxGroup([], value=[], label=words.FIELD_RATIOS, min_width=240)
             seeds = gr.Slider(
                 1, 10, base.seeds, step=1, label=words.SEEDS, info=words.SEEDS_INFO, min_width=240
@@ -40,7 +43,13 @@ def published(place: Place, project: gr.Dropdown) -> Part:
         button = gr.Button(words.FIELD_BUTTON)
         status = gr.Markdown()
         table = gr.Dataframe(
-            datatype="str", interactive=False, visible=False, show_label=False, wrap=True
+            datatype="str",
+            interactive=False,
+            visible=False,
+            show_label=False,
+            wrap=True,
+            max_height=900,
+            pinned_columns=1,  # what scrolls sideways keeps its method
         )
         below = gr.Markdown(visible=False)
         with gr.Row():
@@ -82,7 +91,11 @@ def published(place: Place, project: gr.Dropdown) -> Part:
         footnotes = show.table_notes(found)
         return (
             "\n\n".join([*text, words.field_status(found)]),
-            gr.update(visible=there, value={"headers": columns, "data": lines}),
+            gr.update(
+                visible=there,
+                value={"headers": columns, "data": lines},
+                column_widths=[f"{WIDTHS.get(column, OTHERS)}px" for column in columns],
+            ),
             gr.update(visible=bool(footnotes), value=footnotes),
             *(gr.update(visible=there, link=f"/table/{name}/{w}") for w in words.FIELD_FILES),
         )

@@ -328,7 +328,9 @@ def table_rows(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         said = in_words({**row, "method": words.FIELD_METHODS.get(row["method"], row["method"])})
         if row["errors"] and not row["seeds"]:  # why is said below the table
             said["all"] = words.FIELD_NONE
-        lines.append([said.get(column, "") for column in columns])
+        line = [said.get(column, "") for column in columns]
+        # That the accuracies are in percent is said once, above the table.
+        lines.append([*line[:2], *(text.replace(" %", "") for text in line[2:])])
     return columns, lines
 
 

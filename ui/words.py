@@ -618,8 +618,8 @@ def field_status(table: dict[str, Any]) -> str:
     if not wanted:
         return FIELD_EMPTY
     return (
-        f"**{done} of {wanted} cells are finished.** Accuracy on the test part after the last epoch, mean ± s.d. "
-        "over the seeds; seconds and Wh are a seed's."
+        f"**{done} of {wanted} cells are finished.** Accuracy in % on the test part after the last epoch, mean ± "
+        "s.d. over the seeds; seconds and Wh are a seed's. In a narrow window the table scrolls sideways."
     )
 
 

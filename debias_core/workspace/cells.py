@@ -159,21 +159,22 @@ def note_wanted(
     on = rows[0].on
     if on.validation:
         return
-    known = {
-        id(row): line_key(_line(workspace, row), row.method, _settings_of(row)) for row in rows
-    }
+
+    def key(row: Row) -> str:
+        return line_key(_line(workspace, row), row.method, _settings_of(row))
+
     about = {
         "dataset": on.dataset,
         "seeds": list(seeds),
         "rows": [
             {
-                "key": known[id(row)], "line": _line(workspace, row), "method": row.method,
+                "key": key(row), "line": _line(workspace, row), "method": row.method,
                 "bias": row.on.bias or OWN_BIAS.get(on.dataset), "ratio": row.on.percent,
                 "settings": _settings_of(row),
             }
             for row in rows
         ],
-        "failed": [{"key": known[id(row)], "seed": s, "error": why} for row, s, why in failed],
+        "failed": [{"key": key(row), "seed": seed, "error": why} for row, seed, why in failed],
     }  # fmt: skip
     write_json(note_of(workspace, on.dataset), about)
 
