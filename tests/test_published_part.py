@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from debias_core.baseline_settings import TableConfig
 from debias_core.config import ClassifierConfig, from_json
+from debias_core.data.originals import CIFAR_CLASSES
 from debias_core.data.table import save_table
 from debias_core.pipeline import drain
 from debias_core.records import UserError
@@ -78,7 +79,10 @@ def test_other_settings_other_parts_and_other_projects_are_kept_apart(tmp_path, 
     called.register({"kind": "files", "path": "/nowhere"})
     own = replace(tables.row_of("digits", "vanilla", 1.0).baseline, classifier=NET)
     drain(cells.baseline_cell(called, "vanilla", own, 0, on=cells.Own("digits"), device=CPU))
-    said = [line[:2] for line in words_of(tables.table_of(tmp_path, "digits"))]
+    stray = tmp_path / "digits-1pct-seed0" / "cells" / "stray.json"
+    for text in ("{", "[]", "{}"):
+        stray.write_text(text)
+        said = [line[:2] for line in words_of(tables.table_of(tmp_path, "digits"))]
     assert said == [
         ("Vanilla (ERM) (epochs: 1)", "1 %"), ("Vanilla (ERM) (epochs: 2)", "1 %"), ("JTT", "1 %"),
         ("Vanilla (ERM)", "1 %, corner"),
@@ -134,7 +138,10 @@ def test_mnist_and_a_layout_are_found_where_they_lie(monkeypatch, tmp_path):
     (raw / "t10k-labels-idx1-ubyte").touch()
     (tmp_path / "waterbirds").mkdir()
     (tmp_path / "waterbirds" / "metadata.csv").touch()
-    (tmp_path / "cifar10" / "cifar-10-batches-bin").mkdir(parents=True)
+    for part in ("train", "test"):
+        for name in CIFAR_CLASSES:
+            assert tables.missing("cifar10c") is not None  # what is not whole would be downloaded
+            (tmp_path / "cifar10" / part / name).mkdir(parents=True)
     assert {tables.missing(name) for name in ("cmnist", "waterbirds", "cifar10c")} == {None}
 
 

@@ -98,9 +98,11 @@ def absent(name: str) -> str | None:
             "the folder that holds MNIST/raw. `python app.py benchmark cmnist` downloads it (10 MB)."
         )
     roots = [folder / sub for folder in looked for sub in CIFAR_NAMES]
-    told = ("cifar-10-batches-py", "cifar-10-batches-bin", f"train/{CIFAR_CLASSES[0]}")
-    if any((root / folder).is_dir() for root in roots for folder in told):
-        return None
+    batches = ("cifar-10-batches-py", "cifar-10-batches-bin")
+    folders = [f"{part}/{name}" for part in ("train", "test") for name in CIFAR_CLASSES]
+    for root in roots:
+        if any((root / b).is_dir() for b in batches) or all((root / f).is_dir() for f in folders):
+            return None
     return (
         f"CIFAR-10 is not in {where}: put cifar-10-batches-py, cifar-10-batches-bin or "
         "cifar10/train/<class>/*.png and cifar10/test/<class>/*.png there, or set DEBIAS_DATA to the "

@@ -120,11 +120,12 @@ def table_of(workspace: Path, dataset: str) -> dict[str, Any]:
             "wanted": set(note["seeds"]),
         }  # fmt: skip
     for path in sorted(workspace.glob(f"{dataset}-*seed*/cells/*.json")):
-        cell = _read(path, path.stat().st_mtime_ns)
+        cell = _cell(path)
         line = path.parents[1].name.removesuffix(f"seed{cell.get('seed')}")
         stranger = line == path.parents[1].name or cell.get("dataset") != dataset
         if stranger or not set(cell) >= NEEDED or cell.get("scored_on") == "validation":
             continue
+        cell["bias"] = cell.get("bias") or OWN_BIAS.get(dataset)  # older ones do not say it
         key = line_key(line, cell["method"], cell["settings"])
         mine = lines.setdefault(
             key,
@@ -168,8 +169,17 @@ def _note(workspace: Path, dataset: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def _cell(path: Path) -> dict[str, Any]:
+    """A cell's file; empty where it is just gone with its project, or is none of ours."""
+    try:
+        found = _read(path, path.stat().st_mtime_ns)
+    except (OSError, ValueError):
+        return {}
+    return dict(found) if isinstance(found, dict) else {}
+
+
 @lru_cache(maxsize=4096)
-def _read(path: Path, _: int) -> dict[str, Any]:
+def _read(path: Path, _: int) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
