@@ -595,6 +595,7 @@ def test_a_sweep_draws_a_heat_map_of_its_cells(page, studio, demo):
 
 
 def test_a_table_of_a_published_data_set_grows_and_is_begun_in_the_page(page, studio):
+    tab(page, "Train")
     page.get_by_text("Published data sets", exact=True).click()
     expect(page.get_by_text("No cell is finished yet.")).to_be_visible()
     short = {"network": "mlp", "epochs": 1, "batch_size": 512}
@@ -602,9 +603,12 @@ def test_a_table_of_a_published_data_set_grows_and_is_begun_in_the_page(page, st
     drain(run_cells(studio.workspace, rows, seeds=(0,), device=CPU))  # as the command line does
     expect(page.get_by_text("2 of 2 cells are finished")).to_be_visible()
     expect(page.get_by_role("gridcell", name="1 / 1").first).to_be_visible()
+    shoot(page, "published")
+    accessible(page)
+    page.evaluate("window.left = 0, addEventListener('beforeunload', () => { window.left += 1; })")
     with page.expect_download() as download:
         page.get_by_role("link", name="Download the table as CSV").click()
-    assert download.value.suggested_filename == "digits.csv"
+    assert download.value.suggested_filename == "digits.csv" and page.evaluate("window.left") == 0
     page.get_by_label("Data set", exact=True).click()
     page.get_by_role("option", name="Colored Digits").click()
     press(page, "Fill the table")

@@ -254,7 +254,7 @@ window.DebiasStudio = (() => {
   // Gradio ends its event stream on beforeunload, which a link to a download fires as well: whatever was
   // under way would be lost. With `download` the click doesn't leave the page.
   document.addEventListener("click", (event) => {
-    const link = event.target.closest?.('a[href^="/download/"], a[href^="/report/"]');
+    const link = event.target.closest?.('a[href^="/download/"], a[href^="/report/"], a[href^="/table/"]');
     if (link) link.download = "";
   }, true);
 
