@@ -53,7 +53,7 @@ from debias_core.data.table import ImageTable, evenly, map_sample, save_table
 from debias_core.diffusion.edit_time import distance_curve, edit_time, lpips_distance
 from debias_core.diffusion.injection import mask_from_box
 from debias_core.diffusion.schedule import alpha_bar
-from debias_core.diffusion.synthesis import Frame, Preview
+from debias_core.diffusion.synthesis import Frame, Preview, settled
 from debias_core.diffusion.training import (
     Swaps,
     image_batches,
@@ -614,6 +614,7 @@ def run_generate(
     """
     from debias_core.workspace.forecast import forecast_of, held_against
 
+    config = settled(config, device)
     table, top, excluded, set_id = about_set(project, config)
     net, diffusion = diffusion_model(project, device, swaps=bool(config.direct))
     kept = project.set_id() if beside else None
