@@ -438,12 +438,12 @@ def test_names_that_are_no_utf8_are_taken_as_escaped_text(tmp_path):
 
 
 def test_a_name_with_a_nul_or_without_anything_is_refused(tmp_path):
-    odd = [b"cat/x.png\0.exe", b"\0", b"", b"/", b"///"]
+    odd = [b"cat/x.png\0.exe", b"\0", b"", b"/", b"///", b"."]
     path = raw_zip(tmp_path / "in.zip", good_members() + [{"name": n, "data": png()} for n in odd])
     reasons, table = take(path, tmp_path)
     assert set(table.ids.tolist()) == set(GOOD)
     assert "NUL" in reasons["cat/x.png\0.exe"] and "NUL" in reasons["\0"]
-    assert reasons[""] == reasons["/"] == reasons["///"] == "no name"
+    assert reasons[""] == reasons["/"] == reasons["///"] == reasons["."] == "no name"
 
 
 def test_endless_names_and_endless_folders_are_refused(tmp_path):

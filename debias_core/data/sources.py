@@ -253,6 +253,8 @@ def _list_zip(archive: zipfile.ZipFile, archive_bytes: int, found: _Found) -> St
         parts = tuple(p for p in name.split("/") if p not in ("", "."))
         if reason := _name_refusal(m):
             found.refuse(m.orig_filename, reason)
+        elif not parts:
+            found.refuse(name, "no name")
         elif any(_skipped(p) for p in parts):
             continue
         elif name.endswith("/"):
