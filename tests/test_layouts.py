@@ -10,7 +10,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import app
-from debias_core.data.importers import import_images
+from debias_core.data.about import load_about
+from debias_core.data.importers import import_images, survey
 from debias_core.data.layouts import IMAGENET9, PUBLISHED, check_there, find
 from debias_core.pipeline import drain
 from debias_core.presets import BENCHMARKS, NO_RATIO, PHOTOGRAPHS, photographs, photographs_ddb
@@ -339,3 +340,98 @@ def test_dogs_and_cats_as_tables_and_bar_are_found(monkeypatch):
     assert find("dogs_cats", 1.0) == Path(SHARED) / "dogs_cats" / "1pct.csv"
     assert find("bar", None) == Path(SHARED) / "bar"
     assert np.all([find("dogs_cats", 5.0).is_file()])
+
+
+# ---- LfF's arrays -------------------------------------------------------------------------------
+
+
+def put_arrays(root, count=12, *, values=10, attrs=np.uint8, parts=("train", "valid")):
+    """LfF's two arrays in each part, pieces of photographs; returns {part: (images, attributes)}."""
+    made = {}
+    for number, part in enumerate(parts):
+        images = np.stack([PIECES[(i + 50 * number) % len(PIECES)][:28, :28] for i in range(count)])
+        y = np.arange(count) % values
+        both = np.stack([y, np.where(np.arange(count) < 2, (y + 1) % values, y)], 1).astype(attrs)
+        (root / part).mkdir(parents=True, exist_ok=True)
+        np.save(root / part / "images.npy", images)
+        np.save(root / part / "attrs.npy", both)
+        made[part] = images, both
+    return made
+
+
+@pytest.mark.parametrize("attrs", [np.uint8, np.int64, ">i4"])
+def test_lff_s_arrays_come_in_and_its_valid_part_is_the_test_part(tmp_path, attrs):
+    root = tmp_path / "ColoredMNIST-Skewed0.01-Severity4"
+    made = put_arrays(root, 20, attrs=attrs)
+    (root / "attr_names.pkl").write_bytes(b"cos\nsystem\n")
+    packed = tmp_path / "lff.zip"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(root.rglob("*.*")):
+            archive.write(path, path.relative_to(tmp_path))
+    for source, inside in ((root, ""), (packed, root.name + "/")):
+        table, report = drain(import_images(source, tmp_path / "table", size=28))
+        assert table.class_names == table.bias_names == tuple("0123456789")
+        assert set(table.split) == {"train", "test"} and "folder valid" in report.split_rule
+        for part, split in (("train", "train"), ("valid", "test")):
+            images, both = made[part]
+            mine = table.where(split)
+            assert mine.ids.tolist() == [f"{inside}{part}/{i:05d}" for i in range(20)]
+            assert np.array_equal(mine.pixels, images)
+            assert np.array_equal(np.stack([mine.y, mine.bias], 1), both)
+        assert [r.name for r in report.refused] == [inside + "attr_names.pkl"]
+        about = load_about(tmp_path / "table", table.ids)
+        assert set(about["format"]) == {"NPY"} and set(about["width"]) == {28}
+    smaller, _ = drain(import_images(root, tmp_path / "table", size=8))
+    assert smaller.pixels.shape == (40, 8, 8, 3)
+
+
+def test_a_look_first_understands_lff_s_arrays(tmp_path):
+    root = tmp_path / "CorruptedCIFAR10-Type0-Skewed0.05-Severity4"
+    put_arrays(root, 20)
+    seen = survey(root)
+    assert seen.images == 40 and seen.names_test and "LfF" in seen.split_rule
+    assert seen.classes["truck"] == {"train": 2, "valid": 0, "test": 2}
+    assert seen.attributes["elastic"] == 4 and set(seen.thumbnails) == set(seen.classes)
+
+
+def test_of_several_of_lff_s_sets_the_ratio_says_which(tmp_path):
+    for skew in ("0.005", "0.05"):
+        put_arrays(tmp_path / "in" / f"ColoredMNIST-Skewed{skew}-Severity4", values=2)
+    with pytest.raises(UserError, match=r"several sets .*say with --ratio"):
+        survey(tmp_path / "in")
+    table, report = brought(tmp_path / "in", percent=0.5)
+    assert (
+        str(table.ids[0]) == "ColoredMNIST-Skewed0.005-Severity4/train/00000" and len(table) == 24
+    )
+    assert [(r.name, "asked for" in r.reason) for r in report.refused] == [("4 files", True)]
+    with pytest.raises(UserError, match="none skewed by 2 %"):
+        brought(tmp_path / "in", percent=2.0)
+    put_arrays(tmp_path / "in" / "ColoredMNIST-Skewed0.05-Severity1", values=2)
+    with pytest.raises(UserError, match="give the folder of one of them"):
+        brought(tmp_path / "in", percent=5.0)
+
+
+def test_beside_a_part_test_lff_s_valid_is_what_its_name_says(tmp_path):
+    put_arrays(tmp_path / "in", values=2, parts=("train", "valid", "test"))
+    table, report = brought(tmp_path / "in")
+    assert {s: len(table.where(s)) for s in ("train", "valid", "test")} == dict.fromkeys(
+        ("train", "valid", "test"), 12
+    )
+    assert "that the data names" in report.split_rule
+
+
+def test_arrays_beside_pictures_are_no_part_of_them(tmp_path):
+    made = Folder(tmp_path / "mine")
+    made.put("a/{}.png", 5)
+    made.put("b/{}.png", 5)
+    np.save(made.root / "a" / "images.npy", np.zeros(3))
+    table, report = brought(made.root)
+    assert table.class_names == ("a", "b") and len(table) == 10
+    assert [(r.name, "not an image" in r.reason) for r in report.refused] == [
+        ("a/images.npy", True)
+    ]
+    put_arrays(made.root)
+    with pytest.raises(
+        UserError, match=r"beside other files; import the folder above train/images\.npy"
+    ):
+        brought(made.root)

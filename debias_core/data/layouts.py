@@ -11,7 +11,8 @@ are; nothing is opened by a name that a table gives. The layouts:
     ImageNet-9             {train,val}/<wnid>/*   imagenet-a/<wnid>/*
     CelebA                 img_align_celeba/*   list_attr_celeba.txt   list_eval_partition.txt
 
-BAR as first published (`train/climbing_1.jpg`) and tables of path,label,bias are what any import reads.
+BAR as first published (`train/climbing_1.jpg`) and tables of path,label,bias are what any import reads;
+LfF's arrays of images are in `arrays`.
 """
 
 from __future__ import annotations
