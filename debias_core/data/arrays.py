@@ -39,7 +39,7 @@ _SKEWED = re.compile(r"skewed(\d+(?:\.\d+)?)", re.IGNORECASE)
 _CORRUPTED = re.compile(r"corruptedcifar10-type([01])-", re.IGNORECASE)
 # What LfF's numbers of a corruption mean, by its "type" (known: the public code).
 CORRUPTED = {
-    "0": ("snow", "frost", "fog", "brightness", "contrast", "spatter", "elastic", "jpeg", "pixelate",
+    "0": ("snow", "frost", "fog", "brightness", "contrast", "spatter", "elastic", "JPEG", "pixelate",
           "saturate"),
     "1": ("gaussian noise", "shot noise", "impulse noise", "speckle noise", "gaussian blur",
           "defocus blur", "glass blur", "motion blur", "zoom blur", "none"),

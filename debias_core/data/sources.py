@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 from debias_core.data import arrays
 from debias_core.data.arrays import ArrayFile
 from debias_core.data.images import FORMATS, Pixels
-from debias_core.data.layouts import PUBLISHED, TABLES, Known, recognised
+from debias_core.data.layouts import BROUGHT, TABLES, Known, recognised
 from debias_core.records import Progress, Refusal, Stage, UserError
 
 SPLIT_FOLDERS = {"train": "train", "training": "train", "valid": "valid", "val": "valid",
@@ -143,7 +143,7 @@ def list_source(
 
     The classes are all that the source declares, be it by a file that was refused. A zip stays open
     on `stack`. `percent` and `name` say which training set, and of which data set of
-    `layouts.PUBLISHED`, a folder or zip in an official layout is read as.
+    `layouts.BROUGHT`, a folder or zip in an official layout is read as.
 
     Raises:
         UserError: when the source can't be listed, or holds more than is taken.
@@ -428,8 +428,8 @@ def _by_layout(
     # BAR as first published has the classes in its files' names.
     if name and (name, percent) != ("bar", None):
         raise UserError(
-            f"{source} does not look like {PUBLISHED[name].title}: it must look like this: "
-            f"{PUBLISHED[name].looks}."
+            f"{source} does not look like {BROUGHT[name].title}: it must look like this: "
+            f"{BROUGHT[name].looks}."
         )
     if percent is not None:
         raise UserError(f"{source.name} holds one training set: leave the ratio out.")
