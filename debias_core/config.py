@@ -671,6 +671,8 @@ class BenchmarkConfig:
     # Share of the training images that becomes a validation part with the training's bias: it tells the
     # best epoch beside the last.
     hold_out: float = 0.0
+    # cmnist, cifar10c: the published pictures, which lie on this machine, instead of those that are made here.
+    official: bool = False
     audit: AuditConfig = field(default_factory=AuditConfig)
     inject: InjectConfig = field(default_factory=InjectConfig)
     # DiffuBias instead of injection, where both are given: captions of the top-K, images drawn from them.
@@ -717,6 +719,7 @@ class DDBBenchmarkConfig:
     size: int = 0
     bias: str = ""
     hold_out: float = 0.0
+    official: bool = False
     audit: AuditConfig = field(default_factory=AuditConfig)  # beside it; recipes may use its losses
     amplify: AmplifyConfig = field(default_factory=AmplifyConfig)
     ddb: DDBConfig = field(default_factory=DDBConfig)

@@ -145,7 +145,7 @@ def import_data(
 def import_published(
     project: Project, name: str, *, percent: float | None, size: int, validation: bool = False
 ) -> Stage[ImportReport]:
-    """Put a published data set (`layouts.PUBLISHED`) into a project, in place of what it held.
+    """Put a published data set (`layouts.BROUGHT`) into a project, in place of what it held.
 
     It is decoded once for all projects of the workspace: the pixels' file is one, with several names.
 
@@ -166,7 +166,7 @@ def import_published(
                 validation=validation,
                 resume=True,
             )
-            said = f"{layouts.PUBLISHED[name].test}, {(table.split == 'test').sum():,} images."
+            said = f"{layouts.BROUGHT[name].test}, {(table.split == 'test').sum():,} images."
             if validation:
                 said = (
                     f"{(table.split == 'test').sum():,} images that are no part of the test part."

@@ -228,13 +228,18 @@ def benchmark(
     ] = None,
 ) -> None:
     """A named data set, over seeds, beside the published figures; resumable, a table cell by cell."""
+    from debias_core.data import layouts
     from debias_core.data.benchmarks import OWN_BIAS
     from debias_core.data.originals import look_in
     from debias_core.workspace.benchmark import benchmark_project, run_benchmark
     from ui import words
 
+    there = None
     if data is not None:
         look_in(data.expanduser())
+        if dataset in words.MADE_HERE:
+            there = layouts.folder_of(layouts.official(dataset))
+    official = there is not None
     methods = list(dict.fromkeys(method or ["diffinject"]))
     ratios: list[float | None] = list(
         dict.fromkeys([*ratio] if ratio else [_base(dataset, preset).percent])
@@ -278,12 +283,13 @@ def benchmark(
     ) -> cfg.BenchmarkConfig | cfg.DDBBenchmarkConfig:
         shared: dict[str, Any] = {"ratio": at, "seeds": seeds, "validation": validation}
         shared |= {"preset": preset, "size": size, "bias": kind, "hold_out": hold_out}
+        shared["official"] = official
         if name in cfg.RECIPES:
             return _ddb_settings(dataset, name, audit_epochs=audit_epochs, **shared, **training)
         if name in (*baseline_settings.BASELINE_METHODS, *baseline_settings.PUBLISHED_ONLY):
             base = benchmark_of(dataset, "diffinject", at, preset)
             base = replace(base, seeds=seeds, validation=validation)
-            return common.changed(base, size=size, bias=kind, hold_out=hold_out)
+            return common.changed(base, size=size, bias=kind, hold_out=hold_out, official=official)
         return _benchmark(
             dataset, audit_network=audit_network, audit_epochs=audit_epochs, loss=retrain_loss,
             synthetic_share=synthetic_share, top_k=top_k, per_class=per_class, text_filter=text_filter,
@@ -296,6 +302,9 @@ def benchmark(
     where, afield = common.devices(devices, cluster)
     if dataset == "cifar10c" and images:
         common.console.print(words.LOW_LEVEL, markup=False)
+    which = words.OFFICIAL.format(there) if official else words.MADE_HERE.get(dataset, "")
+    if which:
+        common.console.print(which, markup=False, highlight=False)
     kinds = list(dict.fromkeys(bias or [""]))
     if "all" in kinds:
         kinds = [*cfg.BIASES, "colour+corner"]
@@ -349,6 +358,8 @@ def benchmark(
         result = common.run(stage)
         del result["arms"]
         tables.benchmark_table(result)
+    if which:
+        result["data"] = which
     tables.write_tables(result, **files)
     common.write_json(json_file, result)
 
@@ -381,6 +392,7 @@ def _ddb_settings(
     size: int | None = None,
     bias: str = "",
     hold_out: float = 0.0,
+    official: bool = False,
     network: str | None,
     audit_epochs: int | None,
     epochs: int | None,
@@ -406,6 +418,7 @@ def _ddb_settings(
         validation=validation,
         bias=bias,
         hold_out=hold_out,
+        official=official,
         audit=replace(base.audit, classifier=bias_net),
         amplify=replace(
             base.amplify, classifier=common.changed(base.amplify.classifier, network=network)
@@ -437,6 +450,7 @@ def _benchmark(
     size: int | None = None,
     bias: str = "",
     hold_out: float = 0.0,
+    official: bool = False,
     network: str | None,
     epochs: int | None,
     lr: float | None,
@@ -478,6 +492,7 @@ def _benchmark(
         validation=validation,
         bias=bias,
         hold_out=hold_out,
+        official=official,
         audit=common.changed(audit_, top_k=top_k, per_class=per_class),
         inject=common.changed(base.inject, **inject),
         debias=common.changed(
