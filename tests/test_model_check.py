@@ -10,7 +10,6 @@ from debias_core.config import DiffusionConfig
 from debias_core.data.table import save_table
 from debias_core.diffusion.unet import save_model
 from debias_core.insight import fidelity
-from debias_core.workspace import model_check
 from debias_core.workspace.model_check import passes
 from debias_core.workspace.store import Project
 from tests.conftest import TINY_UNET
