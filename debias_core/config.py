@@ -215,7 +215,8 @@ class InjectConfig:
     # Instead of inversion and `steps` of DDIM: one prediction at each of these times, from the noised
     # images (ours; needs a model that was trained with swaps; see `injection.inject_directly`).
     direct: tuple[int, ...] = ()
-    precision: str = "float32"  # or "bf16", inside the network alone
+    # "float32" or "bf16", inside the network alone; "auto": bf16 where it is the faster one (`unet.half_pays`).
+    precision: str = "auto"
     inversion: str = "reference"  # or "fixed_point:m" with m evaluations per step
     contents_per_original: int = 1
     mask: tuple[float, float, float, float] | None = None  # box left, top, right, bottom in [0, 1]
@@ -236,8 +237,8 @@ class InjectConfig:
             f"Unknown mode '{self.mode}'. Choose one of: {', '.join(MODES)}.",
         )
         require(
-            self.precision in ("float32", "bf16"),
-            f"precision must be float32 or bf16, but is '{self.precision}'.",
+            self.precision in ("auto", "float32", "bf16"),
+            f"precision must be auto, float32 or bf16, but is '{self.precision}'.",
         )
         require(self.contents >= 1, f"contents must be 1 or more, but is {self.contents}.")
         require(
@@ -676,6 +677,8 @@ class BenchmarkConfig:
     # Share of the training images that becomes a validation part with the training's bias: it tells the
     # best epoch beside the last.
     hold_out: float = 0.0
+    # cmnist, cifar10c: the published pictures, which lie on this machine, instead of those that are made here.
+    official: bool = False
     audit: AuditConfig = field(default_factory=AuditConfig)
     inject: InjectConfig = field(default_factory=InjectConfig)
     # DiffuBias instead of injection, where both are given: captions of the top-K, images drawn from them.
@@ -722,6 +725,7 @@ class DDBBenchmarkConfig:
     size: int = 0
     bias: str = ""
     hold_out: float = 0.0
+    official: bool = False
     audit: AuditConfig = field(default_factory=AuditConfig)  # beside it; recipes may use its losses
     amplify: AmplifyConfig = field(default_factory=AmplifyConfig)
     ddb: DDBConfig = field(default_factory=DDBConfig)

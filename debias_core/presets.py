@@ -43,7 +43,6 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
             contents_per_original=4,
             mask=CENTRE,
             direct=DIRECT,
-            precision="bf16",
         ),
         debias=DebiasConfig(
             classifier=ClassifierConfig(network="mlp", epochs=50, batch_size=256),
@@ -57,7 +56,7 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
         audit=AuditConfig(
             classifier=ClassifierConfig(network="resnet18", loss="gce", epochs=50, batch_size=256)
         ),
-        inject=InjectConfig(count=4_500, gamma=0.3, t_edit=500, steps=50, precision="bf16"),
+        inject=InjectConfig(count=4_500, gamma=0.3, t_edit=500, steps=50),
         debias=DebiasConfig(
             classifier=ClassifierConfig(
                 network="resnet18", epochs=50, batch_size=256, augment=("crop", "flip")
@@ -128,8 +127,7 @@ BENCHMARKS |= {name: photographs(name) for name in PHOTOGRAPHS}
 CROSSINJECT: dict[str, InjectConfig] = {
     "digits": InjectConfig(method="crossinject", count=1_300, contents=1_300, direct=DIRECT),
     "cmnist": InjectConfig(
-        method="crossinject", count=60_000, contents=60_000, direct=DIRECT, precision="bf16",
-        batch_size=256,
+        method="crossinject", count=60_000, contents=60_000, direct=DIRECT, batch_size=256
     ),
 }  # fmt: skip
 

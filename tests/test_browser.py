@@ -180,8 +180,9 @@ def marked(studio, name: str) -> dict[str, str]:
 
 
 def accessible(page: Page) -> None:
-    """Axe finds nothing serious, once every widget has what it shows."""
-    expect(page.locator(".ds[aria-busy]:visible, .pending:visible")).to_have_count(0)
+    """Axe finds nothing serious, once every widget has what it shows and Gradio's clock has faded away."""
+    busy = ".ds[aria-busy]:visible, .pending:visible, .meta-text:visible"
+    expect(page.locator(busy)).to_have_count(0)
     worst = [v for v in Axe().run(page).response["violations"]
              if v["impact"] in ("serious", "critical")]  # fmt: skip
     assert [

@@ -5,6 +5,7 @@ import os
 import socket
 import stat
 import struct
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -438,12 +439,12 @@ def test_names_that_are_no_utf8_are_taken_as_escaped_text(tmp_path):
 
 
 def test_a_name_with_a_nul_or_without_anything_is_refused(tmp_path):
-    odd = [b"cat/x.png\0.exe", b"\0", b"", b"/", b"///"]
+    odd = [b"cat/x.png\0.exe", b"\0", b"", b"/", b"///", b"."]
     path = raw_zip(tmp_path / "in.zip", good_members() + [{"name": n, "data": png()} for n in odd])
     reasons, table = take(path, tmp_path)
     assert set(table.ids.tolist()) == set(GOOD)
     assert "NUL" in reasons["cat/x.png\0.exe"] and "NUL" in reasons["\0"]
-    assert reasons[""] == reasons["/"] == reasons["///"] == "no name"
+    assert reasons[""] == reasons["/"] == reasons["///"] == reasons["."] == "no name"
 
 
 def test_endless_names_and_endless_folders_are_refused(tmp_path):
@@ -730,3 +731,190 @@ def test_a_bias_column_that_is_different_in_every_row_is_refused(tmp_path, monke
     rows = "path,label,bias\ncat/0.png,cat,a\ndog/0.png,dog,b\ndog/1.png,dog,c\n"
     with pytest.raises(UserError, match=r"column bias .* has 3 values"):
         take_csv(tmp_path, rows)
+
+
+# ---- arrays ------------------------------------------------------------------------------------
+
+
+def npy(values, **options):
+    buffer = io.BytesIO()
+    np.save(buffer, values, **options)
+    return buffer.getvalue()
+
+
+def npy_of(header, data=b"", version=b"\1\0"):
+    """An .npy file whose header may say anything."""
+    text = header.encode("latin1")
+    size = struct.pack("<H" if version == b"\1\0" else "<I", len(text))
+    return b"\x93NUMPY" + version + size + text + data
+
+
+def says(dtype, shape, order=False):
+    return f"{{'descr': {dtype!r}, 'fortran_order': {order}, 'shape': {shape}}}\n"
+
+
+IMAGES = np.arange(12 * 8 * 8 * 3, dtype=np.uint8).reshape(12, 8, 8, 3)
+ATTRS = np.stack([np.arange(12) % 3] * 2, 1).astype(np.uint8)
+ARRAYS = {
+    f"{part}/{name}.npy": npy(values)
+    for part in ("train", "valid")
+    for name, values in (("images", IMAGES), ("attrs", ATTRS))
+}
+PICKLE = npy(np.array([{"a": 1}] * 12, dtype=object), allow_pickle=True)
+BAD_ARRAYS = {
+    "images": {
+        "objects": (PICKLE, "Python objects, which is a pickle"),
+        "objects by header": (npy_of(says("|O", (12,)), b"cos\nsystem\n(S'false'\ntR."), "pickle"),
+        "objects inside": (npy_of(says([("a", "|O")], (12,)), b"x" * 96), "pickle"),
+        "bare pickle": (b"\x80\x04cos\nsystem\n", "no NumPy array"),
+        "zip inside": (b"PK\3\4" + b"\0" * 60, "no NumPy array"),
+        "floats": (npy(IMAGES.astype(np.float32)), "must hold 8-bit colour images"),
+        "grey": (npy(IMAGES[..., 0]), "must hold 8-bit colour images"),
+        "four channels": (npy(np.zeros((12, 8, 8, 4), np.uint8)), "must hold 8-bit colour"),
+        "none": (npy(IMAGES[:0]), "holds nothing"),
+        "a number": (npy(np.uint8(3)), "holds nothing"),
+        "backwards": (npy(np.asfortranarray(IMAGES)), "Fortran"),
+        "half": (npy(IMAGES)[:-9], "not as large as that"),
+        "more behind": (npy(IMAGES) + b"x", "not as large as that"),
+        "a petabyte": (npy_of(says("|u1", (10**12, 32, 32, 3))), "not as large as that"),
+        "beyond 64 bits": (npy_of(says("|u1", (2**62, 2**62, 2**62, 3))), "not as large as that"),
+        "less than nothing": (npy_of(says("|u1", (-12, -8, 8, 3)), b"x" * 2304), "holds nothing"),
+        "true": (npy_of(says("|u1", (True, 8, 8, 3)), b"x" * 192), "holds nothing"),
+        "words": (npy_of(says("|u1", ("a", 3))), "no NumPy array"),
+        "a call": (npy_of("__import__('os').system('false')\n"), "no NumPy array"),
+        "deep": (npy_of("(" * 900), "no NumPy array"),
+        "minus": (npy_of("-" * 900 + "1"), "no NumPy array"),
+        "endless": (npy_of(says("|u1", (12, 8, 8, 3)) + " " * 60_000, b"x"), "no NumPy array"),
+        "4 GB header": (b"\x93NUMPY\2\0" + b"\xff" * 4 + b"{", "no NumPy array"),
+        "version 9": (npy_of(says("|u1", (12, 8, 8, 3)), b"x" * 2304, b"\t\0"), "no NumPy array"),
+        "cut": (b"\x93NUMPY", "no NumPy array"),
+    },
+    "attrs": {
+        "objects": (PICKLE, "Python objects, which is a pickle"),
+        "too few": (npy(ATTRS[:-1]), r"\[11, 2\], but must hold whole numbers \[12, 2\]"),
+        "three": (npy(np.zeros((12, 3), np.uint8)), "must hold whole numbers"),
+        "one row": (npy(ATTRS[:, 0]), "must hold whole numbers"),
+        "floats": (npy(ATTRS.astype(float)), "must hold whole numbers"),
+        "truths": (npy(ATTRS > 0), "must hold whole numbers"),
+        "pairs": (npy_of(says("(2,)|u1", (12,)), b"x" * 24), "must hold whole numbers|no NumPy"),
+        "class ten": (npy(ATTRS + np.uint8(10)), "the class 10, but only 0 to 9"),
+        "below": (npy(ATTRS.astype(np.int8) * -1), "the class -1, but only"),
+        "attribute": (npy(ATTRS * np.array([1, 100], np.uint64)), "the attribute 100, but"),
+        "huge": (npy(ATTRS.astype(np.uint64) + np.uint64(2**63)), "the class 92233720368547758"),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD_ARRAYS)
+def test_arrays_that_are_not_what_they_say_are_refused_with_their_name(tmp_path, what):
+    for number, (case, (data, reason)) in enumerate(BAD_ARRAYS[what].items()):
+        part = "train" if number % 2 else "valid"
+        files = ARRAYS | {f"{part}/{what}.npy": data}
+        write(tmp_path / str(number), files)
+        for source in (tmp_path / str(number), make_zip(tmp_path / f"{number}.zip", files)):
+            for look in (lambda s: drain(import_images(s, tmp_path / "out", size=8)), survey):
+                with pytest.raises(UserError, match=reason) as error:
+                    look(source)
+                assert f"{part}/{what}.npy" in str(error.value), case
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_array_without_its_partner_is_said(tmp_path):
+    for missing in ARRAYS:
+        if missing == "train/images.npy":
+            there = {"train/attrs.npy": ARRAYS["train/attrs.npy"]}
+        else:
+            there = {n: d for n, d in ARRAYS.items() if n != missing}
+        path = make_zip(tmp_path / "in.zip", there)
+        with pytest.raises(UserError, match=f"has no {missing.split('/')[1]} beside it"):
+            survey(path)
+    valid_alone = {n: d for n, d in ARRAYS.items() if n.startswith("valid")}
+    with pytest.raises(UserError, match="only one class"):
+        survey(make_zip(tmp_path / "in.zip", valid_alone))
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "message"),
+    [
+        ("MAX_ENTRIES", 20, "More than 20 files"),
+        ("MAX_TOTAL_BYTES", 3_000, "more than 3 KB"),
+        ("MAX_FILE_BYTES", 8 * 8 * 3 - 1, "An image of train is larger than 191 bytes"),
+        ("MAX_UNPACKED_BYTES", 4_000, "unpack the zip and import its folder"),
+    ],
+)
+def test_arrays_are_under_the_limits_of_all_sources(tmp_path, monkeypatch, limit, value, message):
+    write(tmp_path / "in", ARRAYS)
+    packed = make_zip(tmp_path / "in.zip", ARRAYS)
+    monkeypatch.setattr(sources, limit, value)
+    for source in (tmp_path / "in", packed):
+        if limit == "MAX_UNPACKED_BYTES" and source.is_dir():
+            assert survey(source).images == 24  # read one by one, whatever they are
+            continue
+        with pytest.raises(UserError, match=message):
+            survey(source)
+
+
+def test_an_image_of_too_many_pixels_in_an_array_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("debias_core.data.arrays.MAX_PIXELS", 63)
+    write(tmp_path / "in", ARRAYS)
+    with pytest.raises(UserError, match="8 x 8 is more than 63 pixels an image"):
+        survey(tmp_path / "in")
+
+
+def test_arrays_in_a_hostile_zip_are_under_its_rules(tmp_path):
+    members = [{"name": n.encode(), "data": d} for n, d in ARRAYS.items()]
+    short, first = members[0]["data"][:-192], len(members[0]["data"])
+    cases = {
+        "encrypted": [members[0] | {"flags": 0x801}],
+        "a link": [members[0] | {"mode": stat.S_IFLNK | 0o777}],
+        "shares its bytes": [members[0], members[1], members[2], members[3] | {"at": 0}],
+        "BadZipFile|can't be read": [members[0] | {"crc": 1}],
+        "can't be read|was said to be": [
+            *members[:2],
+            {**members[2], "data": short, "size": first},
+        ],
+    }
+    for number, (message, bad) in enumerate(cases.items()):
+        path = raw_zip(tmp_path / f"{number}.zip", bad + members[len(bad) :])
+        with pytest.raises(UserError, match=message):
+            survey(path)
+    # Of two of one name nobody knows which is meant.
+    other = [m | {"data": npy(ATTRS * 0)} for m in members if b"attrs" in m["name"]]
+    with pytest.raises(UserError, match=r"train/attrs\.npy: listed twice"):
+        survey(raw_zip(tmp_path / "twice.zip", members + other))
+    zeros = npy(np.zeros((9_000, 16, 16, 3), np.uint8))
+    bomb = ARRAYS | {"train/images.npy": zeros, "train/attrs.npy": npy(np.zeros((9_000, 2), int))}
+    with pytest.raises(UserError, match="100:1"):
+        survey(make_zip(tmp_path / "bomb.zip", bomb, zipfile.ZIP_DEFLATED))
+
+
+def test_an_array_that_is_a_link_or_shrinks_is_not_followed(tmp_path, monkeypatch):
+    write(tmp_path / "in", ARRAYS)
+    write(tmp_path / "elsewhere", {"images.npy": ARRAYS["train/images.npy"]})
+    (tmp_path / "in" / "train" / "images.npy").unlink()
+    (tmp_path / "in" / "train" / "images.npy").symlink_to(tmp_path / "elsewhere" / "images.npy")
+    with pytest.raises(UserError, match=r"train/images\.npy: a link"):
+        survey(tmp_path / "in")
+    write(tmp_path / "new", ARRAYS)
+    inner, cut = importers._decode_all, len(ARRAYS["train/images.npy"]) - 8 * 8 * 3
+
+    def shrunk_first(*args):
+        with (tmp_path / "new" / "train" / "images.npy").open("r+b") as handle:
+            handle.truncate(cut)
+        return (yield from inner(*args))
+
+    monkeypatch.setattr(importers, "_decode_all", shrunk_first)
+    reasons, table = take(tmp_path / "new", tmp_path)
+    assert reasons == {"train/00011": "its array is shorter than when it was listed"}
+    assert len(table) == 23
+
+
+def test_a_million_rows_that_a_header_claims_allocate_nothing(tmp_path):
+    files = ARRAYS | {"train/images.npy": npy_of(says("|u1", (1_900_000, 200, 200, 3)))}
+    path = make_zip(tmp_path / "in.zip", files)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="not as large as that"):
+        survey(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20

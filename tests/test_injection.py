@@ -22,7 +22,7 @@ from debias_core.diffusion.injection import (
 )
 from debias_core.diffusion.inversion import content_bank, invert
 from debias_core.diffusion.sampling import ddim_step
-from debias_core.diffusion.synthesis import Preview, generate, recipes
+from debias_core.diffusion.synthesis import Preview, generate, recipes, settled
 from debias_core.diffusion.unet import EvaluationCount, load_model, save_model
 from debias_core.methods import crossinject
 from debias_core.methods.diffinject import draw_pairs
@@ -30,7 +30,7 @@ from debias_core.pipeline import drain, synthesise
 from debias_core.records import UserError
 from debias_core.workspace import stages
 from debias_core.workspace.store import Project
-from tests.conftest import TINY_UNET
+from tests.conftest import CPU, TINY_UNET
 
 A_BAR = schedule.alpha_bar(ScheduleConfig())
 TINY = DiffusionConfig(unet=TINY_UNET)
@@ -461,6 +461,17 @@ def test_bf16_inside_the_network_changes_images_but_little(device):
     difference = np.abs(made["float32"].astype(int) - made["bf16"])
     print(f"bf16 against float32: mean {difference.mean():.2f}, largest {difference.max()} of 255")
     assert 0 < difference.mean() < 8
+
+
+@pytest.mark.parametrize(("can", "taken"), [(True, "bf16"), (False, "float32")])
+def test_the_precision_is_what_the_processor_is_faster_at(monkeypatch, can, taken):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": can}, raising=False)
+    config = InjectConfig(batch_size=4)
+    assert config.precision == "auto"
+    # No part of it is the batch size, which is no part of what a set is known by.
+    assert settled(config, CPU) == replace(config, precision=taken)
+    for asked in ("float32", "bf16"):
+        assert settled(replace(config, precision=asked), CPU).precision == asked
 
 
 # ---- a late start ----

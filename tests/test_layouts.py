@@ -10,12 +10,23 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import app
-from debias_core.data.importers import import_images
-from debias_core.data.layouts import IMAGENET9, PUBLISHED, check_there, find
+from debias_core.data import originals
+from debias_core.data.about import load_about
+from debias_core.data.benchmarks import SHIPPED
+from debias_core.data.corruptions import CORRUPTIONS
+from debias_core.data.importers import import_images, survey
+from debias_core.data.layouts import (
+    IMAGENET9,
+    OFFICIAL,
+    PUBLISHED,
+    check_there,
+    find,
+    official,
+)
 from debias_core.pipeline import drain
 from debias_core.presets import BENCHMARKS, NO_RATIO, PHOTOGRAPHS, photographs, photographs_ddb
 from debias_core.records import UserError
-from debias_core.workspace import stages
+from debias_core.workspace import repeat, stages
 from debias_core.workspace.store import Project
 from tests.conftest import SHARED
 
@@ -339,3 +350,193 @@ def test_dogs_and_cats_as_tables_and_bar_are_found(monkeypatch):
     assert find("dogs_cats", 1.0) == Path(SHARED) / "dogs_cats" / "1pct.csv"
     assert find("bar", None) == Path(SHARED) / "bar"
     assert np.all([find("dogs_cats", 5.0).is_file()])
+
+
+# ---- LfF's arrays -------------------------------------------------------------------------------
+
+
+def put_arrays(root, count=12, *, values=10, attrs=np.uint8, parts=("train", "valid")):
+    """LfF's two arrays in each part, pieces of photographs; returns {part: (images, attributes)}."""
+    made = {}
+    for number, part in enumerate(parts):
+        images = np.stack([PIECES[(i + 50 * number) % len(PIECES)][:28, :28] for i in range(count)])
+        y = np.arange(count) % values
+        both = np.stack([y, np.where(np.arange(count) < 2, (y + 1) % values, y)], 1).astype(attrs)
+        (root / part).mkdir(parents=True, exist_ok=True)
+        np.save(root / part / "images.npy", images)
+        np.save(root / part / "attrs.npy", both)
+        made[part] = images, both
+    return made
+
+
+@pytest.mark.parametrize("attrs", [np.uint8, np.int64, ">i4"])
+def test_lff_s_arrays_come_in_and_its_valid_part_is_the_test_part(tmp_path, attrs):
+    root = tmp_path / "ColoredMNIST-Skewed0.01-Severity4"
+    made = put_arrays(root, 20, attrs=attrs)
+    (root / "attr_names.pkl").write_bytes(b"cos\nsystem\n")
+    packed = tmp_path / "lff.zip"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(root.rglob("*.*")):
+            archive.write(path, path.relative_to(tmp_path))
+    for source, inside in ((root, ""), (packed, root.name + "/")):
+        table, report = drain(import_images(source, tmp_path / "table", size=28))
+        assert table.class_names == table.bias_names == tuple("0123456789")
+        assert set(table.split) == {"train", "test"} and "folder valid" in report.split_rule
+        for part, split in (("train", "train"), ("valid", "test")):
+            images, both = made[part]
+            mine = table.where(split)
+            assert mine.ids.tolist() == [f"{inside}{part}/{i:05d}" for i in range(20)]
+            assert np.array_equal(mine.pixels, images)
+            assert np.array_equal(np.stack([mine.y, mine.bias], 1), both)
+        assert [r.name for r in report.refused] == [inside + "attr_names.pkl"]
+        about = load_about(tmp_path / "table", table.ids)
+        assert set(about["format"]) == {"NPY"} and set(about["width"]) == {28}
+    smaller, _ = drain(import_images(root, tmp_path / "table", size=8))
+    assert smaller.pixels.shape == (40, 8, 8, 3)
+
+
+def test_a_look_first_understands_lff_s_arrays(tmp_path):
+    root = tmp_path / "CorruptedCIFAR10-Type0-Skewed0.05-Severity4"
+    put_arrays(root, 20)
+    seen = survey(root)
+    assert seen.images == 40 and seen.names_test and "LfF" in seen.split_rule
+    assert seen.classes["truck"] == {"train": 2, "valid": 0, "test": 2}
+    assert seen.attributes["elastic"] == 4 and set(seen.thumbnails) == set(seen.classes)
+
+
+def test_of_several_of_lff_s_sets_the_ratio_says_which(tmp_path):
+    for skew in ("0.005", "0.05"):
+        put_arrays(tmp_path / "in" / f"ColoredMNIST-Skewed{skew}-Severity4", values=2)
+    with pytest.raises(UserError, match=r"several sets .*say with --ratio"):
+        survey(tmp_path / "in")
+    table, report = brought(tmp_path / "in", percent=0.5)
+    assert (
+        str(table.ids[0]) == "ColoredMNIST-Skewed0.005-Severity4/train/00000" and len(table) == 24
+    )
+    assert [(r.name, "asked for" in r.reason) for r in report.refused] == [("4 files", True)]
+    with pytest.raises(UserError, match="none skewed by 2 %"):
+        brought(tmp_path / "in", percent=2.0)
+    put_arrays(tmp_path / "in" / "ColoredMNIST-Skewed0.05-Severity1", values=2)
+    with pytest.raises(UserError, match="give the folder of one of them"):
+        brought(tmp_path / "in", percent=5.0)
+
+
+def test_beside_a_part_test_lff_s_valid_is_what_its_name_says(tmp_path):
+    put_arrays(tmp_path / "in", values=2, parts=("train", "valid", "test"))
+    table, report = brought(tmp_path / "in")
+    assert {s: len(table.where(s)) for s in ("train", "valid", "test")} == dict.fromkeys(
+        ("train", "valid", "test"), 12
+    )
+    assert "that the data names" in report.split_rule
+
+
+def test_arrays_beside_pictures_are_no_part_of_them(tmp_path):
+    made = Folder(tmp_path / "mine")
+    made.put("a/{}.png", 5)
+    made.put("b/{}.png", 5)
+    np.save(made.root / "a" / "images.npy", np.zeros(3))
+    table, report = brought(made.root)
+    assert table.class_names == ("a", "b") and len(table) == 10
+    assert [(r.name, "not an image" in r.reason) for r in report.refused] == [
+        ("a/images.npy", True)
+    ]
+    put_arrays(made.root)
+    with pytest.raises(
+        UserError, match=r"beside other files; import the folder above train/images\.npy"
+    ):
+        brought(made.root)
+
+
+# ---- what is else made here, as it was published --------------------------------------------------
+
+
+def put_disent(root, *, against="conflict", nested_valid=False, percents=("1pct", "5pct")):
+    """DisEnt's layout of ten classes: at 1 % 3 + 1 images a class, at 5 % 3 + 2; 10 to validate on, 20 to test."""
+    made = Folder(root)
+    for number, percent in enumerate(percents):
+        for y in range(10):
+            made.put(f"{percent}/align/{y}/{{}}_{y}_{y}.png", 3)
+            made.put(f"{percent}/{against}/{y}/{{}}_{y}_{(y + 1) % 10}.png", 1 + number)
+            made.put(f"{percent}/valid/{f'{y}/' if nested_valid else ''}{{}}_{y}_{y}.png")
+    for y in range(10):
+        made.put(f"test/{y}/{{}}_{y}_{y}.png")
+        made.put(f"test/{y}/{{}}_{y}_{(y + 3) % 10}.png")
+    return root
+
+
+@pytest.mark.parametrize(("name", "nested", "against"), [
+    ("cmnist", False, "conflict"), ("cifar10c", True, "conlict"),
+])  # fmt: skip
+def test_disent_s_colored_mnist_and_corrupted_cifar10_are_read(tmp_path, name, nested, against):
+    root = put_disent(tmp_path / "data" / name, against=against, nested_valid=nested)
+    table, _ = brought(root, percent=5.0, name=official(name))
+    assert {s: len(table.where(s)) for s in ("train", "valid", "test")} == {
+        "train": 50, "valid": 10, "test": 20,
+    }  # fmt: skip
+    train = table.where("train")
+    assert train.conflicting().sum() == 20
+    assert table.where("test").conflicting(train.aligned_bias()).sum() == 10
+    about = OFFICIAL[official(name)]
+    assert table.class_names == about.classes and len(table.bias_names) == 10
+    if name == "cifar10c":
+        assert about.attributes == tuple(CORRUPTIONS) and "frosted glass blur" in table.bias_names
+
+
+@pytest.fixture
+def small_mnist(monkeypatch):
+    """MNIST of 400 and 100 images, in place of the whole."""
+    rng = np.random.default_rng(0)
+    for part, n in (("train", 400), ("test", 100)):
+        few = rng.integers(0, 255, (n, 28, 28), dtype=np.uint8), np.arange(n) % 10
+        monkeypatch.setitem(originals._SENT, ("mnist", part), few)
+
+
+def test_a_benchmark_takes_the_published_colored_mnist_where_data_names_it(
+    tmp_path, monkeypatch, capsys, small_mnist
+):
+    put_disent(tmp_path / "data" / "cmnist")
+    (tmp_path / "empty").mkdir()
+    # What is not named with --data is made here, as ever.
+    monkeypatch.setenv("DEBIAS_DATA", str(tmp_path / "data"))
+    out, made = tmp_path / "out.json", {}
+    for data in ([], ["--data", str(tmp_path / "data")], ["--data", str(tmp_path / "empty")]):
+        command = [
+            "benchmark", "cmnist", *data, "--method", "vanilla", "--ratio", "1", "--seeds", "1",
+            "--epochs", "2", "--workspace", str(tmp_path / "ws"), "--json", str(out),
+        ]  # fmt: skip
+        assert app.main(command) == 0
+        said, (cell,) = capsys.readouterr().out, json.loads(out.read_text())["cells"]
+        published = data[1:] == [str(tmp_path / "data")]
+        words = f"published images in {tmp_path / 'data' / 'cmnist'}" if published else "made here"
+        assert words in " ".join(said.split()) and words in json.loads(out.read_text())["data"]
+        assert (cell["best_on_validation"] is not None) == published
+        assert cell["dataset"] == "cmnist" and cell["published"] == pytest.approx(0.5034)
+        made.setdefault(published, []).append(cell)
+    assert made[False][0] == made[False][1]  # read back
+    projects = [Project(tmp_path / "ws", f"cmnist-1pct{o}-seed0") for o in ("", "-official")]
+    assert [p.source()["kind"] for p in projects] == ["cmnist", "cmnist-official"]
+    assert [len(p.table()) for p in projects] == [500, 70]
+    keys = [[path.name for path in (p.root / "cells").iterdir()] for p in projects]
+    assert [len(k) for k in keys] == [1, 1] and keys[0] != keys[1]
+    assert projects[1].table().image_size == 28
+    assert "of any colour, 20 images" in projects[1].import_report()["split_rule"]
+    again = repeat._source(projects[1].source())  # as an export has it
+    assert isinstance(again, repeat.Published) and again.percent == 1.0
+    # The diffusion model that ships has seen MNIST's training images, and these are theirs.
+    assert projects[1].model_folder(projects[1].table()) == SHIPPED["mnist-"]
+
+
+def test_a_set_s_own_bias_parts_and_ratios_are_all_that_the_published_one_has(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("DEBIAS_DATA", "")
+    put_disent(tmp_path / "cmnist")
+    for words, reason in (
+        (["--ratio", "2"], "The folder holds 1, 5, but not 2 %"),
+        (["--ratio", "10"], "Colored MNIST: ratio must be one of 0.5, 1, 2, 5"),
+        (["--ratio", "1", "--bias", "corner"], "Nothing is planted into 'cmnist' here"),
+        (["--ratio", "1", "--hold-out", "0.1"], "'cmnist' has its own parts"),
+    ):
+        command = ["benchmark", "cmnist", "--data", str(tmp_path), "--method", "vanilla", *words]
+        assert app.main([*command, "--workspace", str(tmp_path / "ws")]) == 2
+        assert reason in " ".join(capsys.readouterr().err.split())

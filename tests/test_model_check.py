@@ -10,7 +10,6 @@ from debias_core.config import DiffusionConfig
 from debias_core.data.table import save_table
 from debias_core.diffusion.unet import save_model
 from debias_core.insight import fidelity
-from debias_core.workspace import model_check
 from debias_core.workspace.model_check import passes
 from debias_core.workspace.store import Project
 from tests.conftest import TINY_UNET
@@ -32,13 +31,13 @@ def test_the_gate_holds_fewer_steps_against_the_faithful_ones(changed, well):
 
 def test_a_project_s_model_is_checked_from_the_command_line(tmp_path, table, tiny_net, monkeypatch):
     monkeypatch.setattr(fidelity, "MIN_STEPS", 20)
-    monkeypatch.setattr(model_check, "IMAGES", 12)
     project = Project(tmp_path, "p")
     save_table(table, project.folder("data"))
     project.register({"kind": "files", "path": "/nowhere"})
     save_model(tiny_net, DiffusionConfig(unet=TINY_UNET), project.folder("diffusion"), made_by="us")
     out = tmp_path / "out.json"
-    command = ["check-model", "--workspace", str(tmp_path), "--name", "p", "--samples", "12"]
+    command = ["check-model", "--workspace", str(tmp_path), "--name", "p", "--images", "12"]
+    command += ["--samples", "12"]
     assert app.main([*command, "--json", str(out)]) == 0
     result = json.loads(out.read_text())
     assert [(t["steps"], t["inversion"]) for t in result["round_trips"]] == [
@@ -55,5 +54,7 @@ def test_a_project_s_model_is_checked_from_the_command_line(tmp_path, table, tin
     assert result["samples"]["kid"] > result["samples"]["kid_of_training_images"]
     with Image.open(project.folder("diffusion") / "check.png") as sheet:
         assert sheet.width > 300 and sheet.height > 300
+    assert result["images"] == 12
     assert app.main([*command[:-1], "5"]) == 2
+    assert app.main([*command, "--images", "1"]) == 2
     assert app.main(["check-model", "nosuch", "--workspace", str(tmp_path)]) == 2

@@ -101,6 +101,12 @@ CIFAR_ABOUT = (
     "corruption. CIFAR-10 is read from the folder in DEBIAS_DATA, or downloaded (170 MB). No diffusion "
     f"model ships for it: `python app.py pretrain cifar10` trains one, on a GPU.\n\n⚠️ {LOW_LEVEL}"
 )
+# What `benchmark` says of the two data sets that it can make, or take as they were published.
+MADE_HERE = {
+    "cmnist": "Colored MNIST is made here, of MNIST's images.",
+    "cifar10c": "Corrupted CIFAR-10 is made here, of CIFAR-10's images.",
+}
+OFFICIAL = "The published images in {} are used, with their own training, valid and test parts."
 PUBLISHED_ABOUT = (
     "**{}** is read from the folder in DEBIAS_DATA (or `shared/data` beside the project, or "
     "~/.cache/debias-studio), at 64 px. Get it from {}. The folder must look like this: `{}`. {}."

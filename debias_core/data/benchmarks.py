@@ -398,8 +398,16 @@ SHIPPED = {
 WITH_SWAPS = {**SHIPPED, "digit-": ASSETS / "digits16-swaps"}
 
 
-def shipped_model(table: ImageTable, *, swaps: bool = False) -> Path | None:
-    """The diffusion model (trained with `swaps`) that is there for a named data set; None for other images."""
+# Published data sets whose training images the same models have learnt from, by what a source calls them.
+_OFFICIAL = {"cmnist-official": "mnist-", "cifar10c-official": "cifar-"}
+
+
+def shipped_model(table: ImageTable, *, swaps: bool = False, kind: str = "") -> Path | None:
+    """The diffusion model (trained with `swaps`) that is there for a named data set; None for other images.
+
+    `kind` is what the images' source is called.
+    """
     models = WITH_SWAPS if swaps else SHIPPED
-    folder = next((f for beginning, f in models.items() if _goes_by(table, beginning)), None)
+    mine = _OFFICIAL.get(kind)
+    folder = next((f for b, f in models.items() if b == mine or _goes_by(table, b)), None)
     return folder if folder is not None and (folder / "config.json").is_file() else None

@@ -149,6 +149,17 @@ def decode_with_facts(data: bytes, size: int) -> tuple[Pixels, Facts]:
         raise UserError(f"broken image ({type(error).__name__}: {error})"[:200]) from None
 
 
+def fitted(pixels: Pixels, size: int) -> tuple[Pixels, Facts]:
+    """uint8 [H, W, 3] of an array → uint8 [size, size, 3] as `decode` has it, and what it was."""
+    height, width = pixels.shape[:2]
+    about = Facts(width, height, "NPY", 0, pixels.nbytes)
+    if height == width == size:
+        return pixels, about
+    image = _shrunk(Image.fromarray(pixels), size)
+    fit = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(fit, dtype=np.uint8), about
+
+
 def _too_large(width: int, height: int) -> str:
     return f"{width} x {height} is more than {MAX_PIXELS:,} pixels; make it smaller first"
 

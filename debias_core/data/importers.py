@@ -24,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from debias_core.data.images import Facts, Pixels, decode_with_facts
+from debias_core.data.arrays import VALID_IS_TEST, read_image
+from debias_core.data.images import Facts, Pixels, decode_with_facts, fitted
 from debias_core.data.journal import Journal
 from debias_core.data.sources import BEAT, SPLIT_FOLDERS, Entry, amount, list_source, shown
 from debias_core.data.table import SPLITS, ImageTable, save_table
@@ -65,7 +66,7 @@ def import_images(
     """Import a folder with one subfolder a class, a zip of such, or a CSV (path,label[,bias][,split]).
 
     A folder `train/` (and `test/`) of files `<class>_<anything>`, as BAR's, will do too, and so will the
-    official layouts (`layouts`): `percent` says which training set of several, `name` which data set it
+    official layouts (`layouts`) and LfF's arrays (`arrays`): `percent` says which training set of several, `name` which data set it
     is. With `validation` the test part is left out, and the valid part, or where there is none a fifth
     of each class, takes its place. Pixels are
     decoded once, at `size`×`size`, into a file in `folder` that the table maps; beside it `about.csv`
@@ -137,7 +138,7 @@ def survey(source: Path, *, seed: int = 0) -> Survey:
             images=len(entries),
             classes=classes,
             names_test=names_test,
-            split_rule=_split_rule(names_test),
+            split_rule=_split_rule(entries),
             attributes=dict(sorted(attributes.items())),
             refused=tuple(refused),
             thumbnails=_thumbnails(entries, sorted(classes), seed),
@@ -377,7 +378,7 @@ def _decode_all(
                 journal.drop()
     table = _table(kept, folder / "pixels.npy", seed)
     data_id = save_table(table, folder, pixel_digest=digest)
-    rule = _split_rule(any(e.split == "test" for e in kept))
+    rule = _split_rule(kept)
     report = ImportReport(len(kept), tuple(refused), dict(sorted(counts.items())), rule)
     return replace(table, data_id=data_id), report
 
@@ -465,6 +466,8 @@ def _decode(entry: Entry, size: int, known: _Known | None = None) -> tuple[Pixel
     """Pixels and facts, or the reason why there are none."""
     try:
         data = entry.read()
+        if isinstance(data, np.ndarray):
+            return fitted(data, size)
         if known is None or len(data) > MAX_KNOWN_FILE:
             return decode_with_facts(data, size)
         return known.decoded(data, size)
@@ -521,8 +524,11 @@ def _table(kept: list[Entry], pixels: Path, seed: int) -> ImageTable:
     )
 
 
-def _split_rule(names_test: bool) -> str:
-    if names_test:
+def _split_rule(entries: list[Entry]) -> str:
+    tested = [e for e in entries if e.split == "test"]
+    if tested and tested[0].reader is read_image and tested[0].name.split("/")[-2] != "test":
+        return VALID_IS_TEST
+    if tested:
         return "The test part is the one that the data names."
     return (
         f"The data names no test part, so {TEST_SHARE:.0%} of each class is held out at random. "

@@ -11,7 +11,8 @@ are; nothing is opened by a name that a table gives. The layouts:
     ImageNet-9             {train,val}/<wnid>/*   imagenet-a/<wnid>/*
     CelebA                 img_align_celeba/*   list_attr_celeba.txt   list_eval_partition.txt
 
-BAR as first published (`train/climbing_1.jpg`) and tables of path,label,bias are what any import reads.
+BAR as first published (`train/climbing_1.jpg`) and tables of path,label,bias are what any import reads;
+LfF's arrays of images are in `arrays`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from debias_core.data.originals import places
+from debias_core.data.originals import CIFAR_CLASSES, places
 from debias_core.records import UserError
 
 Parts = tuple[str, ...]
@@ -81,6 +82,7 @@ class Published:
     ratios: tuple[float | None, ...] = (None,)  # None: there is but one
     classes: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
+    size: int = 0  # of its pictures, where all have one
 
 
 _BE = "github.com/kakaoenterprise/BiasEnsemble"
@@ -130,12 +132,41 @@ PUBLISHED: dict[str, Published] = {
     ),
 }  # fmt: skip
 
+# The data sets that are also made here (`benchmarks.NAMED`), as they were published: these very pictures.
+# What a project's source calls such a one is `official(NAME)`.
+_DISENT = "github.com/kakaoenterprise/Learning-Debiased-Disentangled"
+OFFICIAL: dict[str, Published] = {
+    "cmnist-official": Published(
+        "Colored MNIST", ("cmnist",), ("*pct/align",), _DISENT,
+        "cmnist/{0.5,1,2,5}pct/{align,conflict}/<y>/*_<y>_<b>.png, cmnist/{0.5,1,2,5}pct/valid/*.png, "
+        "cmnist/test/<y>/*.png",
+        "The test part is the published one, of any colour", (0.5, 1.0, 2.0, 5.0),
+        tuple(map(str, range(10))), size=28,
+    ),
+    "cifar10c-official": Published(
+        "Corrupted CIFAR-10", ("cifar10c",), ("*pct/align",), _DISENT,
+        "cifar10c/{0.5,1,2,5}pct/{align,conflict}/<y>/*_<y>_<b>.png, "
+        "cifar10c/{0.5,1,2,5}pct/valid/<y>/*.png, cifar10c/test/<y>/*.png",
+        "The test part is the published one, of any corruption", (0.5, 1.0, 2.0, 5.0),
+        CIFAR_CLASSES,
+        # Those of `corruptions`, whose SciPy reading images does not need.
+        ("snow", "frost", "defocus blur", "brightness", "contrast", "spatter", "frosted glass blur", "JPEG",
+         "pixelate", "saturate"), size=32,
+    ),
+}  # fmt: skip
+BROUGHT = PUBLISHED | OFFICIAL  # whatever a person has to bring
+
+
+def official(name: str) -> str:
+    """What a data set that is made here is called where it is the published one."""
+    return f"{name}-official"
+
 
 # ---- where they are ------------------------------------------------------------------------------
 
 
 def find(name: str, percent: float | None) -> Path:
-    """The folder (or, of Dogs & Cats as tables, the CSV) of a data set of `PUBLISHED`, downloaded where it can be.
+    """The folder (or, of Dogs & Cats as tables, the CSV) of a data set of `BROUGHT`, downloaded where it can be.
 
     Raises:
         UserError: when it is nowhere, or not at this percentage; it says where to get it and how the
@@ -150,12 +181,12 @@ def find(name: str, percent: float | None) -> Path:
 
 
 def absent(name: str, percent: float | None) -> str | None:
-    """Why a data set of `PUBLISHED` can't be read without a download; None where it can."""
+    """Why a data set of `BROUGHT` can't be read without a download; None where it can."""
     return None if _look(name, percent) is not None else _where_to_get(name)
 
 
 def _where_to_get(name: str) -> str:
-    about, looked = PUBLISHED[name], " or ".join(map(str, places()))
+    about, looked = BROUGHT[name], " or ".join(map(str, places()))
     return (
         f"{about.title} is not in {looked}. Get it from {about.source}; the folder must look like this: "
         f"{about.looks}. Say with --data FOLDER (or DEBIAS_DATA) which folder holds it."
@@ -170,26 +201,33 @@ def check_there(name: str, percent: float | None) -> None:
         find(name, percent)
 
 
-def _look(name: str, percent: float | None) -> Path | None:
-    about = PUBLISHED[name]
-    check_ratio(name, percent)
-    looked = places()
+def folder_of(name: str) -> Path | None:
+    """The folder of a data set of `BROUGHT`; None when it is nowhere."""
+    about, looked = BROUGHT[name], places()
     within = [place / folder for place in looked for folder in about.folders]
     # Or the data set's own folder is what was given.
     for root in (*within, *(place for place in looked if place.name in about.folders)):
         if any(next(root.glob(p), None) is not None for p in about.telling):
-            table = root / f"{percent:g}pct.csv" if percent is not None else root
-            return table if table.is_file() else root
+            return root
     return None
+
+
+def _look(name: str, percent: float | None) -> Path | None:
+    check_ratio(name, percent)
+    root = folder_of(name)
+    if root is None or percent is None:
+        return root
+    table = root / f"{percent:g}pct.csv"
+    return table if table.is_file() else root
 
 
 def check_ratio(name: str, percent: float | None) -> None:
     """Refuse a percentage at which the data set was not published."""
-    ratios = PUBLISHED[name].ratios
+    ratios = BROUGHT[name].ratios
     if percent in ratios:
         return
     known = ", ".join(f"{r:g}" for r in ratios if r is not None)
-    title = PUBLISHED[name].title
+    title = BROUGHT[name].title
     if not known:
         raise UserError(f"{title} has one training set: leave the ratio out.")
     alone = " or leave it out," if None in ratios else ""
@@ -220,7 +258,7 @@ def recognised(
 ) -> list[Known | None] | None:
     """What each file is by the first layout that fits; None when none does.
 
-    `tables` are those of TABLES that lie among them; `name`, one of `PUBLISHED`, names the classes.
+    `tables` are those of TABLES that lie among them; `name`, one of `BROUGHT`, names the classes.
 
     Raises:
         UserError: when several percentages are there and none is asked for, or not the one that is; or
@@ -275,7 +313,7 @@ def _aligned_and_conflicting(
         found = _ATTRIBUTES.search(_stem(path))
         if taken and found and any(f.lower() in AGAINST for f in path[:-1]):
             of_folder.setdefault(int(found[1]), path[-2])
-    about = PUBLISHED.get(name)
+    about = BROUGHT.get(name)
     classes = dict(enumerate(about.classes)) if about and about.classes else of_folder
     attributes = dict(enumerate(about.attributes)) if about and about.attributes else {}
     # BiasEnsemble's BAR has no attribute: an aligned image has its class's, another one the next class's.

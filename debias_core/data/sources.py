@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import os
 import stat
 import struct
@@ -20,10 +21,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
-from debias_core.data.images import FORMATS
-from debias_core.data.layouts import PUBLISHED, TABLES, Known, recognised
+from debias_core.data import arrays
+from debias_core.data.arrays import ArrayFile
+from debias_core.data.images import FORMATS, Pixels
+from debias_core.data.layouts import BROUGHT, TABLES, Known, recognised
 from debias_core.records import Progress, Refusal, Stage, UserError
 
 SPLIT_FOLDERS = {"train": "train", "training": "train", "valid": "valid", "val": "valid",
@@ -38,6 +41,9 @@ NO_IMAGES = {".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml",
              ".exe", ".dll", ".so", ".sh", ".bat"}  # fmt: skip
 NO_LABEL = ("", "nan", "none", "null")
 NO_IMAGE = f"not an image ({', '.join(FORMATS)} are read)"
+BESIDE = (
+    "an array beside other files; import the folder above train/images.npy, with nothing else in it"
+)
 
 MAX_ENTRIES = 2_000_000
 MAX_NAME = 500  # characters; the rows' ids are one array, as wide as its longest
@@ -46,6 +52,7 @@ MAX_FILE_BYTES = 64 << 20
 MAX_TOTAL_BYTES = 256 << 30  # of all files together, unpacked
 MAX_CSV_BYTES = 256 << 20
 MAX_ZIP_DIRECTORY_BYTES = 256 << 20
+MAX_UNPACKED_BYTES = 512 << 20  # of a zip's arrays of images, which are read into memory
 MAX_ZIP_RATIO = 100  # beyond it a member, or a whole zip, is taken for a bomb
 RATIO_FREE_BYTES = 1 << 20  # small members may compress as well as they like
 TOTAL_RATIO_FREE_BYTES = 1 << 30
@@ -53,7 +60,7 @@ TOTAL_RATIO_FREE_BYTES = 1 << 30
 BEAT = 0.5  # seconds between two signs of life
 
 Parts = tuple[str, ...]
-Reader = Callable[[Any], bytes]
+Reader = Callable[[Any], bytes | Pixels]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +77,8 @@ class Entry:
     reader: Reader
     key: Any
 
-    def read(self) -> bytes:
-        """The file's bytes."""
+    def read(self) -> bytes | Pixels:
+        """The file's bytes; of an image in an array itself, uint8 [H, W, 3]."""
         return self.reader(self.key)
 
     @property
@@ -90,6 +97,7 @@ class _Found:
     empty: list[Parts] = field(default_factory=list)  # folders with nothing in them
     # Of official layouts, and how to read each.
     tables: dict[Parts, Callable[[], bytes]] = field(default_factory=dict)
+    arrays: dict[Parts, ArrayFile] = field(default_factory=dict)  # of LfF's layout
     refused: list[Refusal] = field(default_factory=list)
     seen: int = 0
     total_bytes: int = 0
@@ -135,7 +143,7 @@ def list_source(
 
     The classes are all that the source declares, be it by a file that was refused. A zip stays open
     on `stack`. `percent` and `name` say which training set, and of which data set of
-    `layouts.PUBLISHED`, a folder or zip in an official layout is read as.
+    `layouts.BROUGHT`, a folder or zip in an official layout is read as.
 
     Raises:
         UserError: when the source can't be listed, or holds more than is taken.
@@ -213,6 +221,9 @@ def _take_file(item: os.DirEntry[str], here: Parts, found: _Found) -> None:
     reason = _file_refusal(here[-1], status.st_size) if regular else "not a regular file"
     if regular and _is_table(here[-1], status.st_size):
         found.tables[here] = partial(_read_file, item.path)
+    elif regular and _is_array(here[-1], status.st_size):
+        found.weigh(status.st_size, status.st_mtime_ns)
+        found.arrays[here] = ArrayFile(status.st_size, partial(_read_some, item.path))
     elif reason:
         found.refuse_file(here, reason)
     else:
@@ -253,19 +264,26 @@ def _list_zip(archive: zipfile.ZipFile, archive_bytes: int, found: _Found) -> St
         parts = tuple(p for p in name.split("/") if p not in ("", "."))
         if reason := _name_refusal(m):
             found.refuse(m.orig_filename, reason)
+        elif not parts:
+            found.refuse(name, "no name")
         elif any(_skipped(p) for p in parts):
             continue
         elif name.endswith("/"):
             folders.append(parts)
-        elif (reason := _zip_refusal(m, end)) and (
-            reason != NO_IMAGE or not _is_table(parts[-1], m.file_size)
-        ):
+        elif _is_table(parts[-1], m.file_size):
+            if reason := _zip_refusal(m, end):
+                found.refuse_file(parts, reason)
+            else:
+                found.tables[parts] = partial(_read_member, archive, m)
+        elif reason := _zip_refusal(m, end) or _taken_already(parts, found):
             found.refuse_file(parts, reason)
-        elif reason:
-            found.tables[parts] = partial(_read_member, archive, m)
         else:
             found.weigh(m.file_size, m.CRC)
-            found.files.append((parts, read, m))
+            if _is_array(parts[-1], m.file_size):
+                some = partial(_read_some_of_member, archive, m)
+                found.arrays[parts] = ArrayFile(m.file_size, some, packed=True)
+            else:
+                found.files.append((parts, read, m))
             end = m.header_offset + 30 + len(name) + m.compress_size
     total = found.total_bytes
     if total > TOTAL_RATIO_FREE_BYTES and total > MAX_ZIP_RATIO * archive_bytes:
@@ -307,7 +325,9 @@ def _zip_refusal(m: zipfile.ZipInfo, end: int) -> str | None:
         return (
             "compressed in a way that is not read; make the zip with ordinary (deflate) compression"
         )
-    if reason := _file_refusal(m.filename, m.file_size):
+    last = m.filename.rpartition("/")[2]
+    aside = _is_table(last, m.file_size) or _is_array(last, m.file_size)
+    if not aside and (reason := _file_refusal(m.filename, m.file_size)):
         return reason
     if m.file_size > RATIO_FREE_BYTES and m.file_size > MAX_ZIP_RATIO * max(1, m.compress_size):
         return f"compressed more than {MAX_ZIP_RATIO}:1, as a zip bomb is"
@@ -323,6 +343,18 @@ def _read_member(archive: zipfile.ZipFile, m: zipfile.ZipInfo) -> bytes:
     if len(data) != m.file_size:
         raise UserError("its size is not what the zip says")
     return data
+
+
+def _read_some_of_member(
+    archive: zipfile.ZipFile, m: zipfile.ZipInfo, offset: int, count: int
+) -> bytes:
+    with archive.open(m) as handle:
+        handle.seek(offset)
+        return handle.read(count)
+
+
+def _taken_already(parts: Parts, found: _Found) -> str | None:
+    return "listed twice" if parts in found.arrays else None
 
 
 # ---- one file, wherever it lies --------------------------------------------------------------
@@ -350,17 +382,33 @@ def _is_table(name: str, size: int) -> bool:
     return name.lower() in TABLES and 0 < size <= MAX_FILE_BYTES
 
 
-def _read_file(path: str) -> bytes:
+def _is_array(name: str, size: int) -> bool:
+    return name in arrays.NAMES and size > 0
+
+
+def _opened(path: str) -> BinaryIO:
     # What lies there may have changed since it was listed: neither follow a link nor wait on a pipe.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))
-    with os.fdopen(descriptor, "rb", buffering=0) as handle:
-        status = os.fstat(handle.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError("not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
+    handle = os.fdopen(descriptor, "rb", buffering=0)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        handle.close()
+        raise UserError("not a regular file")
+    return handle
+
+
+def _read_file(path: str) -> bytes:
+    with _opened(path) as handle:
+        size = os.fstat(handle.fileno()).st_size
+        if size > MAX_FILE_BYTES:
             raise UserError(f"larger than {amount(MAX_FILE_BYTES)}")
-        return handle.read(status.st_size)
+        return handle.read(size)
+
+
+def _read_some(path: str, offset: int, count: int) -> bytes:
+    with _opened(path) as handle:
+        handle.seek(offset)
+        return handle.read(count)
 
 
 # ---- the class from the path -----------------------------------------------------------------
@@ -370,6 +418,8 @@ def _by_layout(
     found: _Found, source: Path, percent: float | None, name: str
 ) -> tuple[list[Entry], set[str]]:
     """Paths → entries by an official layout where one fits, else by folder."""
+    if (listed := _by_arrays(found, source, percent, name)) is not None:
+        return listed
     # Folder by folder, each one's files before its subfolders, wherever they lay in the source.
     found.files.sort(key=lambda f: (f[0][:-1], f[0][-1]))
     known = recognised([parts for parts, *_ in found.files], found.tables, percent, name)
@@ -378,14 +428,52 @@ def _by_layout(
     # BAR as first published has the classes in its files' names.
     if name and (name, percent) != ("bar", None):
         raise UserError(
-            f"{source} does not look like {PUBLISHED[name].title}: it must look like this: "
-            f"{PUBLISHED[name].looks}."
+            f"{source} does not look like {BROUGHT[name].title}: it must look like this: "
+            f"{BROUGHT[name].looks}."
         )
     if percent is not None:
         raise UserError(f"{source.name} holds one training set: leave the ratio out.")
     for parts in found.tables:
         found.refuse_file(parts, NO_IMAGE)
     return _by_folder(found)
+
+
+def _by_arrays(
+    found: _Found, source: Path, percent: float | None, name: str
+) -> tuple[list[Entry], set[str]] | None:
+    """LfF's arrays → entries, one an image; None where there are none, or other candidates beside them."""
+    sets = arrays.sets_of(found.arrays)
+    if not sets or found.files or name:
+        for parts in found.arrays:
+            found.refuse_file(parts, BESIDE if sets else NO_IMAGE)
+        return None
+    root = arrays.chosen(list(sets), source.name, percent)
+    inside = arrays.parts_of(found.arrays, root, sets[root], found.refused)
+    packed = sum(part.images.size for part in inside if part.images.packed)
+    if packed > MAX_UNPACKED_BYTES:
+        raise UserError(
+            f"The arrays in {source.name} take {amount(packed)} unpacked, more than "
+            f"{amount(MAX_UNPACKED_BYTES)}: unpack the zip and import its folder."
+        )
+    classes, attributes = arrays.names_of(root[-1] if root else source.name)
+    entries = []
+    for part in inside:
+        stack = arrays.stack_of(part)
+        count, *shape = stack.shape
+        if math.prod(shape) > MAX_FILE_BYTES:
+            raise UserError(
+                f"An image of {'/'.join(part.folder)} is larger than {amount(MAX_FILE_BYTES)}."
+            )
+        found.count(count)
+        for i, (y, b) in enumerate(arrays.attributes_of(part, count).tolist()):
+            number = "/".join((*part.folder, f"{i:05d}"))
+            entries.append(
+                Entry(number, classes[y], attributes[b], part.split, arrays.read_image, (stack, i))
+            )
+    others = len(found.arrays) - 2 * len(inside)
+    if others:
+        found.refuse(f"{others:,} files", "no part of the training set that is asked for")
+    return entries, {e.label for e in entries}
 
 
 def _as_published(found: _Found, known: Sequence[Known | None]) -> tuple[list[Entry], set[str]]:

@@ -10,7 +10,7 @@ Which pairs, and which label an image gets, is the method's to say (`methods/`).
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,8 @@ from debias_core.diffusion.injection import (
 )
 from debias_core.diffusion.inversion import content_bank, invert
 from debias_core.diffusion.sampling import image_noise
-from debias_core.diffusion.unet import EpsilonNet
-from debias_core.memory import Batching, attempt, in_batches
+from debias_core.diffusion.unet import EpsilonNet, half_pays
+from debias_core.memory import GRAIN, Batching, attempt, in_batches
 from debias_core.records import Recipe, UserError
 
 
@@ -71,6 +71,13 @@ class Frame:
         """float [B, 3, side, side] → uint8 [B, H, W, 3]."""
         inside = slice(self._before, self._before + self._size)
         return to_uint8(x[:, :, inside, inside])
+
+
+def settled(config: InjectConfig, device: torch.device) -> InjectConfig:
+    """The settings with the precision that "auto" means on this device; the size of the batches has no part."""
+    if config.precision != "auto":
+        return config
+    return replace(config, precision="bf16" if half_pays(device, GRAIN) else "float32")
 
 
 def recipes(train: ImageTable, pairs: Pairs, config: InjectConfig) -> tuple[Recipe, ...]:
@@ -306,8 +313,8 @@ class Maker:
 
     def _half(self) -> torch.autocast:
         # bf16 inside the network alone: x_t, ᾱ, P, norms and noise stay float32.
-        enabled = self._config.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        precision = settled(self._config, self.device).precision
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def joined(parts: Sequence[dict[int, Tensor]]) -> dict[int, Tensor]:

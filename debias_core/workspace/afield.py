@@ -60,9 +60,9 @@ def table_cells(
     """
     if not wanted:
         return
-    work = Work(
-        f"{__name__}:make_table_cells", team.message({}, **_originals(wanted[0][0].on.dataset))
-    )
+    on = wanted[0][0].on
+    drawn_from = {} if on.official else _originals(on.dataset)
+    work = Work(f"{__name__}:make_table_cells", team.message({}, **drawn_from))
     tasks = (team.message({"row": _row_json(row), "seed": seed}) for row, seed in wanted)
     with team.hire(work, (device,), cluster, len(wanted)) as workers:
         for found in team.as_finished(workers, tasks):

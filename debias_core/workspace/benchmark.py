@@ -27,8 +27,7 @@ from debias_core.config import (
     to_json,
 )
 from debias_core.data.benchmarks import OWN_BIAS
-from debias_core.data.layouts import PUBLISHED as PUBLISHED_SETS
-from debias_core.data.layouts import check_ratio
+from debias_core.data.layouts import BROUGHT, check_ratio, official
 from debias_core.data.table import ImageTable
 from debias_core.insight.energy import intensity
 from debias_core.insight.fidelity import Fidelity, fidelity
@@ -253,6 +252,8 @@ def benchmark_project(
     said = [config.dataset, *([config.bias] if config.bias else [])]
     if config.percent is not None:
         said.append(f"{config.percent:g}pct")
+    if config.official:
+        said.append("official")
     if config.size:
         said.append(f"{config.size}px")
     if config.validation:
@@ -413,24 +414,24 @@ def ensure_data(
 ) -> Stage[None]:
     """Put the data set into the project, unless (and not `anew`) it holds that very set."""
     percent, validation = config.percent, config.validation
+    asked: dict[str, Any]
     here = project.has("data") and not anew
-    if config.dataset in PUBLISHED_SETS:
+    name = official(config.dataset) if config.official else config.dataset
+    if name in BROUGHT:
         if config.bias:
             raise UserError(
                 f"Nothing is planted into '{config.dataset}' here: import it, and use `plant`."
             )
         if config.hold_out:
             raise UserError(f"'{config.dataset}' has its own parts: leave --hold-out out.")
-        check_ratio(config.dataset, percent)
-        held = stages.published_source(
-            config.dataset, percent=percent, size=config.size, validation=validation
-        )
-        if not here or project.source() != held:
-            yield from stages.import_published(
-                project, config.dataset, percent=percent, size=config.size, validation=validation
-            )
+        check_ratio(name, percent)
+        asked = {
+            "percent": percent, "size": config.size or BROUGHT[name].size, "validation": validation,
+        }  # fmt: skip
+        if not here or project.source() != stages.published_source(name, **asked):
+            yield from stages.import_published(project, name, **asked)
         return
-    asked: dict[str, Any] = {
+    asked = {
         "percent": percent, "seed": seed, "validation": validation, "bias": config.bias,
         "hold_out": config.hold_out,
     }  # fmt: skip

@@ -319,7 +319,7 @@ def _settings_of(row: Row) -> dict[str, Any]:
     if row.baseline is not None:
         return to_json(row.baseline)
     # Without what was not asked for: the keys of older cells stay what they were.
-    new = ("size", "bias", "hold_out", "gan")
+    new = ("size", "bias", "hold_out", "gan", "official")
     return {k: v for k, v in to_json(replace(row.on, seeds=1)).items() if v or k not in new}
 
 

@@ -96,6 +96,7 @@ def run_forecast(
     Raises:
         UserError: as `run_generate` does.
     """
+    config = synthesis.settled(config, device)
     table, top, excluded, set_id = stages.about_set(project, config)
     net, diffusion = stages.diffusion_model(project, device, swaps=bool(config.direct))
     train = table.where("train").without_bias()

@@ -33,15 +33,15 @@ from debias_core.workspace.store import Project, write_json
 FAITHFUL = 50
 STEPS = (FAITHFUL, 25, 15, 10)
 INVERSIONS = ("reference", "fixed_point:1", "fixed_point:2")
-IMAGES = 100  # of round trips and of pairs
 STRENGTH, FIDELITY, ROUND_TRIP = 0.1, 0.05, 24.0  # what the gate allows
 SAMPLE_BATCH = 100
 
 
 def run_model_check(
-    project: Project, *, device: torch.device, samples: int = 500
+    project: Project, *, device: torch.device, samples: int = 500, images: int = 100
 ) -> Stage[dict[str, Any]]:
-    """Round-trip PSNR, the gate for fewer steps, KID and FID of samples; a sheet of pictures.
+    """Round-trip PSNR and the gate for fewer steps, on so many `images` (and pairs), KID and FID of `samples`; a
+    sheet of pictures.
 
     Kept beside the project's model as check.json and check.png. Where there is a test part, its
     images stand for the unseen.
@@ -53,7 +53,7 @@ def run_model_check(
     frame = Frame(table.image_size, net.config.image_size)
     judge = yield from stages.judge_for(project, device=device)
 
-    real = unseen.pixels[evenly(len(unseen), IMAGES)]
+    real = unseen.pixels[evenly(len(unseen), images)]
     x0 = frame.put(real).to(device)
     kinds = [(n, i) for n in STEPS[:2] for i in INVERSIONS]
     trips = []
@@ -67,7 +67,7 @@ def run_model_check(
         )
 
     train = table.where("train").without_bias()
-    config = InjectConfig(method="crossinject", contents=IMAGES, count=IMAGES, t_boost=0)
+    config = InjectConfig(method="crossinject", contents=images, count=images, t_boost=0)
     pairs = DRAW_PAIRS["crossinject"](train, np.array([], dtype=np.str_), config)
     originals, contents = train.pixels[pairs.original], train.pixels[pairs.content]
     fast: list[dict[str, Any]] = []
@@ -103,6 +103,7 @@ def run_model_check(
     quality = _quality(judge, np.concatenate(drawn), train.pixels, unseen.pixels, device)
     result = {
         "model": stages.model_id(project),
+        "images": images,
         "round_trips": trips,
         "fewer_steps": fast,
         "samples": {"count": samples, **quality},

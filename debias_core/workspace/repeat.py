@@ -26,7 +26,7 @@ from debias_core.config import (
     to_json,
 )
 from debias_core.data.benchmarks import NAMED
-from debias_core.data.layouts import PUBLISHED
+from debias_core.data.layouts import BROUGHT
 from debias_core.diffusion.unet import EpsilonNet, load_model
 from debias_core.pipeline import ARMS
 from debias_core.records import Progress, Stage, StopAsked, T, UserError
@@ -498,7 +498,7 @@ def _source(value: Any) -> Named | Published | Files:
     if kind in NAMED:
         # An older export knows neither.
         return _settings(Named, {"bias": "", "hold_out": 0.0, **value}, "data.source")
-    if kind in PUBLISHED:
+    if kind in BROUGHT:
         return _settings(Published, value, "data.source")
     if kind != "files":
         raise _refused(f"data.source must be of the kind {', '.join(NAMED)} or files")

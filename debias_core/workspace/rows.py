@@ -42,6 +42,7 @@ def row_of(
     size: int | None = None,
     bias: str = "",
     hold_out: float = 0.0,
+    official: bool = False,
     network: str | None = None,
     epochs: int | None = None,
     lr: float | None = None,
@@ -66,7 +67,7 @@ def row_of(
     }  # fmt: skip
     shared: dict[str, Any] = {
         "seeds": seeds, "validation": validation, "preset": preset, "size": size, "bias": bias,
-        "hold_out": hold_out,
+        "hold_out": hold_out, "official": official,
     }  # fmt: skip
     if method in cfg.RECIPES:
         on: Settings = ddb_settings(
@@ -76,7 +77,7 @@ def row_of(
     if method in BASELINE_METHODS or method in PUBLISHED_ONLY:
         base = benchmark_of(dataset, "diffinject", percent, preset)
         base = replace(base, seeds=seeds, validation=validation)
-        on = cfg.changed(base, size=size, bias=bias, hold_out=hold_out)
+        on = cfg.changed(base, size=size, bias=bias, hold_out=hold_out, official=official)
         if method in PUBLISHED_ONLY:
             return Row(method, on)
         baseline = baseline_config(
@@ -131,6 +132,7 @@ def benchmark_settings(
     size: int | None = None,
     bias: str = "",
     hold_out: float = 0.0,
+    official: bool = False,
     network: str | None,
     epochs: int | None,
     lr: float | None,
@@ -172,6 +174,7 @@ def benchmark_settings(
         validation=validation,
         bias=bias,
         hold_out=hold_out,
+        official=official,
         audit=cfg.changed(audit_, top_k=top_k, per_class=per_class),
         inject=cfg.changed(base.inject, **inject),
         debias=cfg.changed(
@@ -191,6 +194,7 @@ def ddb_settings(
     size: int | None = None,
     bias: str = "",
     hold_out: float = 0.0,
+    official: bool = False,
     network: str | None,
     audit_epochs: int | None,
     epochs: int | None,
@@ -216,6 +220,7 @@ def ddb_settings(
         validation=validation,
         bias=bias,
         hold_out=hold_out,
+        official=official,
         audit=replace(base.audit, classifier=bias_net),
         amplify=replace(
             base.amplify, classifier=cfg.changed(base.amplify.classifier, network=network)

@@ -53,7 +53,7 @@ from debias_core.data.table import ImageTable, evenly, map_sample, save_table
 from debias_core.diffusion.edit_time import distance_curve, edit_time, lpips_distance
 from debias_core.diffusion.injection import mask_from_box
 from debias_core.diffusion.schedule import alpha_bar
-from debias_core.diffusion.synthesis import Frame, Preview
+from debias_core.diffusion.synthesis import Frame, Preview, settled
 from debias_core.diffusion.training import (
     Swaps,
     image_batches,
@@ -145,7 +145,7 @@ def import_data(
 def import_published(
     project: Project, name: str, *, percent: float | None, size: int, validation: bool = False
 ) -> Stage[ImportReport]:
-    """Put a published data set (`layouts.PUBLISHED`) into a project, in place of what it held.
+    """Put a published data set (`layouts.BROUGHT`) into a project, in place of what it held.
 
     It is decoded once for all projects of the workspace: the pixels' file is one, with several names.
 
@@ -166,7 +166,7 @@ def import_published(
                 validation=validation,
                 resume=True,
             )
-            said = f"{layouts.PUBLISHED[name].test}, {(table.split == 'test').sum():,} images."
+            said = f"{layouts.BROUGHT[name].test}, {(table.split == 'test').sum():,} images."
             if validation:
                 said = (
                     f"{(table.split == 'test').sum():,} images that are no part of the test part."
@@ -614,6 +614,7 @@ def run_generate(
     """
     from debias_core.workspace.forecast import forecast_of, held_against
 
+    config = settled(config, device)
     table, top, excluded, set_id = about_set(project, config)
     net, diffusion = diffusion_model(project, device, swaps=bool(config.direct))
     kept = project.set_id() if beside else None

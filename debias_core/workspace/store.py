@@ -126,7 +126,7 @@ class Project:
         (with `swaps` that for direct injection, where it is another)."""
         if self.has("diffusion"):
             return self.folder("diffusion")
-        return shipped_model(table, swaps=swaps)
+        return shipped_model(table, swaps=swaps, kind=self.source().get("kind", ""))
 
     def _marker(self, stage: str) -> Path:
         return self.folder(stage) / MARKERS.get(stage, "manifest.json")

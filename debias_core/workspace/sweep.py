@@ -40,6 +40,7 @@ from debias_core.config import (
 from debias_core.data.benchmarks import NAMED, named_table, spread_in_words
 from debias_core.data.images import Pixels, grid, labelled, png
 from debias_core.data.table import ImageTable, evenly
+from debias_core.diffusion.synthesis import settled
 from debias_core.insight.quality import distance
 from debias_core.methods.audit import cut
 from debias_core.records import (
@@ -296,7 +297,8 @@ class Bench:
         self, images: int | None, audit: AuditConfig, inject: InjectConfig, debias: DebiasConfig
     ) -> tuple[AuditConfig, InjectConfig, DebiasConfig, str]:
         """The cell's settings at this seed, and what its synthetic set is known by."""
-        audit, inject = replace(audit, seed=self._seed), replace(inject, seed=self._seed)
+        audit = replace(audit, seed=self._seed)
+        inject = replace(settled(inject, self._device), seed=self._seed)
         of_set = fingerprint(
             images, to_json(inject), to_json(audit) if inject.method == "diffinject" else None
         )

@@ -214,6 +214,7 @@ def _about(line: str, settings: dict[str, Any]) -> dict[str, str]:
         "network": str(net.get("network", "")),
         "epochs": f"epochs: {net.get('epochs')}",
         "size": f"{size[1]} px" if size else "",
+        "data": "published images" if "-official-" in line else "",
         "held": f"{held[1]} % held out" if held else "",
     }
 

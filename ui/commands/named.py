@@ -228,13 +228,18 @@ def benchmark(
     ] = None,
 ) -> None:
     """A named data set, over seeds, beside the published figures; resumable, a table cell by cell."""
+    from debias_core.data import layouts
     from debias_core.data.benchmarks import OWN_BIAS
     from debias_core.data.originals import look_in
     from debias_core.workspace.benchmark import benchmark_project, run_benchmark
     from ui import words
 
+    there = None
     if data is not None:
         look_in(data.expanduser())
+        if dataset in words.MADE_HERE:
+            there = layouts.folder_of(layouts.official(dataset))
+    official = there is not None
     methods = list(dict.fromkeys(method or ["diffinject"]))
     ratios: list[float | None] = list(
         dict.fromkeys([*ratio] if ratio else [rows.base_of(dataset, preset).percent])
@@ -276,7 +281,7 @@ def benchmark(
     def row(name: str, at: float | None, kind: str) -> rows.Row:
         return rows.row_of(
             dataset, name, at, bias=kind, seeds=seeds, validation=validation, preset=preset, size=size,
-            hold_out=hold_out, weight_decay=weight_decay, paper_protocol=paper_protocol,
+            hold_out=hold_out, official=official, weight_decay=weight_decay, paper_protocol=paper_protocol,
             precision=precision, jtt_epochs=jtt_epochs, jtt_times=jtt_times, audit_network=audit_network,
             audit_epochs=audit_epochs, loss=retrain_loss, synthetic_share=synthetic_share, top_k=top_k,
             per_class=per_class, text_filter=text_filter, recombine=recombine, guidance=guidance,
@@ -288,6 +293,9 @@ def benchmark(
     where, afield = common.devices(devices, cluster)
     if dataset == "cifar10c" and images:
         common.console.print(words.LOW_LEVEL, markup=False)
+    which = words.OFFICIAL.format(there) if official else words.MADE_HERE.get(dataset, "")
+    if which:
+        common.console.print(which, markup=False, highlight=False)
     kinds = list(dict.fromkeys(bias or [""]))
     if "all" in kinds:
         kinds = [*cfg.BIASES, "colour+corner"]
@@ -296,6 +304,8 @@ def benchmark(
     wanted = [row(name, at, kind) for kind in kinds for at in ratios for name in methods]
 
     def write(result: dict[str, Any], *, quiet: bool = True) -> None:
+        if which:
+            result["data"] = which
         tables.write_tables(result, csv_file=csv_file, markdown_file=markdown_file)
         common.write_json(json_file, result, quiet=quiet)
 

@@ -82,7 +82,7 @@ Direct = Annotated[
     ),
 ]
 Precision = Annotated[
-    str | None, typer.Option(help="float32, or bf16 inside the network (faster where it pays).")
+    str | None, typer.Option(help="float32, or bf16 inside the network (auto: where it is faster).")
 ]
 Mode = Annotated[str | None, typer.Option(help="slerp, lerp, add or replace.")]
 TEdit = Annotated[int | None, typer.Option(help="Inject while t ≥ this.")]

@@ -139,6 +139,7 @@ def check_model(
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
     samples: Annotated[int, typer.Option(help="Images to draw for KID and FID.")] = 500,
+    images: Annotated[int, typer.Option(help="Images of the round trips, and pairs.")] = 100,
     json_file: JsonFile = None,
 ) -> None:
     """Round trips, KID and FID of samples, and which number of steps passes the quality gate."""
@@ -147,12 +148,16 @@ def check_model(
     common.check_json(json_file)
     if not 10 <= samples <= 50_000:
         raise UserError(f"samples must be 10 to 50,000, but is {samples}.")
+    if not 2 <= images <= 10_000:
+        raise UserError(f"images must be 2 to 10,000, but is {images}.")
     project = (
         common.open_project(workspace, name)
         if dataset is None
         else _named_project(dataset, workspace)
     )
-    result = common.run(run_model_check(project, device=common.device(), samples=samples), project)
+    result = common.run(
+        run_model_check(project, device=common.device(), samples=samples, images=images), project
+    )
     trips = Table("round trip of unseen images", "steps", "PSNR, dB")
     for trip in result["round_trips"]:
         trips.add_row(trip["inversion"], str(trip["steps"]), f"{trip['psnr']:.1f}")

@@ -1,0 +1,130 @@
+"""How near generation comes to the bare network: forwards a second of both, in alternation.
+
+    OMP_NUM_THREADS=1 python tests/bench_generate.py --repeat 3
+
+Colored Digits with the models that ship, CrossInject's pairs, ten contents. A forward of the pipeline is a
+forward-equivalent (`unet.forward_equivalents`): what it spends on inversion and injection is counted as network;
+noise, Slerp, steps, pixels and Python are not, and are what the ratio shows. On a CPU seconds are the process's own, so that
+other work on the machine does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from debias_core.config import DiffusionConfig, InjectConfig
+from debias_core.data.benchmarks import SHIPPED, WITH_SWAPS, colored_digits
+from debias_core.data.table import ImageTable
+from debias_core.diffusion.synthesis import generate, settled
+from debias_core.diffusion.unet import (
+    EpsilonNet,
+    EvaluationCount,
+    forward_equivalents,
+    load_model,
+)
+from debias_core.memory import GRAIN
+from debias_core.methods.crossinject import draw_pairs
+from debias_core.pipeline import pick_device
+
+# Of one thread: several wait for each other actively, which counts as work.
+clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+KINDS = {
+    "50 steps, t_edit 500": {"steps": 50, "t_edit": 500, "count": 32},
+    "25 steps, t_edit 500": {"steps": 25, "t_edit": 500, "count": 64},
+    "25 steps, t_edit 500, r = 4": {"steps": 25, "t_edit": 500, "count": 64,
+                                    "contents_per_original": 4},
+    "25 steps, t_edit 200 (the demo)": {"steps": 25, "count": 64},
+    "directly at t = 200": {"direct": (200,), "count": 1280},
+}  # fmt: skip
+
+
+@torch.no_grad()
+def bare(net: EpsilonNet, batch: int, *, half: bool, device: torch.device, seconds: float) -> float:
+    """Plain forwards of one image a second."""
+    x = torch.randn(batch, 3, net.config.image_size, net.config.image_size, device=device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        net(x, 300)
+        began, done = clock(), 0
+        while (took := clock() - began) < seconds:
+            net(x, 300)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            done += batch
+    return done / took
+
+
+def made(
+    net: EpsilonNet,
+    diffusion: DiffusionConfig,
+    train: ImageTable,
+    config: InjectConfig,
+    device: torch.device,
+) -> tuple[float, float, float]:
+    """Images a second, forward-equivalents an image without the contents' own, forwards a second."""
+    pairs = draw_pairs(train, np.array([], dtype=np.str_), config)
+    began, net.count = clock(), EvaluationCount()
+    for _ in generate(net, diffusion, train, pairs, config, device=device):
+        pass
+    took, forwards = clock() - began, forward_equivalents(net)
+    own = 0 if config.direct else config.contents * (config.steps - 1)
+    return config.count / took, (forwards - own) / config.count, forwards / took
+
+
+def layouts(device: torch.device, repeat: int) -> None:
+    """Print what the memory format of the weights does to the bare network of each model that ships."""
+    for folder in (*dict.fromkeys(WITH_SWAPS.values()),):
+        if not folder.is_dir():
+            continue
+        nets = [load_model(folder, device)[0] for _ in range(2)]
+        nets[1].to(memory_format=torch.channels_last)
+        half = settled(InjectConfig(), device).precision == "bf16"
+        rates = [
+            [bare(net, GRAIN, half=half, device=device, seconds=3) for net in nets]
+            for _ in range(repeat)
+        ]
+        usual, last = (statistics.median(r[i] for r in rates) for i in range(2))
+        print(
+            f"{folder.name}: {usual:.0f} forwards a second, channels-last {last:.0f} ({last / usual:.2f})",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Print the medians of each kind of run, then of each layout."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=GRAIN, help="of the bare network, too")
+    args = parser.parse_args()
+    device, train = pick_device(), colored_digits(1.0).where("train").without_bias()
+    for name, changes in KINDS.items():
+        folder = (WITH_SWAPS if "direct" in changes else SHIPPED)["digit-"]
+        net, diffusion = load_model(folder, device)
+        config = settled(
+            InjectConfig(method="crossinject", contents=10, batch_size=args.batch_size, **changes),
+            device,
+        )
+        half, rates, alone = config.precision == "bf16", [], []
+        for _ in range(args.repeat):
+            alone.append(bare(net, args.batch_size, half=half, device=device, seconds=3))
+            rates.append(made(net, diffusion, train, config, device))
+        images, spent, forwards = (statistics.median(r[i] for r in rates) for i in range(3))
+        near = statistics.median(r[2] / a for r, a in zip(rates, alone, strict=True))
+        print(
+            f"{name}: {images:.2f} images/s, {spent:.1f} forward-equivalents an image, {forwards:.0f} a second; "
+            f"bare network {statistics.median(alone):.0f} a second: {near:.2f} ({config.precision}, {device})",
+            flush=True,
+        )
+    layouts(device, args.repeat)
+
+
+if __name__ == "__main__":
+    main()
