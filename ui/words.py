@@ -220,7 +220,8 @@ EDIT_INTRO = (
     "the smallest t at which an image and the model's guess of it differ by 0.33 (needs AlexNet's weights)."
 )
 EDIT_BUTTONS = {"fidelity": "By fidelity", "lpips": "By LPIPS"}
-EDIT_USE = "Use it"
+EDIT_USE = "Use {}"
+EDIT_RULES = {"fidelity": "by label fidelity", "lpips": "by LPIPS"}
 T_BOOST = "t_boost, where fresh noise begins"
 T_BOOST_INFO = "Higher makes livelier texture that is further from the original."
 MASK_TITLE = "Where to inject (mask)"
@@ -516,6 +517,15 @@ def trained_on(curated: dict[str, int]) -> str:
         + (f", {low:,} left out for low label fidelity" if (low := curated.get("doubtful")) else "")
         + ")."
     )
+
+
+def edit_time(found: dict[str, Any]) -> str:
+    """A t_edit, and by which rule; of a recorded one why it stands in (`stages.run_edit_time`)."""
+    t = found["t_edit"]
+    if found["by"] != "recorded":
+        return f"t_edit {t}, measured {EDIT_RULES[found['by']]}."
+    reason = found["reason"].rstrip(".")
+    return f"t_edit: recorded value {t} (LPIPS could not run: {reason}). It was found by {found['found']}."
 
 
 def generated(count: int, seconds: float, evaluations: float) -> str:

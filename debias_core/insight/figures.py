@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from debias_core.records import KINDS, ArmResult, AuditResult, Projection
 
@@ -35,26 +36,36 @@ def _text(name: str) -> str:
     return str(name).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def edit_time_curve(result: dict[str, Any]) -> go.Figure:
-    """The curve by which t_edit was chosen (`stages.run_edit_time`), and the choice."""
-    lpips = result["by"] == "lpips"
-    named = "LPIPS between image and P_t" if lpips else "label fidelity"
-    figure = go.Figure()
-    lines = [(named, result["values"], DEBIASED)]
-    if "look" in result:
-        lines.append(("look fidelity", result["look"], VANILLA))
-    for name, values, colour in lines:
-        figure.add_trace(
-            go.Scatter(
-                x=result["timesteps"], y=values, name=name, mode="lines+markers",
-                line={"color": colour},
-            )
-        )  # fmt: skip
-    figure.add_vline(x=result["t_edit"], line={"dash": "dot", "color": "#D55E00"})
-    figure.update_xaxes(title="t" if lpips else "t_edit")
-    figure.update_yaxes(title=named, rangemode="tozero")
-    figure.update_layout(legend={"orientation": "h", "y": -0.3})
-    return _plain(figure, f"t_edit {result['t_edit']}, by {'LPIPS' if lpips else 'fidelity'}", 320)
+def edit_time_curves(results: Sequence[dict[str, Any]]) -> go.Figure:
+    """The curves by which t_edit was measured (`stages.run_edit_time`), a panel a rule, and each choice.
+
+    The rules' panels stand below one another: LPIPS grows with t where label fidelity falls with it, and
+    they have no unit in common.
+    """
+    rules = {"fidelity": ("label fidelity", "t_edit"), "lpips": ("LPIPS of image and P_t", "t")}
+    titles = [
+        f"t_edit {r['t_edit']}, by {'LPIPS' if r['by'] == 'lpips' else 'fidelity'}" for r in results
+    ]
+    figure = make_subplots(rows=len(results), cols=1, subplot_titles=titles, vertical_spacing=0.25)
+    for row, result in enumerate(results, start=1):
+        named, along = rules[result["by"]]
+        lines = [(named, result["values"], DEBIASED)]
+        if "look" in result:
+            lines.append(("look fidelity", result["look"], VANILLA))
+        for name, values, colour in lines:
+            figure.add_trace(
+                go.Scatter(
+                    x=result["timesteps"], y=values, name=name, mode="lines+markers",
+                    line={"color": colour},
+                ),
+                row=row, col=1,
+            )  # fmt: skip
+        mark = {"dash": "dot", "color": "#D55E00"}
+        figure.add_vline(x=result["t_edit"], line=mark, row=row, col=1)
+        figure.update_xaxes(title=along, row=row, col=1)
+        figure.update_yaxes(title=named, rangemode="tozero", row=row, col=1)
+    figure.update_layout(legend={"orientation": "h", "y": -0.3 / len(results)})
+    return _plain(figure, "", 320 * len(results))
 
 
 def feature_map(
