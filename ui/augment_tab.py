@@ -219,8 +219,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         shown = gr.update(visible=False, value=None)
         if mine.has("synthetic"):
             about = mine.manifest("synthetic")
-            text = words.generated(about["count"], about["seconds"],
-                                   about["unet_evaluations_per_image"])  # fmt: skip
+            text = words.generated(about)
             if held := about.get("forecast"):
                 text = f"{text} {words.held_against(held)}"
             pictures = show.triptychs(table_of(mine).where("train"), mine.synthetic())
@@ -369,8 +368,8 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             results,
             mask,
             pretrain,
-            edit_text,
             measured,
+            edit_text,
             edit_plot,
             use,
             direct,

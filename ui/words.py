@@ -528,9 +528,27 @@ def edit_time(found: dict[str, Any]) -> str:
     return f"t_edit: recorded value {t} (LPIPS could not run: {reason}). It was found by {found['found']}."
 
 
-def generated(count: int, seconds: float, evaluations: float) -> str:
-    """What the long run took."""
-    return f"{count} images in {seconds:.0f} s, {evaluations:.1f} U-Net forward-equivalents each."
+def generated(about: dict[str, Any]) -> str:
+    """What the long run took, and how good its images are, from the set's manifest."""
+    text = (
+        f"{about['count']} images in {about['seconds']:.0f} s, "
+        f"{about['unet_evaluations_per_image']:.1f} U-Net forward-equivalents each."
+    )
+    return f"{text} {fidelity(about['fidelity'])}" if "fidelity" in about else text
+
+
+def fidelity(found: dict[str, float | None]) -> str:
+    """Label fidelity and look fidelity of a set (`insight.fidelity.Fidelity`)."""
+    label = (
+        f"Label fidelity: a judge by shape reads {found['content']:.0%} as the content's class, "
+        f"{found['original']:.0%} as the original's, {found['neither']:.0%} as neither."
+    )
+    if found["look"] is None:  # drawn from words or noise
+        return f"{label} Mean distance of colour to the content's image: {found['to_content']:.2f}."
+    return (
+        f"{label} Look fidelity: {found['look']:.0%} are nearer to the original's colour (mean distance "
+        f"{found['to_original']:.2f}, to the content's {found['to_content']:.2f})."
+    )
 
 
 # The field's baselines, below Train

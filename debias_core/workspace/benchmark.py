@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from debias_core.classifier.networks import Classifier
 from debias_core.config import (
     RATIOS,
     AuditConfig,
@@ -28,9 +27,8 @@ from debias_core.config import (
 )
 from debias_core.data.benchmarks import OWN_BIAS
 from debias_core.data.layouts import BROUGHT, check_ratio, official
-from debias_core.data.table import ImageTable
 from debias_core.insight.energy import intensity
-from debias_core.insight.fidelity import Fidelity, fidelity
+from debias_core.insight.fidelity import Fidelity, fidelity_of
 from debias_core.records import (
     ArmResult,
     AuditResult,
@@ -380,14 +378,6 @@ def energy_since(projects: Sequence[Project], since: float) -> dict[str, Any]:
         "kwh": {**kwh, "total": total},
         "grams": None if total is None else total * intensity(),
     }
-
-
-def fidelity_of(
-    judge: Classifier, table: ImageTable, made: SyntheticSet, *, device: torch.device
-) -> Fidelity:
-    """The fidelity of a synthetic set whose sources are in the table."""
-    content, original = table.sources(made.recipes)
-    return fidelity(judge, made.pixels, table, content, original, device=device)
 
 
 def ensure_data(

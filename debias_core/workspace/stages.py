@@ -77,7 +77,7 @@ from debias_core.diffusion.unet import (
     weights_digest,
 )
 from debias_core.insight.energy import Meter
-from debias_core.insight.fidelity import JUDGE, fidelity, train_judge
+from debias_core.insight.fidelity import JUDGE, fidelity, fidelity_of, train_judge
 from debias_core.insight.projection import MAX_PCA, principal_components, tsne
 from debias_core.insight.report import build_report
 from debias_core.methods.audit import cut, leans_on_shortcut
@@ -693,7 +693,12 @@ def finish_set(
     device: torch.device,
     with_flags: bool = True,
 ) -> Stage[SyntheticSet]:
-    """Flag a set's images and make it the current one; `beside` is an earlier set to keep with it."""
+    """Flag a set's images, measure its fidelity, and make it the current one.
+
+    `beside` is an earlier set to keep with it. Where the judge was not asked (`with_flags` is off, or the
+    person stopped it) the manifest has no "fidelity".
+    """
+    judge: Classifier | None = None
     if with_flags:
         try:
             judge = yield from run_judge(project, device=device)
@@ -705,6 +710,10 @@ def finish_set(
     if beside is not None or any(r.refused for r in made.recipes):
         set_id, made, parts = together(project, beside, set_id, made)
         about = {**about, "parts": parts}
+    if judge is not None:  # of what the person gets: with the images beside, without refused ones
+        of_set = fidelity_of(judge, project.table(), made, device=device)
+        shares = {k: v for k, v in vars(of_set).items() if k != "score"}  # each image has its own
+        about = {**about, "fidelity": shares}
     project.finish_synthetic(set_id, made, about)
     project.record_run(
         "synthetic", about["config"], {"set": set_id, "count": len(made.recipes)}, made.seconds
