@@ -503,9 +503,12 @@ def recipe(r: Recipe) -> str:
 def swept(result: dict[str, Any]) -> str:
     """What a sweep's figures are, and its best cell."""
     best = max(result["cells"], key=lambda cell: cell["score"]["mean"])
+    spent = best.get("seconds_per_point")  # None without a gain
     return (
         f"Best: **{cell_in_words(best['at'])}**, {best['score']['mean']:.1%} ({best['gain_points']:+.1f} points over vanilla), "
-        f"label fidelity {best['label_fidelity']['mean']:.2f}. Score: {result['scored_on']}."
+        f"label fidelity {best['label_fidelity']['mean']:.2f}, {best['seconds_per_image']['mean']:.3f} s an image"
+        + (f", {spent:.1f} s of generation a point" if spent is not None else "")
+        + f". Score: {result['scored_on']}."
     )
 
 

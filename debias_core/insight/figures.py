@@ -197,13 +197,13 @@ def sweep_map(result: dict[str, Any]) -> go.Figure:
             ],
             customdata=[
                 [[c["label_fidelity"]["mean"], c["look_fidelity"]["mean"],
-                  c["seconds_per_image"]["mean"], c["gain_points"]] for c in line]
+                  c["seconds_per_image"]["mean"], c["gain_points"], _per_point(c)] for c in line]
                 for line in grid
             ],
             texttemplate="%{text}",
             hovertemplate="accuracy %{z:.1%}, %{customdata[3]:+.1f} points over vanilla<br>"
             "label fidelity %{customdata[0]:.2f}, look fidelity %{customdata[1]:.2f}<br>"
-            "%{customdata[2]:.3f} s an image<extra></extra>",
+            "%{customdata[2]:.3f} s an image%{customdata[4]}<extra></extra>",
             colorscale="Blues",
             showscale=False,  # each cell says its figure
         )
@@ -214,6 +214,12 @@ def sweep_map(result: dict[str, Any]) -> go.Figure:
     vanilla = float(np.mean([c["vanilla"]["mean"] for line in grid for c in line]))
     title = f"Debiased accuracy on held-out training images (vanilla {vanilla:.0%})"
     return _plain(figure, title, 170 + 60 * len(grid))
+
+
+def _per_point(cell: dict[str, Any]) -> str:
+    """What a point of accuracy costs in a cell of a sweep; nothing where there is no gain to divide by."""
+    spent = cell.get("seconds_per_point")
+    return "" if spent is None else f", {spent:.1f} s of generation a point"
 
 
 def _sd(values: Sequence[float]) -> float:
