@@ -1,5 +1,6 @@
 """The field's baselines: every weight and loss against a step worked by hand, and exact resumption."""
 
+import contextlib
 import itertools
 from dataclasses import replace
 
@@ -204,6 +205,74 @@ def test_bias_ensemble_s_f_b_learns_from_the_aligned_alone(table):
     none = bias_ensemble.joint(train, aligned & False, CONFIGS["bias-ensemble"], seed=0, device=CPU)
     none.step(x, y, rows, torch.empty(6, 0)).backward()
     assert not any(p.grad.any() for p in none.nets["f_B"].parameters())
+
+
+def test_each_biased_net_is_its_best_on_the_validation_part_where_there_is_one(
+    table, device, tmp_path, monkeypatch
+):
+    split = table.split.copy()
+    split[30:48] = "valid"
+    parted = replace(table, split=split).without_bias()
+    train, valid = parted.where("train"), parted.where("valid")
+    config = replace(CONFIGS["bias-ensemble"], nets=2, votes=1, iterations=6)
+    voted, told = [], []
+    scored = bias_ensemble.score
+
+    def score_of(net, *args, **options):
+        voted.append(net)
+        return scored(net, *args, **options)
+
+    # A validation accuracy per epoch, of each net in turn: the second is the best, and the fourth as good.
+    given = itertools.cycle([0.2, 0.9, 0.4, 0.9, 0.1, 0.3])
+    real = training.score
+
+    def judged(net, images, *, device):
+        found = real(net, images, device=device)
+        if len(images) != len(valid):
+            return found
+        told.append({k: v.clone() for k, v in net.state_dict().items()})
+        right = np.arange(len(valid)) < round(next(given) * len(valid))
+        return replace(found, pred=np.where(right, images.y, 3))
+
+    monkeypatch.setattr(bias_ensemble, "score", score_of)
+    monkeypatch.setattr(training, "score", judged)
+
+    def trained(run):
+        voted.clear()
+        told.clear()
+        stage = bias_ensemble.train(train, config, run)
+        with contextlib.suppress(StopIteration):
+            while "votes" not in next(stage).stage:
+                pass
+        return list(voted)
+
+    run = Run(seed=0, device=device, watch=parted.where("test"), valid=valid, work=tmp_path)
+    epochs = round(6 / -(-len(train) // 16))
+    assert epochs == 3
+    nets = trained(run)
+    assert len(nets) == 2 and len(told) == 2 * epochs
+    # Net 1 is told 0.2, 0.9, 0.4, net 2 0.9, 0.1, 0.3.
+    for net, best in zip(nets, (told[1], told[3]), strict=True):
+        assert all(torch.equal(v, best[k]) for k, v in net.state_dict().items())
+    # A second call reads the epochs back, the best among them.
+    for net, again in zip(nets, trained(run), strict=True):
+        assert all(torch.equal(v, again.state_dict()[k]) for k, v in net.state_dict().items())
+    # Without a validation part it is the last.
+    last = trained(replace(run, valid=None, work=None))
+    assert not all(torch.equal(v, told_) for v, told_ in zip(
+        last[0].state_dict().values(), nets[0].state_dict().values(), strict=True))  # fmt: skip
+
+
+def test_only_the_net_that_predicts_has_a_curve_on_the_validation_part(table, device):
+    split = table.split.copy()
+    split[30:48] = "valid"
+    config = replace(CONFIGS["bias-ensemble"], confidence=0.34, iterations=6)
+    found, _ = drain(
+        pipeline.baseline(
+            replace(table, split=split), "bias-ensemble", config, seed=0, device=device
+        )
+    )
+    assert len(found.valid_accuracy) == len(found.test_accuracy) == MLP.epochs
 
 
 def test_nets_that_agree_about_nothing_are_said(table, device):
