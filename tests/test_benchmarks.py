@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import app
-from debias_core.config import RATIOS
+from debias_core.config import CENTRE, RATIOS
 from debias_core.data.benchmarks import colored_digits, colored_mnist
 from debias_core.data.originals import BESIDE
 from debias_core.data.planted import PALETTE, plant_in_order
@@ -141,3 +141,64 @@ def test_a_method_that_is_known_from_papers_alone_prints_its_figure(tmp_path, ca
     (found,) = json.loads(out.read_text())["cells"]
     assert found["published"] == pytest.approx(0.8392) and found["unbiased_accuracy"] is None
     assert app.main([*command, "digits"]) == 2  # no paper has Colored Digits
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The settings of the benchmarks that the command line would have run."""
+    found = []
+
+    def run(config, *_, **__):
+        found.append(config)
+        yield from ()
+        raise UserError("not now")
+
+    monkeypatch.setattr(benchmark, "run_benchmark", run)
+    return found
+
+
+def test_the_paper_s_reading_of_diffinject_is_one_switch(asked, tmp_path):
+    command = ["benchmark", "cmnist", "--workspace", str(tmp_path), "--paper-protocol"]
+    app.main(command)
+    app.main([*command, "--count", "60", "--top-k", "20"])
+    (paper, changed) = asked
+    assert (paper.audit.top_k, paper.audit.per_class) == (10, False)
+    i = paper.inject
+    assert (i.count, i.gamma, i.t_edit, i.t_boost, i.steps, i.direct) == (
+        6_000,
+        0.9,
+        500,
+        200,
+        50,
+        (),
+    )
+    assert (i.inversion, i.mode, i.label_from, i.contents_per_original) == (
+        "reference", "slerp", "content", 1,
+    )  # fmt: skip
+    assert i.mask == CENTRE and paper.debias.synthetic_share is None
+    nets = paper.audit.classifier, paper.debias.classifier
+    assert [(n.network, n.loss) for n in nets] == [("mlp255", "gce"), ("mlp255", "ce")]
+    assert (changed.inject.count, changed.audit.top_k, changed.inject.steps) == (60, 20, 50)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "gamma", "mask", "count"),
+    [("cifar10c", 0.3, None, 4_500), ("bffhq", 0.7, CENTRE, 11_520), ("dogs_cats", 0.2, CENTRE, 4_870)],
+)  # fmt: skip
+def test_the_paper_s_reading_of_every_set_that_it_has(dataset, gamma, mask, count, asked, tmp_path):
+    app.main(
+        ["benchmark", dataset, "--workspace", str(tmp_path), "--paper-protocol", "--ratio", "1"]
+    )
+    (paper,) = asked
+    assert (paper.inject.gamma, paper.inject.mask, paper.inject.count) == (gamma, mask, count)
+    assert (paper.audit.top_k, paper.inject.t_edit, paper.inject.steps) == (10, 500, 50)
+    assert paper.debias.synthetic_share is None
+    assert paper.debias.classifier.network == "resnet18" and paper.percent == 1.0
+
+
+def test_without_the_switch_and_for_other_methods_nothing_changes(asked, tmp_path):
+    app.main(["benchmark", "cmnist", "--workspace", str(tmp_path)])
+    app.main(["benchmark", "cmnist", "--workspace", str(tmp_path), "--method", "crossinject"])
+    assert [(c.inject.direct, c.audit.top_k) for c in asked] == [((200,), 100)] * 2
+    crossed = ["benchmark", "cmnist", "--method", "crossinject", "--paper-protocol"]
+    assert app.main([*crossed, "--workspace", str(tmp_path)]) == 2 and len(asked) == 2

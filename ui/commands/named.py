@@ -215,7 +215,8 @@ def benchmark(
         bool,
         typer.Option(
             "--paper-protocol",
-            help="Baselines with an MLP: divide pixels by 255 twice, as the papers' code does.",
+            help="As the papers have it. Baselines with an MLP: divide pixels by 255 twice, as their code does; "
+            f"diffinject on {', '.join(presets.PAPER_READING)}: all of its paper's settings.",
         ),
     ] = False,
     validation: Validation = False,
@@ -275,7 +276,8 @@ def benchmark(
         idle |= {"jtt-epochs": jtt_epochs, "jtt-times": jtt_times}
     if extra := [f"--{name}" for name, value in idle.items() if value is not None]:
         raise UserError(f"{methods[0]} does not know {', '.join(extra)}: leave it out.")
-    if paper_protocol and not baselines:
+    as_published = "diffinject" in methods and dataset in presets.PAPER_READING
+    if paper_protocol and not baselines and not as_published:
         raise UserError(f"{methods[0]} does not know --paper-protocol: use --network mlp255.")
 
     def settings(
@@ -296,7 +298,8 @@ def benchmark(
             recombine=recombine, guidance=guidance, method=name, gamma=gamma, t_edit=t_edit,
             t_start=t_start, steps=steps, inversion=inversion, mode=mode, direct=common.times(direct),
             precision=precision, mask=common.box(mask), count=count, contents=contents,
-            label_from=label_from, contents_per_original=contents_per_original, **shared, **training,
+            label_from=label_from, contents_per_original=contents_per_original,
+            paper=paper_protocol and as_published and name == "diffinject", **shared, **training,
         )  # fmt: skip
 
     where, afield = common.devices(devices, cluster)
@@ -464,10 +467,13 @@ def _benchmark(
     text_filter: bool = True,
     recombine: bool = False,
     guidance: float | None = None,
+    paper: bool = False,
     **inject: Any,
 ) -> cfg.BenchmarkConfig:
-    """The data set's preset with the options that were given."""
+    """The data set's preset, or with `paper` the paper's settings, with the options that were given."""
     base = common.changed(benchmark_of(dataset, inject["method"], ratio, preset), size=size)
+    if paper:
+        base = presets.paper_reading(base)
     if base.draw is not None:
         drawn = {name: inject.get(name) for name in ("count", "steps")}
         draw_ = common.changed(
