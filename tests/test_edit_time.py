@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 
+import gradio as gr
 import pytest
 import torch
 
@@ -20,10 +21,12 @@ from debias_core.diffusion.edit_time import (
 )
 from debias_core.diffusion.unet import EvaluationCount
 from debias_core.insight.figures import edit_time_curves
+from debias_core.pipeline import drain
 from debias_core.records import UserError
 from debias_core.workspace import stages
 from debias_core.workspace.store import Project
-from ui import show
+from ui import augment_tab, show
+from ui.session import Place
 
 A_BAR = schedule.alpha_bar(ScheduleConfig())
 
@@ -75,7 +78,7 @@ def test_missing_weights_are_said_with_the_remedy(device, no_weights):
         lpips_distance(device)
 
 
-@pytest.mark.parametrize("name", ["digits16"])
+@pytest.mark.parametrize("name", ["digits16", "digits16-swaps"])
 def test_every_model_that_ships_has_a_recorded_t_edit(name):
     t, found = recorded_edit_time(ASSETS / name)
     assert 0 <= t <= 999 and len(found) > 20
@@ -139,6 +142,33 @@ def test_both_curves_are_drawn_each_with_its_axes_and_choice():
     assert (axes.xaxis2.title.text, axes.yaxis2.title.text) == ("t", "LPIPS of image and P_t")
     assert [s.x0 for s in axes.shapes] == [0, 500]
     assert len(edit_time_curves(measured[1:]).data) == 1
+
+
+def test_augment_shows_both_curves_and_offers_the_newest_value(tmp_path, device, no_weights):
+    project = Project(tmp_path, "d")
+    stages.import_named(project, "digits", percent=1.0, seed=0)
+    recorded = drain(stages.run_edit_time(project, "lpips", device=device))
+    folder = project.folder("diffusion")
+    for by, t, seconds in (("fidelity", 100, 10), ("lpips", 350, 20)):
+        path = folder / f"t_edit-{by}.json"
+        about = {**{k: recorded[k] for k in ("model", "data")}, "by": by, "t_edit": t}
+        path.write_text(json.dumps({**about, "timesteps": [0, 100], "values": [0.1, 0.5]}))
+        later = (folder / "t_edit-recorded.json").stat().st_mtime + seconds
+        os.utime(path, (later, later))
+    with gr.Blocks():
+        part = augment_tab.build(Place(tmp_path, (tmp_path,)), gr.Dropdown(["d"]))
+    shown = part.refresh("d", None, "diffinject")
+    assert len(shown) == len(part.outputs)
+    plot, button = (
+        next(s for s, c in zip(shown, part.outputs, strict=True)
+             if isinstance(c, kind) and isinstance(s, dict) and s.get("value") is not None)
+        for kind in (gr.Plot, gr.Button)
+    )  # fmt: skip
+    titles = [a.text for a in plot["value"].layout.annotations]
+    assert titles == ["t_edit 100, by fidelity", "t_edit 350, by LPIPS"]
+    assert button["value"] == "Use t_edit 350"
+    (text,) = (s for s in shown if isinstance(s, str) and "recorded value 200" in s)
+    assert text.count("\n\n") == 2
 
 
 def test_t_edit_by_fidelity_is_measured_once_and_kept_in_the_project(tmp_path, device, monkeypatch):

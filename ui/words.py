@@ -220,7 +220,7 @@ EDIT_INTRO = (
     "the smallest t at which an image and the model's guess of it differ by 0.33 (needs AlexNet's weights)."
 )
 EDIT_BUTTONS = {"fidelity": "By fidelity", "lpips": "By LPIPS"}
-EDIT_USE = "Use {}"
+EDIT_USE = "Use t_edit {}"
 EDIT_RULES = {"fidelity": "by label fidelity", "lpips": "by LPIPS"}
 T_BOOST = "t_boost, where fresh noise begins"
 T_BOOST_INFO = "Higher makes livelier texture that is further from the original."
