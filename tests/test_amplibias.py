@@ -53,6 +53,45 @@ def test_the_reconstruction_looks_at_the_quarter_that_it_is_given():
     assert not torch.isclose(dark, light)
 
 
+def test_the_losses_of_a_step_worked_by_hand():
+    real, drawn = torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-3.0, 0.0, 1.0])
+    # real: relu(1 - D) is 0, 0.5 and 2; drawn: relu(1 + D) is 0, 1 and 2.
+    loss = amplibias.loss_of_d(real, drawn, torch.tensor(0.25))
+    assert float(loss) == pytest.approx(2.5 / 3 + 3 / 3 + 0.25)
+    assert float(amplibias.loss_of_g(drawn)) == pytest.approx(2 / 3)  # -(-3 + 0 + 1) / 3
+
+
+def test_the_hinge_pulls_only_at_images_within_the_margin():
+    real = torch.tensor([2.0, 0.5], requires_grad=True)
+    drawn = torch.tensor([-3.0, 0.0], requires_grad=True)
+    amplibias.loss_of_d(real, drawn, torch.tensor(0.0)).backward()
+    assert real.grad.tolist() == [0.0, -0.5] and drawn.grad.tolist() == [0.0, 0.5]
+    drawn.grad = None
+    amplibias.loss_of_g(drawn).backward()
+    assert drawn.grad.tolist() == [-0.5, -0.5]  # G has no margin
+
+
+def test_the_reconstruction_is_the_mean_distance_from_the_averaged_areas():
+    target = torch.zeros(1, 1, 4, 4)
+    target[0, 0, :2, :2] = torch.tensor([[1.0, 0.0], [0.0, 1.0]])  # areas of 2 by 2: 0.5, 0, 0, 1
+    target[0, 0, 2:, 2:] = 1
+    decoded = torch.tensor([[[[0.25, 0.5], [0.0, 1.0]]]])
+    # |0.25 - 0.5|, |0.5 - 0|, 0 and 0
+    assert float(amplibias.reconstruction(decoded, target)) == pytest.approx(0.75 / 4)
+
+
+def test_the_average_follows_g_by_one_less_ema():
+    average, g = torch.nn.Linear(2, 1, bias=False), torch.nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        average.weight.copy_(torch.tensor([[1.0, -2.0]]))
+        g.weight.copy_(torch.tensor([[2.0, 0.0]]))
+    amplibias.follow(average, g, 0.9)  # 0.9 · 1 + 0.1 · 2, 0.9 · -2 + 0.1 · 0
+    assert torch.allclose(average.weight, torch.tensor([[1.1, -1.8]]))
+    amplibias.follow(average, g, 0.9)
+    assert torch.allclose(average.weight, torch.tensor([[1.19, -1.62]]))
+    assert g.weight.tolist() == [[2.0, 0.0]]
+
+
 def test_changed_images_keep_shape_and_gradient():
     x = torch.rand(4, 3, 16, 16, requires_grad=True)
     made = amplibias.changed(x, np.random.default_rng(0))

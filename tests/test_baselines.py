@@ -1,5 +1,6 @@
 """The field's baselines: every weight and loss against a step worked by hand, and exact resumption."""
 
+import contextlib
 import itertools
 from dataclasses import replace
 
@@ -22,7 +23,16 @@ from debias_core.classifier.losses import (
 from debias_core.classifier.networks import build_classifier, logits_of
 from debias_core.classifier.training import Run, penultimate, score, train_classifier
 from debias_core.data.images import planes, scaled, to_float
-from debias_core.methods.baselines import bias_ensemble, dfr, disent, jtt, lff, rebias, selecmix
+from debias_core.methods.baselines import (
+    bias_ensemble,
+    dfr,
+    disent,
+    jtt,
+    lff,
+    rebias,
+    selecmix,
+    vanilla,
+)
 from debias_core.pipeline import drain
 from debias_core.records import UserError
 
@@ -197,6 +207,74 @@ def test_bias_ensemble_s_f_b_learns_from_the_aligned_alone(table):
     assert not any(p.grad.any() for p in none.nets["f_B"].parameters())
 
 
+def test_each_biased_net_is_its_best_on_the_validation_part_where_there_is_one(
+    table, device, tmp_path, monkeypatch
+):
+    split = table.split.copy()
+    split[30:48] = "valid"
+    parted = replace(table, split=split).without_bias()
+    train, valid = parted.where("train"), parted.where("valid")
+    config = replace(CONFIGS["bias-ensemble"], nets=2, votes=1, iterations=6)
+    voted, told = [], []
+    scored = bias_ensemble.score
+
+    def score_of(net, *args, **options):
+        voted.append(net)
+        return scored(net, *args, **options)
+
+    # A validation accuracy per epoch, of each net in turn: the second is the best, and the fourth as good.
+    given = itertools.cycle([0.2, 0.9, 0.4, 0.9, 0.1, 0.3])
+    real = training.score
+
+    def judged(net, images, *, device):
+        found = real(net, images, device=device)
+        if len(images) != len(valid):
+            return found
+        told.append({k: v.clone() for k, v in net.state_dict().items()})
+        right = np.arange(len(valid)) < round(next(given) * len(valid))
+        return replace(found, pred=np.where(right, images.y, 3))
+
+    monkeypatch.setattr(bias_ensemble, "score", score_of)
+    monkeypatch.setattr(training, "score", judged)
+
+    def trained(run):
+        voted.clear()
+        told.clear()
+        stage = bias_ensemble.train(train, config, run)
+        with contextlib.suppress(StopIteration):
+            while "votes" not in next(stage).stage:
+                pass
+        return list(voted)
+
+    run = Run(seed=0, device=device, watch=parted.where("test"), valid=valid, work=tmp_path)
+    epochs = round(6 / -(-len(train) // 16))
+    assert epochs == 3
+    nets = trained(run)
+    assert len(nets) == 2 and len(told) == 2 * epochs
+    # Net 1 is told 0.2, 0.9, 0.4, net 2 0.9, 0.1, 0.3.
+    for net, best in zip(nets, (told[1], told[3]), strict=True):
+        assert all(torch.equal(v, best[k]) for k, v in net.state_dict().items())
+    # A second call reads the epochs back, the best among them.
+    for net, again in zip(nets, trained(run), strict=True):
+        assert all(torch.equal(v, again.state_dict()[k]) for k, v in net.state_dict().items())
+    # Without a validation part it is the last.
+    last = trained(replace(run, valid=None, work=None))
+    assert not all(torch.equal(v, told_) for v, told_ in zip(
+        last[0].state_dict().values(), nets[0].state_dict().values(), strict=True))  # fmt: skip
+
+
+def test_only_the_net_that_predicts_has_a_curve_on_the_validation_part(table, device):
+    split = table.split.copy()
+    split[30:48] = "valid"
+    config = replace(CONFIGS["bias-ensemble"], confidence=0.34, iterations=6)
+    found, _ = drain(
+        pipeline.baseline(
+            replace(table, split=split), "bias-ensemble", config, seed=0, device=device
+        )
+    )
+    assert len(found.valid_accuracy) == len(found.test_accuracy) == MLP.epochs
+
+
 def test_nets_that_agree_about_nothing_are_said(table, device):
     config = replace(CONFIGS["bias-ensemble"], iterations=1, confidence=0.999999)
     with pytest.raises(UserError, match="more than 1 iterations"):
@@ -288,6 +366,32 @@ def test_the_last_layer_is_scikit_learn_s_on_plain_features():
     theirs = OneVsRestClassifier(lr).fit(phi, y).decision_function(phi)
     assert np.abs(features @ w.T + b - theirs).max() < 2e-2
     assert (w[:, 3] == 0).all()  # a dead unit stays out
+
+
+def test_the_last_layer_is_the_mean_over_different_draws():
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(2)
+    y = np.r_[np.zeros(20, int), np.ones(20, int)]
+    groups = np.r_[np.zeros(15, int), np.ones(5, int), np.full(14, 2), np.full(6, 3)]
+    features = rng.normal(0, 2, (40, 3)) + y[:, None] + 5
+    mean, scale = features.mean(0), features.std(0)
+    draws, rows = np.random.default_rng([3, 7]), []
+    coefs, intercepts = [], []
+    for _ in range(4):
+        mine = dfr.balanced(groups, draws)
+        rows.append(tuple(sorted(mine)))
+        fit = LogisticRegression(l1_ratio=1.0, C=1.0, solver="liblinear", random_state=0)
+        fit.fit((features[mine] - mean) / scale, y[mine] == 1)
+        coefs.append(fit.coef_[0])
+        intercepts.append(fit.intercept_[0])
+    assert len(set(rows)) == 4 and all(len(r) == 4 * 5 for r in rows)
+    assert np.ptp(coefs, 0).max() > 0.05  # the draws do not agree
+    w, b = dfr.last_layer(features, y, groups, 2, c=1.0, resamples=4, seed=3)
+    assert np.allclose(w[1] * scale, np.mean(coefs, 0), atol=1e-12)
+    assert b[1] == pytest.approx(np.mean(intercepts) - (w[1] * mean).sum(), abs=1e-12)
+    first, _ = dfr.last_layer(features, y, groups, 2, c=1.0, resamples=1, seed=3)
+    assert np.allclose(first[1] * scale, coefs[0]) and not np.allclose(first, w)
 
 
 def test_the_strength_is_the_one_of_the_best_worst_group():
@@ -488,6 +592,40 @@ def test_an_oracle_without_the_attribute_says_so(table, method, device):
                 table.without_bias(), method, CONFIGS[method], seed=0, device=device
             )
         )  # fmt: skip
+
+
+def test_vanilla_takes_adam_s_steps_on_the_mean_ce_worked_by_hand(table, device):
+    """Two epochs of one batch: head ← head - lr · m̂/(√v̂ + 1e-8), of the mean CE's gradient."""
+    train = table.where("train")
+    lr, one_hot = 1e-2, np.eye(3)[train.y]
+
+    def trained(epochs):
+        config = replace(MLP, epochs=epochs, batch_size=len(train), lr=lr)
+        settings = replace(CONFIGS["vanilla"], classifier=config)
+        return drain(vanilla.train(train, settings, Run(seed=3, device=device)))
+
+    def head_and_gradient(net):
+        """[3, D + 1] each: weights beside the bias, and Σ (p - 1_y) [φ, 1] / N."""
+        phi = penultimate(net, train.pixels, device=device).astype(np.float64)
+        phi = np.concatenate([phi, np.ones((len(train), 1))], 1)
+        head = np.concatenate(
+            [net.head.weight.numpy(force=True), net.head.bias.numpy(force=True)[:, None]], 1
+        )
+        z = phi @ head.T
+        p = np.exp(z - z.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        return head, (p - one_hot).T @ phi / len(train)
+
+    before, g1 = head_and_gradient(build_classifier("mlp", 8, 3, 3))
+    once, g2 = head_and_gradient(trained(1))
+    twice, _ = head_and_gradient(trained(2))
+    sure = np.abs(g1) > 1e-5  # a dead unit's gradient is nothing but rounding
+    # The first step: m̂ = g, √v̂ = |g|, so that each weight goes by lr.
+    assert sure.mean() > 0.5
+    assert np.abs(once - (before - lr * np.sign(g1)))[sure].max() < 2e-5
+    # The second: m̂ = (0.9 · 0.1 g1 + 0.1 g2)/(1 - 0.9²), v̂ = (0.999 · 0.001 g1² + 0.001 g2²)/(1 - 0.999²).
+    m, v = (0.09 * g1 + 0.1 * g2) / 0.19, (0.000999 * g1**2 + 0.001 * g2**2) / 0.001999
+    assert np.abs(twice - (once - lr * m / (np.sqrt(v) + 1e-8)))[sure].max() < 2e-5
 
 
 def test_vanilla_is_the_plain_training(table, device):

@@ -1,11 +1,15 @@
+import json
+
 import numpy as np
 import pytest
 
-from debias_core.config import RATIOS
+import app
+from debias_core.config import CENTRE, RATIOS
 from debias_core.data.benchmarks import colored_digits, colored_mnist
 from debias_core.data.originals import BESIDE
 from debias_core.data.planted import PALETTE, plant_in_order
-from debias_core.records import UserError
+from debias_core.records import ArmResult, GroupAccuracy, UserError
+from debias_core.workspace import benchmark, cells
 
 
 @pytest.mark.parametrize("percent", RATIOS)
@@ -99,3 +103,102 @@ def test_mnist_that_is_nowhere_is_said_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(MNIST, "download", lambda self: (_ for _ in ()).throw(OSError("no net")))
     with pytest.raises(UserError, match="DEBIAS_DATA"):
         colored_mnist(1.0)
+
+
+@pytest.mark.parametrize(
+    ("method", "one", "five"),
+    [("bias-ensemble", 81.17, 90.04), ("a2", 83.92, 91.64), ("amplibias", 67.79, 74.88)],
+)
+def test_diffinject_s_table_1_stands_beside_colored_mnist(method, one, five):
+    found = [benchmark.published("cmnist", method, r) for r in (0.5, 1.0, 2.0, 5.0)]
+    assert found == [None, pytest.approx(one / 100), None, pytest.approx(five / 100)]
+
+
+def test_figures_of_another_metric_do_not_stand_as_the_average():
+    assert benchmark.published("bffhq", "ddb-2", 0.5) == pytest.approx(0.8315)  # not 0.7093
+    assert benchmark.published("waterbirds", "ddb-2", None) is None
+    assert benchmark.published("urbancars", "ddb-1", None) is None
+    arm = ArmResult(
+        "ddb-2", 0, GroupAccuracy(("a",), (0.5,), (4,), 0.5, 0.5, "a", None, None), 4, 1, (1.0,), (0.5,)
+    )  # fmt: skip
+    made = benchmark.cell(benchmark.Own("waterbirds"), "ddb-2", arm, None, None)
+    assert made["published"] is None
+    assert made["published_worst_group"] == pytest.approx(0.9156)
+    held_out = benchmark.cell(benchmark.Own("waterbirds", validation=True), "ddb-2", arm, 0, 0)
+    assert held_out["published_worst_group"] is None
+
+
+def test_a_method_that_is_known_from_papers_alone_prints_its_figure(tmp_path, capsys, monkeypatch):
+    def nothing(*_, **__):
+        yield from ()
+
+    monkeypatch.setattr(cells, "ensure_data", nothing)  # 60,000 images would be in vain
+    out = tmp_path / "out.json"
+    command = ["benchmark", "--method", "a2", "--ratio", "1", "--seeds", "1", "--workspace",
+               str(tmp_path), "--json", str(out)]  # fmt: skip
+    assert app.main([*command, "cmnist"]) == 0
+    assert "83.92 %" in capsys.readouterr().out
+    (found,) = json.loads(out.read_text())["cells"]
+    assert found["published"] == pytest.approx(0.8392) and found["unbiased_accuracy"] is None
+    assert app.main([*command, "digits"]) == 2  # no paper has Colored Digits
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The settings of the benchmarks that the command line would have run."""
+    found = []
+
+    def run(config, *_, **__):
+        found.append(config)
+        yield from ()
+        raise UserError("not now")
+
+    monkeypatch.setattr(benchmark, "run_benchmark", run)
+    return found
+
+
+def test_the_paper_s_reading_of_diffinject_is_one_switch(asked, tmp_path):
+    command = ["benchmark", "cmnist", "--workspace", str(tmp_path), "--paper-protocol"]
+    app.main(command)
+    app.main([*command, "--count", "60", "--top-k", "20"])
+    (paper, changed) = asked
+    assert (paper.audit.top_k, paper.audit.per_class) == (10, False)
+    i = paper.inject
+    assert (i.count, i.gamma, i.t_edit, i.t_boost, i.steps, i.direct) == (
+        6_000,
+        0.9,
+        500,
+        200,
+        50,
+        (),
+    )
+    assert (i.inversion, i.mode, i.label_from, i.contents_per_original) == (
+        "reference", "slerp", "content", 1,
+    )  # fmt: skip
+    assert i.mask == CENTRE and paper.debias.synthetic_share is None
+    nets = paper.audit.classifier, paper.debias.classifier
+    assert [(n.network, n.loss) for n in nets] == [("mlp255", "gce"), ("mlp255", "ce")]
+    assert (changed.inject.count, changed.audit.top_k, changed.inject.steps) == (60, 20, 50)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "gamma", "mask", "count"),
+    [("cifar10c", 0.3, None, 4_500), ("bffhq", 0.7, CENTRE, 11_520), ("dogs_cats", 0.2, CENTRE, 4_870)],
+)  # fmt: skip
+def test_the_paper_s_reading_of_every_set_that_it_has(dataset, gamma, mask, count, asked, tmp_path):
+    app.main(
+        ["benchmark", dataset, "--workspace", str(tmp_path), "--paper-protocol", "--ratio", "1"]
+    )
+    (paper,) = asked
+    assert (paper.inject.gamma, paper.inject.mask, paper.inject.count) == (gamma, mask, count)
+    assert (paper.audit.top_k, paper.inject.t_edit, paper.inject.steps) == (10, 500, 50)
+    assert paper.debias.synthetic_share is None
+    assert paper.debias.classifier.network == "resnet18" and paper.percent == 1.0
+
+
+def test_without_the_switch_and_for_other_methods_nothing_changes(asked, tmp_path):
+    app.main(["benchmark", "cmnist", "--workspace", str(tmp_path)])
+    app.main(["benchmark", "cmnist", "--workspace", str(tmp_path), "--method", "crossinject"])
+    assert [(c.inject.direct, c.audit.top_k) for c in asked] == [((200,), 100)] * 2
+    crossed = ["benchmark", "cmnist", "--method", "crossinject", "--paper-protocol"]
+    assert app.main([*crossed, "--workspace", str(tmp_path)]) == 2 and len(asked) == 2

@@ -11,6 +11,7 @@ from debias_core.classifier.networks import build_classifier, load_classifier, s
 from debias_core.classifier.training import augment, penultimate, score, train_classifier
 from debias_core.config import NETWORKS, ClassifierConfig
 from debias_core.data.images import to_float
+from debias_core.data.table import ImageTable
 from debias_core.pipeline import drain
 from debias_core.records import UserError
 
@@ -181,6 +182,36 @@ def test_group_accuracy_against_a_case_worked_by_hand(table):
     assert g.worst == 0.0
 
 
+def test_group_accuracies_are_fairlearn_s():
+    from fairlearn.metrics import MetricFrame, count
+    from sklearn.metrics import accuracy_score
+
+    rng = np.random.default_rng(0)
+    y, bias, pred = rng.integers(0, 3, (3, 400))
+    usual = {0: 1, 1: 2, 2: 0}
+    many = ImageTable(
+        ids=np.arange(400).astype(np.str_), y=y, split=np.full(400, "test"),
+        class_names=("ant", "bee", "cat"), pixels=np.zeros((400, 1, 1, 3), np.uint8),
+        bias=bias, bias_names=("red", "green", "blue"),
+    )  # fmt: skip
+    conflicts = bias != np.array([usual[c] for c in range(3)])[y]
+    kind = np.where(conflicts, "conflicting", "aligned")
+    names = [f"{many.class_names[c]}, {k}" for c, k in zip(y, kind, strict=True)]
+    metrics = {"accuracy": accuracy_score, "count": count}
+    theirs = MetricFrame(metrics=metrics, y_true=y, y_pred=pred, sensitive_features=names)
+    ours = group_accuracy(many, pred, usual)
+    assert dict(zip(ours.groups, ours.accuracy, strict=True)) == pytest.approx(
+        theirs.by_group["accuracy"].to_dict()
+    )
+    assert dict(zip(ours.groups, ours.count, strict=True)) == theirs.by_group["count"].to_dict()
+    assert ours.average == pytest.approx(theirs.overall["accuracy"])
+    assert ours.worst == pytest.approx(theirs.group_min()["accuracy"])
+    halves = MetricFrame(metrics=accuracy_score, y_true=y, y_pred=pred, sensitive_features=kind)
+    assert (ours.aligned, ours.conflicting) == pytest.approx(
+        (halves.by_group["aligned"], halves.by_group["conflicting"])
+    )
+
+
 def test_without_the_attribute_groups_are_the_classes(table):
     g = group_accuracy(table.without_bias(), table.y)
     assert g.groups == ("ant", "bee", "cat") and g.worst == 1.0
@@ -192,6 +223,23 @@ def test_average_precision_by_hand():
     loss = np.array([4.0, 3.0, 2.0, 1.0], dtype=np.float32)
     assert average_precision(conflicting, loss) == pytest.approx((1 / 1 + 2 / 3) / 2)
     assert average_precision(np.zeros(4, bool), loss) is None
+
+
+def test_average_precision_is_scikit_learn_s_and_the_mean_over_the_hits_also_with_ties():
+    from sklearn.metrics import average_precision_score
+
+    rng = np.random.default_rng(0)
+    conflicting = rng.random(200) < 0.1
+    loss = rng.permutation(200).astype(np.float32)
+    ours = average_precision(conflicting, loss)
+    assert ours == average_precision_score(conflicting, loss)
+    hits = conflicting[np.argsort(-loss)]
+    precision = np.cumsum(hits) / np.arange(1, 201)
+    assert ours == pytest.approx(precision[hits].mean())
+    # Equal losses are one step: both are found at the precision of the four above the cut.
+    tied = np.array([3, 3, 3, 3, 1], dtype=np.float32)
+    found = average_precision(np.array([True, False, True, False, False]), tied)
+    assert found == pytest.approx(2 / 4)
 
 
 def test_a_decaying_rate_falls_along_a_cosine_and_resumes_on_it(table, device, tmp_path):

@@ -4,18 +4,29 @@ import json
 import os
 import shutil
 
+import gradio as gr
 import pytest
 import torch
 
 import app
 from debias_core.config import ScheduleConfig
+from debias_core.data.benchmarks import ASSETS
 from debias_core.diffusion import schedule
-from debias_core.diffusion.edit_time import distance_curve, edit_time, lpips_distance
+from debias_core.diffusion.edit_time import (
+    NoLPIPS,
+    distance_curve,
+    edit_time,
+    lpips_distance,
+    recorded_edit_time,
+)
 from debias_core.diffusion.unet import EvaluationCount
+from debias_core.insight.figures import edit_time_curves
+from debias_core.pipeline import drain
 from debias_core.records import UserError
 from debias_core.workspace import stages
 from debias_core.workspace.store import Project
-from ui import show
+from ui import augment_tab, show
+from ui.session import Place
 
 A_BAR = schedule.alpha_bar(ScheduleConfig())
 
@@ -53,18 +64,114 @@ def test_lpips_takes_small_images_and_is_zero_on_equal_ones(device):
     assert distance(a, b).shape == (2,) and (distance(a, b) > 0).all()
 
 
-def test_missing_weights_are_said_with_the_remedy(device, monkeypatch, tmp_path):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+@pytest.fixture
+def no_weights(monkeypatch, tmp_path):
+    """A machine without AlexNet's weights and without a net."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(
         torch.hub, "download_url_to_file", lambda *a, **k: (_ for _ in ()).throw(OSError("no net"))
     )
-    with pytest.raises(UserError, match="alexnet-owt"):
+
+
+def test_missing_weights_are_said_with_the_remedy(device, no_weights):
+    with pytest.raises(NoLPIPS, match="alexnet-owt"):
         lpips_distance(device)
 
 
-def test_t_edit_by_fidelity_is_measured_once_and_kept_beside_the_model(
-    tmp_path, device, monkeypatch
+@pytest.mark.parametrize("name", ["digits16", "digits16-swaps"])
+def test_every_model_that_ships_has_a_recorded_t_edit(name):
+    t, found = recorded_edit_time(ASSETS / name)
+    assert 0 <= t <= 999 and len(found) > 20
+
+
+def test_where_lpips_cannot_run_the_recorded_value_is_used_and_named_as_such(
+    tmp_path, no_weights, capsys, monkeypatch
 ):
+    project = Project(tmp_path, "d")
+    stages.import_named(project, "digits", percent=1.0, seed=0)
+    out = tmp_path / "out.json"
+    command = ["t-edit", "--workspace", str(tmp_path), "--name", "d", "--by", "lpips",
+               "--json", str(out)]  # fmt: skip
+    assert app.main(command) == 0
+    result = json.loads(out.read_text())
+    assert (result["by"], result["t_edit"]) == ("recorded", 200) and "values" not in result
+    said = " ".join(capsys.readouterr().out.split())
+    assert "recorded value 200 (LPIPS could not run: LPIPS needs AlexNet's weights" in said
+    assert "https://download.pytorch.org" in said and result["found"][:20] in said
+    assert show.edit_times(project) == [result]
+
+    # Weights at last: the rule itself counts, and the page no longer shows what stood in for it.
+    monkeypatch.setattr(
+        stages, "lpips_distance", lambda _: lambda a, b: (a - b).abs().mean((1, 2, 3))
+    )
+    monkeypatch.setattr(stages, "EDIT_IMAGES", 4)
+    monkeypatch.setattr(stages, "edit_time", lambda *_: 300)
+    assert app.main(command) == 0
+    assert [m["by"] for m in show.edit_times(project)] == ["lpips"]
+
+    # Nothing is recorded of a project's own model: the error stays, and stands in for nothing.
+    own = project.folder("diffusion")
+    shutil.copytree(ASSETS / "digits16", own, dirs_exist_ok=True)
+    about = json.loads((own / "config.json").read_text())
+    del about["t_edit"]
+    (own / "config.json").write_text(json.dumps(about))
+    (own / "t_edit-lpips.json").unlink()
+    monkeypatch.setattr(stages, "lpips_distance", lpips_distance)
+    assert app.main(command) == 2
+    assert "alexnet-owt" in "".join(capsys.readouterr().err.split())
+    assert not list(own.glob("t_edit-*.json"))
+
+
+def test_both_curves_are_drawn_each_with_its_axes_and_choice():
+    measured = [
+        {
+            "by": "fidelity",
+            "timesteps": [0, 100],
+            "values": [0.9, 0.8],
+            "look": [1, 1],
+            "t_edit": 0,
+        },
+        {"by": "lpips", "timesteps": [0, 500, 999], "values": [0.0, 0.4, 0.6], "t_edit": 500},
+    ]
+    figure = edit_time_curves(measured)
+    assert [(list(t.x), t.xaxis) for t in figure.data] == [
+        ([0, 100], "x"), ([0, 100], "x"), ([0, 500, 999], "x2"),
+    ]  # fmt: skip
+    axes = figure.layout
+    assert (axes.xaxis.title.text, axes.yaxis.title.text) == ("t_edit", "label fidelity")
+    assert (axes.xaxis2.title.text, axes.yaxis2.title.text) == ("t", "LPIPS of image and P_t")
+    assert [s.x0 for s in axes.shapes] == [0, 500]
+    assert len(edit_time_curves(measured[1:]).data) == 1
+
+
+def test_augment_shows_both_curves_and_offers_the_newest_value(tmp_path, device, no_weights):
+    project = Project(tmp_path, "d")
+    stages.import_named(project, "digits", percent=1.0, seed=0)
+    recorded = drain(stages.run_edit_time(project, "lpips", device=device))
+    folder = project.folder("diffusion")
+    for by, t, seconds in (("fidelity", 100, 10), ("lpips", 350, 20)):
+        path = folder / f"t_edit-{by}.json"
+        about = {**{k: recorded[k] for k in ("model", "data")}, "by": by, "t_edit": t}
+        path.write_text(json.dumps({**about, "timesteps": [0, 100], "values": [0.1, 0.5]}))
+        later = (folder / "t_edit-recorded.json").stat().st_mtime + seconds
+        os.utime(path, (later, later))
+    with gr.Blocks():
+        part = augment_tab.build(Place(tmp_path, (tmp_path,)), gr.Dropdown(["d"]))
+    shown = part.refresh("d", None, "diffinject")
+    assert len(shown) == len(part.outputs)
+    plot, button = (
+        next(s for s, c in zip(shown, part.outputs, strict=True)
+             if isinstance(c, kind) and isinstance(s, dict) and s.get("value") is not None)
+        for kind in (gr.Plot, gr.Button)
+    )  # fmt: skip
+    titles = [a.text for a in plot["value"].layout.annotations]
+    assert titles == ["t_edit 100, by fidelity", "t_edit 350, by LPIPS"]
+    assert button["value"] == "Use t_edit 350"
+    (text,) = (s for s in shown if isinstance(s, str) and "recorded value 200" in s)
+    assert text.count("\n\n") == 2
+
+
+def test_t_edit_by_fidelity_is_measured_once_and_kept_in_the_project(tmp_path, device, monkeypatch):
     monkeypatch.setattr(stages, "EDIT_IMAGES", 12)
     monkeypatch.setattr(stages, "EDIT_TIMES", (100, 500, 800))
     monkeypatch.setattr("debias_core.insight.fidelity.MIN_STEPS", 60)
@@ -83,12 +190,12 @@ def test_t_edit_by_fidelity_is_measured_once_and_kept_beside_the_model(
     assert app.main(command) == 0
     assert json.loads(out.read_text()) == first
     assert not project.has("diffusion")  # the shipped model is still the one in use
-    assert show.edit_time(project) == first
+    assert show.edit_times(project) == [first]
     # Another model: the page no longer offers what was measured with the one that ships.
     own = project.folder("diffusion")
     shutil.copytree(project.model_folder(project.table()), own, dirs_exist_ok=True)
     later = (own / "t_edit-fidelity.json").stat().st_mtime + 1
     os.utime(own / "model.safetensors", (later, later))
-    assert show.edit_time(project) is None
+    assert show.edit_times(project) == []
     shutil.rmtree(own)
     assert app.main([*command, "--by", "taste"]) == 2

@@ -1,13 +1,24 @@
 """The judge reads shapes whatever their colour; look is whose colour an image has."""
 
+import json
+
 import numpy as np
+import pytest
 import torch
 
+import app
 from debias_core.classifier.training import augment, score
 from debias_core.data import planted
 from debias_core.data.benchmarks import colored_digits
+from debias_core.data.table import save_table
+from debias_core.insight import fidelity as measures
 from debias_core.insight.fidelity import fidelity, mean_colour, train_judge
 from debias_core.pipeline import drain
+from debias_core.records import Cost, Recipe, SyntheticSet
+from debias_core.workspace import stages
+from debias_core.workspace.store import Project
+from tests.conftest import CPU
+from ui import words
 
 
 def test_the_judge_of_a_biased_set_reads_digits_of_any_colour_and_tells_whose_they_are(device):
@@ -48,3 +59,67 @@ def test_texture_augmentation_filters_about_half_of_the_images():
     y = augment(x, ("texture",), np.random.default_rng(0))
     changed = ((y - x).abs().amax((1, 2, 3)) > 1e-6).sum()
     assert 10 <= changed <= 30 and y.shape == x.shape
+
+
+def test_mean_colour_is_the_same_some_images_at_a_time(table, monkeypatch):
+    whole, rows = mean_colour(table.pixels), np.array([7, 0, 7, 33])
+    monkeypatch.setattr(measures, "COLOUR_BATCH", 7)
+    assert np.array_equal(mean_colour(table.pixels), whole)
+    assert np.array_equal(mean_colour(table.pixels, rows), whole[rows])
+
+
+def test_every_finished_set_knows_its_fidelity_as_worked_by_hand(table, tmp_path, monkeypatch):
+    """Four images with contents of class 1 and originals of class 0; the judge reads 1, 1, 0 and 2."""
+    project = Project(tmp_path, "p")
+    save_table(table, project.folder("data"))
+    train = table.where("train")
+    content, original = (np.flatnonzero(train.y == c)[4:8] for c in (1, 0))  # all aligned
+    recipes = tuple(
+        Recipe(method="crossinject", label=1, content_id=str(train.ids[c]),
+               original_id=str(train.ids[o]), steps=1, seed=0, pair=i)
+        for i, (c, o) in enumerate(zip(content, original, strict=True))
+    )  # fmt: skip
+    # The first three look like their originals to the last bit, the fourth like its content.
+    pixels = np.concatenate([train.pixels[original[:3]], train.pixels[content[3:]]])
+    made = SyntheticSet(pixels, recipes, 1.3, 1.0, 2.0)
+    read = np.eye(3, dtype=np.float32)[[1, 1, 0, 2]]
+    monkeypatch.setattr(measures, "probabilities", lambda *_, **__: read)
+    monkeypatch.setattr(stages, "probabilities", lambda *_, **__: read)
+
+    def judge(*_, **__):
+        yield from ()
+        return object()
+
+    monkeypatch.setattr(stages, "run_judge", judge)
+    project.sink("s", 4, 8).add(0, pixels, recipes, Cost(4, 4, 2.0, 2.0))
+    about = {"config": {}}
+    drain(stages.finish_set(project, "s", made, about, beside=None, device=CPU, with_flags=False))
+    assert "fidelity" not in project.manifest("synthetic")  # nobody was asked
+    drain(stages.finish_set(project, "s", made, about, beside=None, device=CPU))
+    found = project.manifest("synthetic")["fidelity"]
+    assert (found["content"], found["original"], found["neither"], found["look"]) == (
+        0.5, 0.25, 0.25, 0.75,
+    )  # fmt: skip
+    apart = np.linalg.norm(
+        mean_colour(train.pixels, content) - mean_colour(train.pixels, original), axis=1
+    )
+    assert found["to_original"] == pytest.approx(apart[3] / 4, rel=1e-5)
+    assert found["to_content"] == pytest.approx(apart[:3].sum() / 4, rel=1e-5)
+    assert "score" not in found
+    said = words.generated(project.manifest("synthetic"))
+    assert "reads 50% as the content's class, 25% as the original's, 25% as neither" in said
+    assert "75% are nearer to the original's colour" in said
+    drawn = words.fidelity({**found, "look": None, "to_original": None})
+    assert "Look fidelity" not in drawn and f"{found['to_content']:.2f}" in drawn
+
+
+def test_the_command_prints_the_fidelity_of_its_run(tmp_path, capsys, quick_judge):
+    stages.import_named(Project(tmp_path, "p"), "digits", percent=1.0, seed=0)
+    out = tmp_path / "out.json"
+    command = ["generate", "--name", "p", "--workspace", str(tmp_path), "--method", "crossinject",
+               "--count", "8", "--contents", "8", "--direct", "200", "--json", str(out)]  # fmt: skip
+    assert app.main(command) == 0
+    found = json.loads(out.read_text())["fidelity"]
+    assert found == Project(tmp_path, "p").manifest("synthetic")["fidelity"]
+    assert found["content"] + found["original"] + found["neither"] == pytest.approx(1)
+    assert words.fidelity(found) in " ".join(capsys.readouterr().out.split())

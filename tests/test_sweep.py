@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import app
 from debias_core import pipeline
@@ -29,6 +30,8 @@ from debias_core.team import Cluster
 from debias_core.workspace import stages, sweep, verdicts
 from debias_core.workspace.store import Project
 from tests.conftest import TINY_UNET
+from ui import words
+from ui.commands import common, tables
 
 MLP = ClassifierConfig(network="mlp", epochs=3, batch_size=16)
 GRID = SweepConfig(
@@ -258,6 +261,47 @@ def test_the_command_line_sweeps_a_project(project, tmp_path, capsys, monkeypatc
         assert float(label) == pytest.approx(100 * cell["label_fidelity"]["mean"], abs=0.051)
     assert app.main([*command, "--over", "steps=4,6", "--over", "count=20"]) == 2
     assert app.main(command[:5]) == 2
+
+
+def swept_cells(*, gain):
+    """Two cells as a sweep has them, with figures as wide as they get."""
+    wide = {"mean": 0.5, "sd": 0.1, "per_seed": [0.4, 0.6]}
+    return [
+        {
+            "at": {"synthetic_share": "0.05", "train_images": "1300"},
+            "score": wide, "label_fidelity": wide, "look_fidelity": wide, "vanilla": wide,
+            "kid": {"mean": 0.087}, "seconds_per_image": {"mean": 0.25}, "gain_points": g,
+            "seconds_per_point": spent,
+        }
+        for g, spent in ((4.0, 8.125), (gain, 1234.5 if gain > 0 else None))
+    ]  # fmt: skip
+
+
+def test_what_a_point_costs_is_in_the_table_in_80_columns_and_on_the_page(capsys, monkeypatch):
+    monkeypatch.setattr(common, "console", Console(width=80))
+    said = "accuracy on held-out training images"
+    tables.sweep_table({"cells": swept_cells(gain=0.5), "scored_on": said})
+    printed = capsys.readouterr().out.splitlines()
+    (at,) = (i for i, line in enumerate(printed) if "accuracy %" in line)
+    head, rest = printed[at], printed[at + 1 :]
+    assert head.split()[-2:] == ["s/img", "s/pt"] and max(map(len, printed)) <= 80
+    lines = [line.split() for line in rest if line.strip().startswith("0.05")]
+    assert [line[-2:] for line in lines] == [["0.250", "8.1"], ["0.250", "1234"]]
+    tables.sweep_table({"cells": swept_cells(gain=-1.0), "scored_on": said})
+    assert "none" in capsys.readouterr().out
+    without = [{**c, "seconds_per_point": None} for c in swept_cells(gain=-1.0)]
+    tables.sweep_table({"cells": without, "scored_on": said})
+    assert "s/pt" not in capsys.readouterr().out
+
+    cells = swept_cells(gain=-1.0)
+    cells[1]["at"] = {"synthetic_share": "0.1", "train_images": "1300"}
+    result = {"cells": cells, "scored_on": said}
+    assert "0.250 s an image, 8.1 s of generation a point." in words.swept(result)
+    axes = {"rows": {"name": "synthetic_share", "values": ["0.05", "0.1"]},
+            "columns": {"name": "train_images", "values": ["1300"]}, "seeds": 2}  # fmt: skip
+    heat = figures.sweep_map({**result, "config": axes}).data[0]
+    assert [line[0][4] for line in heat.customdata] == [", 8.1 s of generation a point", ""]
+    assert "customdata[4]" in heat.hovertemplate
 
 
 def test_kid_and_fid_tell_a_shifted_set_from_the_same(device):

@@ -66,6 +66,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
                         by: gr.Button(text, size="sm") for by, text in words.EDIT_BUTTONS.items()
                     }
                 measured = gr.State(None)
+                edit_text = gr.Markdown()
                 edit_plot = gr.Plot(show_label=False, visible=False)
                 use = gr.Button(words.EDIT_USE, visible=False, size="sm")
             with gr.Accordion(words.MASK_TITLE, open=False):
@@ -218,8 +219,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         shown = gr.update(visible=False, value=None)
         if mine.has("synthetic"):
             about = mine.manifest("synthetic")
-            text = words.generated(about["count"], about["seconds"],
-                                   about["unet_evaluations_per_image"])  # fmt: skip
+            text = words.generated(about)
             if held := about.get("forecast"):
                 text = f"{text} {words.held_against(held)}"
             pictures = show.triptychs(table_of(mine).where("train"), mine.synthetic())
@@ -231,12 +231,16 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         own = gr.update(visible=not show.has_model(mine) and mine.has("data"))
         # Another project's mask means nothing here, and its widget begins anew too.
         same = before is not None and before.project == mine.name
-        curve = show.edit_time(mine)
-        plot = None if curve is None else figures.edit_time_curve(curve)
+        times = show.edit_times(mine)
+        curves = sorted((m for m in times if "values" in m), key=lambda m: str(m["by"]))
+        newest = int(times[-1]["t_edit"]) if times else None
         found = (
-            None if curve is None else int(curve["t_edit"]),
-            gr.update(visible=curve is not None, value=plot),
-            gr.update(visible=curve is not None),
+            newest,
+            "\n\n".join(f"- {show.literal(words.edit_time(m))}" for m in times),
+            gr.update(
+                visible=bool(curves), value=figures.edit_time_curves(curves) if curves else None
+            ),
+            gr.update(visible=bool(times), value=words.EDIT_USE.format(newest)),
             # A tick that another project's model can't follow is taken back.
             gr.update(visible=True)
             if show.has_swaps(mine)
@@ -365,6 +369,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             mask,
             pretrain,
             measured,
+            edit_text,
             edit_plot,
             use,
             direct,

@@ -197,19 +197,19 @@ def curve_series(project: Project) -> dict[str, Any]:
     return {"job": None, "running": False, "series": series}
 
 
-def edit_time(project: Project) -> dict[str, Any] | None:
-    """The newest measurement of t_edit with this model on these images, as `stages.run_edit_time` keeps it."""
+def edit_times(project: Project) -> list[dict[str, Any]]:
+    """What was measured of t_edit with this model on these images, newest last, one of each rule, as
+    `stages.run_edit_time` keeps it."""
     model = _model_folder(project)
     if model is None:
-        return None
+        return []
     trained = (model / "model.safetensors").stat().st_mtime
     kept = sorted(
         project.folder("diffusion").glob("t_edit-*.json"), key=lambda p: p.stat().st_mtime
     )
     found = [json.loads(p.read_text()) for p in kept if p.stat().st_mtime >= trained]
     data_id = table_of(project).where("train").data_id
-    mine = [m for m in found if m["data"] == data_id]
-    return mine[-1] if mine else None
+    return [m for m in found if m["data"] == data_id]
 
 
 def forecast(project: Project) -> dict[str, Any] | None:

@@ -221,7 +221,8 @@ EDIT_INTRO = (
     "the smallest t at which an image and the model's guess of it differ by 0.33 (needs AlexNet's weights)."
 )
 EDIT_BUTTONS = {"fidelity": "By fidelity", "lpips": "By LPIPS"}
-EDIT_USE = "Use it"
+EDIT_USE = "Use t_edit {}"
+EDIT_RULES = {"fidelity": "by label fidelity", "lpips": "by LPIPS"}
 T_BOOST = "t_boost, where fresh noise begins"
 T_BOOST_INFO = "Higher makes livelier texture that is further from the original."
 MASK_TITLE = "Where to inject (mask)"
@@ -503,9 +504,12 @@ def recipe(r: Recipe) -> str:
 def swept(result: dict[str, Any]) -> str:
     """What a sweep's figures are, and its best cell."""
     best = max(result["cells"], key=lambda cell: cell["score"]["mean"])
+    spent = best.get("seconds_per_point")  # None without a gain
     return (
         f"Best: **{cell_in_words(best['at'])}**, {best['score']['mean']:.1%} ({best['gain_points']:+.1f} points over vanilla), "
-        f"label fidelity {best['label_fidelity']['mean']:.2f}. Score: {result['scored_on']}."
+        f"label fidelity {best['label_fidelity']['mean']:.2f}, {best['seconds_per_image']['mean']:.3f} s an image"
+        + (f", {spent:.1f} s of generation a point" if spent is not None else "")
+        + f". Score: {result['scored_on']}."
     )
 
 
@@ -519,9 +523,36 @@ def trained_on(curated: dict[str, int]) -> str:
     )
 
 
-def generated(count: int, seconds: float, evaluations: float) -> str:
-    """What the long run took."""
-    return f"{count} images in {seconds:.0f} s, {evaluations:.1f} U-Net forward-equivalents each."
+def edit_time(found: dict[str, Any]) -> str:
+    """A t_edit, and by which rule; of a recorded one why it stands in (`stages.run_edit_time`)."""
+    t = found["t_edit"]
+    if found["by"] != "recorded":
+        return f"t_edit {t}, measured {EDIT_RULES[found['by']]}."
+    reason = found["reason"].rstrip(".")
+    return f"t_edit: recorded value {t} (LPIPS could not run: {reason}). It was found by {found['found']}."
+
+
+def generated(about: dict[str, Any]) -> str:
+    """What the long run took, and how good its images are, from the set's manifest."""
+    text = (
+        f"{about['count']} images in {about['seconds']:.0f} s, "
+        f"{about['unet_evaluations_per_image']:.1f} U-Net forward-equivalents each."
+    )
+    return f"{text} {fidelity(about['fidelity'])}" if "fidelity" in about else text
+
+
+def fidelity(found: dict[str, float | None]) -> str:
+    """Label fidelity and look fidelity of a set (`insight.fidelity.Fidelity`)."""
+    label = (
+        f"Label fidelity: a judge by shape reads {found['content']:.0%} as the content's class, "
+        f"{found['original']:.0%} as the original's, {found['neither']:.0%} as neither."
+    )
+    if found["look"] is None:  # drawn from words or noise
+        return f"{label} Mean distance of colour to the content's image: {found['to_content']:.2f}."
+    return (
+        f"{label} Look fidelity: {found['look']:.0%} are nearer to the original's colour (mean distance "
+        f"{found['to_original']:.2f}, to the content's {found['to_content']:.2f})."
+    )
 
 
 # The field's baselines, below Train
@@ -600,7 +631,10 @@ FIELD_NAMES = {
 FIELD_MISSING = "{} (not on this machine)"
 FIELD_RATIOS = "Images that break the pattern"
 FIELD_PROTOCOL = "The papers' protocol"
-FIELD_PROTOCOL_INFO = "Colored MNIST's baselines: pixels divided by 255 twice, as in LfF's code."
+FIELD_PROTOCOL_INFO = (
+    "Baselines with an MLP divide pixels by 255 twice, as LfF's code does; DiffInject takes its "
+    "paper's settings."
+)
 FIELD_INFO = "An oracle sees the bias attribute. Methods that make images take longest."
 FIELD_METHODS = {
     **COMPARE_NAMES,

@@ -74,8 +74,8 @@ def followed(
         if "accuracy" in progress.values:
             losses.append(progress.values["loss"])
             accuracies.append(progress.values["accuracy"])
-        if "valid" in progress.values:
-            valid.append(progress.values["valid"])
+            if "valid" in progress.values:  # nets that only help may be told too
+                valid.append(progress.values["valid"])
         return progress
 
     net = yield from relayed(stage, kept)

@@ -167,6 +167,7 @@ def train_classifier(
     patience: int | None = None,
     joint: Joint | None = None,
     valid: ImageTable | None = None,
+    keep_best: bool = False,
 ) -> Stage[Classifier]:
     """Train a fresh net on images [N, H, W, 3] and labels [N]; the last epoch is what is returned.
 
@@ -180,10 +181,12 @@ def train_classifier(
     each epoch, may end the training early. `objective` puts a batch's losses together in a method's own
     way. With `patience` training stops early: it ends once the mean loss on `watch` (`held_out` in the
     progress) has not fallen for so many epochs, and the net of the lowest is returned. `joint` brings its
-    own nets, which are trained instead. On `valid` the accuracy of every epoch is told as well.
+    own nets, which are trained instead. On `valid` the accuracy of every epoch is told as well; with `keep_best`
+    the net of the highest (of equals the first) is returned.
     """
     assert joint is None or (objective is None and patience is None), "a joint step is its own"
     assert patience is None or watch is not None, "early stopping needs images that are held out"
+    assert not keep_best or (valid is not None and patience is None and joint is None)
     if len(y) < 2:
         raise UserError(f"Training needs at least 2 images, but there are {len(y)}.")
     if joint is None:
@@ -234,6 +237,8 @@ def train_classifier(
     run["drawn"] = len(drawn)
     if valid is not None:
         run["validated"] = True
+    if keep_best:
+        run["kept"] = "best on valid"
     if patience is not None:
         run["patience"] = patience
     run = json.loads(json.dumps(run))
@@ -279,6 +284,8 @@ def train_classifier(
             values["valid"] = float((score(net, valid, device=device).pred == valid.y).mean())
             net.train()
         history.append(values)
+        if keep_best and values["valid"] > max((v["valid"] for v in history[:-1]), default=-1.0):
+            best = {k: v.clone() for k, v in net.state_dict().items()}
         if patience is not None:
             curve = [v["held_out"] for v in history]
             lowest = int(np.argmin(curve))

@@ -6,6 +6,7 @@ at which the mean over about 100 images of LPIPS(x, P_t) reaches 0.33.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,13 +26,17 @@ ALEXNET = "alexnet-owt-7be5be79.pth"
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 
+class NoLPIPS(UserError):
+    """LPIPS can't run on this machine: what is missing, and what to do."""
+
+
 def lpips_distance(device: torch.device, *, random_trunk: bool = False) -> Distance:
     """LPIPS (AlexNet) on images of any size; below 64 px they are enlarged first.
 
     `random_trunk` leaves AlexNet as it was initialised: for tests, where its weights can't be had.
 
     Raises:
-        UserError: when AlexNet's weights are not in torchvision's cache and can't be downloaded.
+        NoLPIPS: when AlexNet's weights are not in torchvision's cache and can't be downloaded.
     """
     import lpips
 
@@ -40,7 +45,7 @@ def lpips_distance(device: torch.device, *, random_trunk: bool = False) -> Dista
         net = lpips.LPIPS(net="alex", pnet_rand=random_trunk, verbose=False).to(device).eval()
     # Not there and no net (URLError is an OSError), or half a file.
     except (OSError, RuntimeError, EOFError) as error:
-        raise UserError(
+        raise NoLPIPS(
             f"LPIPS needs AlexNet's weights ({type(error).__name__} while fetching them): put "
             f"https://download.pytorch.org/models/{ALEXNET} (233 MB) at {cache}, or choose t_edit by "
             "label fidelity, which needs no download."
@@ -70,6 +75,15 @@ def distance_curve(
         if k < len(s) - 1:
             x = ddim_step(x, eps, a_t, float(a_bar[s[k + 1]]))
     return s, tuple(means)
+
+
+def recorded_edit_time(folder: Path) -> tuple[int, str] | None:
+    """(t_edit, how it was found) as a diffusion model's config.json has it; None where it has none.
+
+    Only the models that ship have one: it was measured on their own data.
+    """
+    about = json.loads((folder / "config.json").read_text()).get("t_edit")
+    return None if about is None else (int(about["value"]), str(about["found"]))
 
 
 def edit_time(

@@ -21,7 +21,7 @@ from debias_core.classifier.training import probabilities, train_classifier
 from debias_core.config import ClassifierConfig
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
-from debias_core.records import Stage
+from debias_core.records import Stage, SyntheticSet
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -33,6 +33,7 @@ JUDGE = ClassifierConfig(
 )  # fmt: skip
 MIN_STEPS = 400  # small sets are gone over more often, but
 MOST_EPOCHS = 100
+COLOUR_BATCH = 4_096  # images whose colours are measured at a time
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def fidelity(
     as_content = said == y_content
     as_original = (said == y_original) & ~as_content
     colour = mean_colour(pixels)
-    to_content = np.linalg.norm(colour - mean_colour(sources.pixels[content]), axis=1)
-    looks = mean_colour(sources.pixels[original[injected]])
+    to_content = np.linalg.norm(colour - mean_colour(sources.pixels, content), axis=1)
+    looks = mean_colour(sources.pixels, original[injected])
     to_original = np.linalg.norm(colour[injected] - looks, axis=1)
     return Fidelity(
         content=float(as_content.mean()),
@@ -111,12 +112,25 @@ def fidelity(
     )
 
 
-def mean_colour(pixels: Pixels) -> Floats:
-    """The colour of what stands out of black in images [M, H, W, 3] → [M, 3] in [0, 1].
+def fidelity_of(
+    judge: Classifier, table: ImageTable, made: SyntheticSet, *, device: torch.device
+) -> Fidelity:
+    """The fidelity of a synthetic set whose sources are in the table."""
+    content, original = table.sources(made.recipes)
+    return fidelity(judge, made.pixels, table, content, original, device=device)
+
+
+def mean_colour(pixels: Pixels, rows: Ints | None = None) -> Floats:
+    """The colour of what stands out of black in images [N, H, W, 3], or in `rows` [M] of them → [M, 3] in [0, 1].
 
     Pixels count by their brightness, so that on a black ground it is the colour of the figure; on a
-    photograph it is a brightness-weighted mean.
+    photograph it is a brightness-weighted mean. Some images at a time: a million fit in no memory.
     """
-    x = np.asarray(pixels, dtype=np.float32) / 255
-    weight = x.max(axis=3, keepdims=True) ** 2
-    return (x * weight).sum((1, 2)) / np.maximum(weight.sum((1, 2)), 1e-6)
+    rows = np.arange(len(pixels)) if rows is None else rows
+    found = np.empty((len(rows), 3), dtype=np.float32)
+    for at in range(0, len(rows), COLOUR_BATCH):
+        x = np.asarray(pixels[rows[at : at + COLOUR_BATCH]], dtype=np.float32) / 255
+        weight = x.max(axis=3, keepdims=True) ** 2
+        total = np.maximum(weight.sum((1, 2)), 1e-6)
+        found[at : at + len(x)] = (x * weight).sum((1, 2)) / total
+    return found

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from debias_core.records import KINDS, ArmResult, AuditResult, Projection
 
@@ -35,26 +36,36 @@ def _text(name: str) -> str:
     return str(name).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def edit_time_curve(result: dict[str, Any]) -> go.Figure:
-    """The curve by which t_edit was chosen (`stages.run_edit_time`), and the choice."""
-    lpips = result["by"] == "lpips"
-    named = "LPIPS between image and P_t" if lpips else "label fidelity"
-    figure = go.Figure()
-    lines = [(named, result["values"], DEBIASED)]
-    if "look" in result:
-        lines.append(("look fidelity", result["look"], VANILLA))
-    for name, values, colour in lines:
-        figure.add_trace(
-            go.Scatter(
-                x=result["timesteps"], y=values, name=name, mode="lines+markers",
-                line={"color": colour},
-            )
-        )  # fmt: skip
-    figure.add_vline(x=result["t_edit"], line={"dash": "dot", "color": "#D55E00"})
-    figure.update_xaxes(title="t" if lpips else "t_edit")
-    figure.update_yaxes(title=named, rangemode="tozero")
-    figure.update_layout(legend={"orientation": "h", "y": -0.3})
-    return _plain(figure, f"t_edit {result['t_edit']}, by {'LPIPS' if lpips else 'fidelity'}", 320)
+def edit_time_curves(results: Sequence[dict[str, Any]]) -> go.Figure:
+    """The curves by which t_edit was measured (`stages.run_edit_time`), a panel a rule, and each choice.
+
+    The rules' panels stand below one another: LPIPS grows with t where label fidelity falls with it, and
+    they have no unit in common.
+    """
+    rules = {"fidelity": ("label fidelity", "t_edit"), "lpips": ("LPIPS of image and P_t", "t")}
+    titles = [
+        f"t_edit {r['t_edit']}, by {'LPIPS' if r['by'] == 'lpips' else 'fidelity'}" for r in results
+    ]
+    figure = make_subplots(rows=len(results), cols=1, subplot_titles=titles, vertical_spacing=0.25)
+    for row, result in enumerate(results, start=1):
+        named, along = rules[result["by"]]
+        lines = [(named, result["values"], DEBIASED)]
+        if "look" in result:
+            lines.append(("look fidelity", result["look"], VANILLA))
+        for name, values, colour in lines:
+            figure.add_trace(
+                go.Scatter(
+                    x=result["timesteps"], y=values, name=name, mode="lines+markers",
+                    line={"color": colour},
+                ),
+                row=row, col=1,
+            )  # fmt: skip
+        mark = {"dash": "dot", "color": "#D55E00"}
+        figure.add_vline(x=result["t_edit"], line=mark, row=row, col=1)
+        figure.update_xaxes(title=along, row=row, col=1)
+        figure.update_yaxes(title=named, rangemode="tozero", row=row, col=1)
+    figure.update_layout(legend={"orientation": "h", "y": -0.3 / len(results)})
+    return _plain(figure, "", 320 * len(results))
 
 
 def feature_map(
@@ -186,13 +197,13 @@ def sweep_map(result: dict[str, Any]) -> go.Figure:
             ],
             customdata=[
                 [[c["label_fidelity"]["mean"], c["look_fidelity"]["mean"],
-                  c["seconds_per_image"]["mean"], c["gain_points"]] for c in line]
+                  c["seconds_per_image"]["mean"], c["gain_points"], _per_point(c)] for c in line]
                 for line in grid
             ],
             texttemplate="%{text}",
             hovertemplate="accuracy %{z:.1%}, %{customdata[3]:+.1f} points over vanilla<br>"
             "label fidelity %{customdata[0]:.2f}, look fidelity %{customdata[1]:.2f}<br>"
-            "%{customdata[2]:.3f} s an image<extra></extra>",
+            "%{customdata[2]:.3f} s an image%{customdata[4]}<extra></extra>",
             colorscale="Blues",
             showscale=False,  # each cell says its figure
         )
@@ -203,6 +214,12 @@ def sweep_map(result: dict[str, Any]) -> go.Figure:
     vanilla = float(np.mean([c["vanilla"]["mean"] for line in grid for c in line]))
     title = f"Debiased accuracy on held-out training images (vanilla {vanilla:.0%})"
     return _plain(figure, title, 170 + 60 * len(grid))
+
+
+def _per_point(cell: dict[str, Any]) -> str:
+    """What a point of accuracy costs in a cell of a sweep; nothing where there is no gain to divide by."""
+    spent = cell.get("seconds_per_point")
+    return "" if spent is None else f", {spent:.1f} s of generation a point"
 
 
 def _sd(values: Sequence[float]) -> float:

@@ -136,14 +136,30 @@ class Discriminator(nn.Module):
         half = x.shape[2] // 2
         part = at_8[:, :, 4 * down : 4 * down + 4, 4 * right : 4 * right + 4]
         seen = x[:, :, half * down : half * (down + 1), half * right : half * (right + 1)]
-        off = [
-            (net(features) - F.interpolate(target, 16, mode="area")).abs().mean()
-            for net, features, target in (
-                (self.of_part, part, seen),
-                (self.of_whole, at_4, x),
-            )
-        ]
-        return self.logit(at_4).flatten(), off[0] + off[1]
+        off = reconstruction(self.of_part(part), seen) + reconstruction(self.of_whole(at_4), x)
+        return self.logit(at_4).flatten(), off
+
+
+def reconstruction(decoded: Tensor, target: Tensor) -> Tensor:
+    """mean |decoded - target|, the target [b, 3, H, W] averaged over areas to the decoded side [b, 3, 16, 16]."""
+    return (decoded - F.interpolate(target, decoded.shape[-1], mode="area")).abs().mean()
+
+
+def loss_of_d(real: Tensor, drawn: Tensor, off: Tensor) -> Tensor:
+    """What D minimises: hinge losses of its logits [b] of real and drawn images, and the reconstruction."""
+    return F.relu(1 - real).mean() + F.relu(1 + drawn).mean() + off
+
+
+def loss_of_g(drawn: Tensor) -> Tensor:
+    """What G minimises: -mean of D's logits [b] of its images."""
+    return -drawn.mean()
+
+
+@torch.no_grad()
+def follow(average: nn.Module, g: nn.Module, ema: float) -> None:
+    """EMA: each weight of the average becomes ema of itself and 1 - ema of G's, in place."""
+    for mine, theirs in zip(average.parameters(), g.parameters(), strict=True):
+        mine.lerp_(theirs, 1 - ema)
 
 
 def changed(x: Tensor, rng: np.random.Generator) -> Tensor:
@@ -211,16 +227,14 @@ def train_generator(
         corner = (int(rng.integers(2)), int(rng.integers(2)))
         logits, off = d.decoded(x, corner)
         of_d.zero_grad()
-        loss_d = F.relu(1 - logits).mean() + F.relu(1 + d(drawn.detach())).mean() + off
+        loss_d = loss_of_d(logits, d(drawn.detach()), off)
         loss_d.backward()
         of_d.step()
         of_g.zero_grad()
-        loss_g = -d(drawn).mean()
+        loss_g = loss_of_g(d(drawn))
         loss_g.backward()
         of_g.step()
-        with torch.no_grad():
-            for mine, theirs in zip(average.parameters(), g.parameters(), strict=True):
-                mine.lerp_(theirs, 1 - config.ema)
+        follow(average, g, config.ema)
         if not torch.isfinite(loss_d + loss_g):
             raise UserError(f"The GAN's loss is not finite at step {step + 1}: lower lr.")
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from debias_core.classifier.networks import Classifier
 from debias_core.config import (
     RATIOS,
     AuditConfig,
@@ -28,9 +27,8 @@ from debias_core.config import (
 )
 from debias_core.data.benchmarks import OWN_BIAS
 from debias_core.data.layouts import BROUGHT, check_ratio, official
-from debias_core.data.table import ImageTable
 from debias_core.insight.energy import intensity
-from debias_core.insight.fidelity import Fidelity, fidelity
+from debias_core.insight.fidelity import Fidelity, fidelity_of
 from debias_core.records import (
     ArmResult,
     AuditResult,
@@ -56,7 +54,8 @@ PUBLISHED: dict[str, dict[float, tuple[float, float]]] = {
 
 
 # Likewise, of every method that stands on the table (`workspace/cells.py`), in percent at 0.5, 1, 2 and 5 %.
-# Colored MNIST: as the field's tables agree; the others: DiffuBias, Table 3, and GroupDRO's.
+# Colored MNIST: as the field's tables agree, LfF+BE, A² and AmpliBias as in DiffInject's Table 1; the others:
+# DiffuBias, Table 3, GroupDRO's, and DDB's own averages.
 FIELD: dict[str, dict[str, tuple[float | None, ...]]] = {
     "cmnist": {
         "vanilla": (35.34, 50.34, 62.29, 77.63),
@@ -64,7 +63,10 @@ FIELD: dict[str, dict[str, tuple[float | None, ...]]] = {
         "lff": (63.39, 74.01, 80.48, 85.39),
         "disent": (65.22, 81.73, 84.79, 89.66),
         "group-dro": (63.12, 68.78, 76.30, 84.20),
+        "bias-ensemble": (None, 81.17, None, 90.04),
         "diffinject": (None, 85.58, None, 92.29),
+        "amplibias": (None, 67.79, None, 74.88),
+        "a2": (None, 83.92, None, 91.64),
     },
     "cifar10c": {
         "vanilla": (23.08, 25.82, 30.06, 39.42),
@@ -88,6 +90,8 @@ FIELD: dict[str, dict[str, tuple[float | None, ...]]] = {
         "diffubias": (78.88, 79.48, 83.20, 88.31),
         "amplibias": (78.82, 81.80, 82.20, 87.34),
         "a2": (77.83, 78.98, 81.13, 86.22),
+        "ddb-1": (81.27, None, None, None),
+        "ddb-2": (83.15, None, None, None),
     },
     # Over the conflicting half of our test part alone. The baselines that DiffInject prints here are BAR's.
     "dogs_cats": {
@@ -119,6 +123,14 @@ FIELD_ALONE: dict[str, dict[str, float]] = {
 }
 # Where they are over some of the test images alone (DisEnt's BFFHQ figures too, but not those above).
 PUBLISHED_OVER = {"dogs_cats": "conflicting"}
+# Of Waterbirds the papers print the worst of the four groups, our "worst group" (DDB's table, of nets that begin
+# with ImageNet's weights; DFR's own). Of UrbanCars they print gaps between accuracies, which no figure of ours is, and of CelebA we have none.
+FIELD_WORST: dict[str, dict[str, float]] = {
+    "waterbirds": {
+        "vanilla": 62.60, "lff": 78.00, "jtt": 83.80, "group-dro": 91.40, "dfr": 92.90,
+        "ddb-1": 90.81, "ddb-2": 91.56,
+    },
+}  # fmt: skip
 
 
 def published(dataset: str, method: str, percent: float | None) -> float | None:
@@ -136,6 +148,12 @@ def published_over(dataset: str) -> str | None:
     return PUBLISHED_OVER.get(dataset)
 
 
+def published_worst(dataset: str, method: str) -> float | None:
+    """A method's published accuracy on the worst group, 0 to 1; None where there is none."""
+    figure = FIELD_WORST.get(dataset, {}).get(method)
+    return None if figure is None else figure / 100
+
+
 @dataclass(frozen=True)
 class Own:
     """A project's own images, in the place of a named data set's settings."""
@@ -148,9 +166,12 @@ class Own:
 
 def beside(config: BenchmarkConfig | DDBBenchmarkConfig | Own, method: str) -> float | None:
     """The published accuracy that belongs beside ours; none for planted biases and held-out images."""
-    if config.validation or config.bias not in ("", OWN_BIAS.get(config.dataset)):
-        return None
-    return published(config.dataset, method, config.percent)
+    return published(config.dataset, method, config.percent) if _as_published(config) else None
+
+
+def _as_published(config: BenchmarkConfig | DDBBenchmarkConfig | Own) -> bool:
+    """Whether these are the papers' images and their test part."""
+    return not config.validation and config.bias in ("", OWN_BIAS.get(config.dataset))
 
 
 # Hears of what there is so far, as the JSON will have it, whenever a cell is finished.
@@ -172,6 +193,7 @@ def cell(
     ever chosen by it.
     """
     best = None
+    worst_beside = published_worst(config.dataset, method) if _as_published(config) else None
     if arm.valid_accuracy:
         epoch = max(range(len(arm.valid_accuracy)), key=arm.valid_accuracy.__getitem__)
         best = {"epoch": epoch + 1, "unbiased_accuracy": arm.test_accuracy[epoch]}
@@ -188,6 +210,7 @@ def cell(
         "worst_group_accuracy": arm.accuracy.worst,
         "worst_group": arm.accuracy.worst_group,
         "published": beside(config, method),
+        "published_worst_group": worst_beside,
         "scored_on": "validation" if config.validation else "test",
         "epoch_reported": "last",
         "epochs": arm.epochs,
@@ -399,14 +422,6 @@ def energy_since(projects: Sequence[Project], since: float) -> dict[str, Any]:
         "kwh": {**kwh, "total": total},
         "grams": None if total is None else total * intensity(),
     }
-
-
-def fidelity_of(
-    judge: Classifier, table: ImageTable, made: SyntheticSet, *, device: torch.device
-) -> Fidelity:
-    """The fidelity of a synthetic set whose sources are in the table."""
-    content, original = table.sources(made.recipes)
-    return fidelity(judge, made.pixels, table, content, original, device=device)
 
 
 def ensure_data(

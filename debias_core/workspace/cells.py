@@ -117,7 +117,11 @@ def run_cells(
             note = _told(row, seed, cells[number])
             yield Progress("cells", len(cells), len(wanted), note)
     errors = [cells[i]["error"] for i in range(len(wanted)) if cells[i]["error"] is not None]
-    if len(errors) == len(wanted):
+    # A figure that is only known from a paper is a result, even alone.
+    known = [
+        c for c in cells.values() if c["method"] in PUBLISHED_ONLY and c["published"] is not None
+    ]
+    if len(errors) == len(wanted) > len(known):
         raise UserError(errors[0])
     return _table(rows, seeds, cells)
 

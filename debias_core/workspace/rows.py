@@ -88,6 +88,7 @@ def row_of(
         return Row(method, on, baseline)
     on = benchmark_settings(
         dataset, ratio=percent, method=method, audit_epochs=audit_epochs, precision=precision,
+        paper=paper_protocol and method == "diffinject" and dataset in presets.PAPER_READING,
         **shared, **training, **images,
     )  # fmt: skip
     return Row(method, on)
@@ -146,10 +147,13 @@ def benchmark_settings(
     text_filter: bool = True,
     recombine: bool = False,
     guidance: float | None = None,
+    paper: bool = False,
     **inject: Any,
 ) -> cfg.BenchmarkConfig:
-    """The data set's preset with the options that were given."""
+    """The data set's preset, or with `paper` the paper's settings, with the options that were given."""
     base = cfg.changed(benchmark_of(dataset, inject["method"], ratio, preset), size=size)
+    if paper:
+        base = presets.paper_reading(base)
     if base.draw is not None:
         drawn = {name: inject.get(name) for name in ("count", "steps")}
         draw_ = cfg.changed(

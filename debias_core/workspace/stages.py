@@ -50,7 +50,13 @@ from debias_core.data.benchmarks import (
 from debias_core.data.importers import import_images
 from debias_core.data.planted import on_black
 from debias_core.data.table import ImageTable, evenly, map_sample, save_table
-from debias_core.diffusion.edit_time import distance_curve, edit_time, lpips_distance
+from debias_core.diffusion.edit_time import (
+    NoLPIPS,
+    distance_curve,
+    edit_time,
+    lpips_distance,
+    recorded_edit_time,
+)
 from debias_core.diffusion.injection import mask_from_box
 from debias_core.diffusion.schedule import alpha_bar
 from debias_core.diffusion.synthesis import Frame, Preview, settled
@@ -71,7 +77,7 @@ from debias_core.diffusion.unet import (
     weights_digest,
 )
 from debias_core.insight.energy import Meter
-from debias_core.insight.fidelity import JUDGE, fidelity, train_judge
+from debias_core.insight.fidelity import JUDGE, fidelity, fidelity_of, train_judge
 from debias_core.insight.projection import MAX_PCA, principal_components, tsne
 from debias_core.insight.report import build_report
 from debias_core.methods.audit import cut, leans_on_shortcut
@@ -545,21 +551,37 @@ AS_GOOD = 0.02  # of label fidelity
 def run_edit_time(
     project: Project, by: str, *, device: torch.device, steps: int = 50
 ) -> Stage[dict[str, Any]]:
-    """Measure where injection should end, and keep the curve beside the diffusion model.
+    """Measure where injection should end, and keep the curve in the project's folder "diffusion".
 
     by "lpips": InjectFusion's rule, the smallest t at which LPIPS between image and P_t reaches 0.33.
     by "fidelity" (ours): label fidelity of 100 pairs of different classes as a judge by shape sees it,
     at each t_edit; of those within two points of the best the largest t, which injects least often.
+    Where LPIPS can't run, a shipped model's recorded value is the result, and says so: {"by": "recorded"}.
+
+    Raises:
+        NoLPIPS: where LPIPS can't run and nothing is recorded, as of a project's own model.
+        UserError: for another rule, or when the curve never reaches the threshold.
     """
     table = project.table().where("train").without_bias()
     net, diffusion = diffusion_model(project, device)
     result: dict[str, Any] = {"by": by, "model": model_id(project), "data": table.data_id}
-    kept = project.folder("diffusion") / f"t_edit-{by}.json"
+    folder = project.folder("diffusion")
+    kept, stand_in = folder / f"t_edit-{by}.json", folder / "t_edit-recorded.json"
     if kept.is_file() and (known := json.loads(kept.read_text())).items() >= result.items():
         kept.touch()  # newer than the model's file, which may have been written anew
         return known
     if by == "lpips":
-        distance = lpips_distance(device)
+        try:
+            distance = lpips_distance(device)
+        except NoLPIPS as missing:
+            recorded = recorded_edit_time(diffusion_folder(project))
+            if recorded is None:
+                raise
+            result |= {"by": "recorded", "t_edit": recorded[0], "found": recorded[1]}
+            result["reason"] = str(missing)
+            write_json(stand_in, result)
+            yield Progress("t_edit", 1, 1, f"LPIPS could not run: recorded value {recorded[0]}")
+            return result
         yield Progress("t_edit", 0, 1, "LPIPS along the inversion")
         rows = evenly(len(table), EDIT_IMAGES)
         frame = Frame(table.image_size, net.config.image_size)
@@ -588,6 +610,8 @@ def run_edit_time(
     else:
         raise UserError(f"t_edit is chosen by lpips or by fidelity, not by '{by}'.")
     write_json(kept, result)
+    if by == "lpips":
+        stand_in.unlink(missing_ok=True)
     yield Progress("t_edit", 1, 1, f"t_edit {result['t_edit']}")
     return result
 
@@ -669,7 +693,12 @@ def finish_set(
     device: torch.device,
     with_flags: bool = True,
 ) -> Stage[SyntheticSet]:
-    """Flag a set's images and make it the current one; `beside` is an earlier set to keep with it."""
+    """Flag a set's images, measure its fidelity, and make it the current one.
+
+    `beside` is an earlier set to keep with it. Where the judge was not asked (`with_flags` is off, or the
+    person stopped it) the manifest has no "fidelity".
+    """
+    judge: Classifier | None = None
     if with_flags:
         try:
             judge = yield from run_judge(project, device=device)
@@ -681,6 +710,10 @@ def finish_set(
     if beside is not None or any(r.refused for r in made.recipes):
         set_id, made, parts = together(project, beside, set_id, made)
         about = {**about, "parts": parts}
+    if judge is not None:  # of what the person gets: with the images beside, without refused ones
+        of_set = fidelity_of(judge, project.table(), made, device=device)
+        shares = {k: v for k, v in vars(of_set).items() if k != "score"}  # each image has its own
+        about = {**about, "fidelity": shares}
     project.finish_synthetic(set_id, made, about)
     project.record_run(
         "synthetic", about["config"], {"set": set_id, "count": len(made.recipes)}, made.seconds

@@ -41,6 +41,7 @@ from debias_core.data.benchmarks import NAMED, named_table, spread_in_words
 from debias_core.data.images import Pixels, grid, labelled, png
 from debias_core.data.table import ImageTable, evenly
 from debias_core.diffusion.synthesis import settled
+from debias_core.insight.fidelity import fidelity_of
 from debias_core.insight.quality import distance
 from debias_core.methods.audit import cut
 from debias_core.records import (
@@ -55,7 +56,6 @@ from debias_core.records import (
 )
 from debias_core.team import Cluster
 from debias_core.workspace import stages, verdicts
-from debias_core.workspace.benchmark import fidelity_of
 from debias_core.workspace.store import Project, fingerprint, write_json
 
 HELD_OUT = 0.2

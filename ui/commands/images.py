@@ -129,13 +129,16 @@ def generate(
         ),
         project,
     )
-    held = project.manifest("synthetic").get("forecast")
+    about = project.manifest("synthetic")
+    held = about.get("forecast")
     if held:
         common.console.print(ui_words.held_against(held), markup=False)
     common.console.print(
         f"{len(made.recipes)} images in {made.seconds:.1f} s, {made.evaluations_per_image:.1f} U-Net "
         f"forward-equivalents an image, {made.network_share:.0%} of the time inside the network."
     )
+    if "fidelity" in about:
+        common.console.print(ui_words.fidelity(about["fidelity"]), markup=False, highlight=False)
     common.write_json(
         json_file,
         {
@@ -143,6 +146,7 @@ def generate(
             "unet_evaluations_per_image": made.evaluations_per_image,
             "share_of_generation_in_network": made.network_share,
             "seconds": made.seconds,
+            "fidelity": about.get("fidelity"),
             "forecast": held,
             "settings": cfg.to_json(settings),
         },
@@ -244,6 +248,7 @@ def draw(
 ) -> None:
     """Draw images from the captions of the top-K with a text-to-image model (DiffuBias)."""
     from debias_core.workspace import language
+    from ui import words as ui_words
 
     common.check_json(json_file)
     afield = common.cluster_of(cluster)
@@ -257,12 +262,15 @@ def draw(
         project, settings, device=common.device(), cluster=afield, beside=beside
     )
     made = common.run(stage, project)
-    parts = project.manifest("synthetic").get("parts", [])
+    about = project.manifest("synthetic")
+    parts = about.get("parts", [])
     refused = sum(part["refused"] for part in parts)
     common.console.print(
         f"The set has {len(made.recipes)} images now; {made.seconds:.1f} s in all"
         + (f"; the safety checker refused {refused}" if refused else "")
     )
+    if "fidelity" in about:
+        common.console.print(ui_words.fidelity(about["fidelity"]), markup=False, highlight=False)
     common.write_json(
         json_file,
         {
@@ -270,6 +278,7 @@ def draw(
             "refused": refused,
             "unet_evaluations_per_image": made.evaluations_per_image,
             "seconds": made.seconds,
+            "fidelity": about.get("fidelity"),
             "settings": cfg.to_json(settings),
         },
     )

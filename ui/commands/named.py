@@ -215,7 +215,8 @@ def benchmark(
         bool,
         typer.Option(
             "--paper-protocol",
-            help="Baselines with an MLP: divide pixels by 255 twice, as the papers' code does.",
+            help="As the papers have it. Baselines with an MLP: divide pixels by 255 twice, as their code does; "
+            f"diffinject on {', '.join(presets.PAPER_READING)}: all of its paper's settings.",
         ),
     ] = False,
     validation: Validation = False,
@@ -275,7 +276,8 @@ def benchmark(
         idle |= {"jtt-epochs": jtt_epochs, "jtt-times": jtt_times}
     if extra := [f"--{name}" for name, value in idle.items() if value is not None]:
         raise UserError(f"{methods[0]} does not know {', '.join(extra)}: leave it out.")
-    if paper_protocol and not baselines:
+    as_published = "diffinject" in methods and dataset in presets.PAPER_READING
+    if paper_protocol and not baselines and not as_published:
         raise UserError(f"{methods[0]} does not know --paper-protocol: use --network mlp255.")
 
     def row(name: str, at: float | None, kind: str) -> rows.Row:

@@ -115,10 +115,15 @@ def t_edit_(
 ) -> None:
     """Measure where injection should end on this project's images and model."""
     from debias_core.workspace import stages
+    from ui import words
 
     common.check_json(json_file)
     project = common.open_project(workspace, name)
     result = common.run(stages.run_edit_time(project, by, device=common.device()), project)
+    common.write_json(json_file, result)
+    if "values" not in result:
+        common.console.print(words.edit_time(result), markup=False, highlight=False)
+        return
     what = "LPIPS" if by == "lpips" else "label fidelity"
     table = Table("t", what, *(["look fidelity"] if "look" in result else []))
     for i, (t, value) in enumerate(zip(result["timesteps"], result["values"], strict=True)):
@@ -126,8 +131,7 @@ def t_edit_(
             str(t), f"{value:.3f}", *([f"{result['look'][i]:.2f}"] if "look" in result else [])
         )
     common.console.print(table)
-    common.console.print(f"t_edit {result['t_edit']}")
-    common.write_json(json_file, result)
+    common.console.print(words.edit_time(result), markup=False, highlight=False)
 
 
 @command.command("check-model")

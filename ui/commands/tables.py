@@ -92,12 +92,15 @@ def sweep_table(found: dict[str, Any]) -> None:
     """A sweep's cells, one a line, in 80 columns."""
     shown = {
         "score": "accuracy %", "label_fidelity": "label %", "look_fidelity": "look %", "kid": "KID",
-        "seconds_per_image": "s/image",
+        "seconds_per_image": "s/img",
     }  # fmt: skip
     axes = found["cells"][0]["at"]
-    heads = (Column(head, no_wrap=True) for head in shown.values())
-    table = Table(*axes, *heads, box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
-    for cell in found["cells"]:
+    per_point = [cell.get("seconds_per_point") for cell in found["cells"]]
+    gained = any(spent is not None for spent in per_point)
+    heads = [Column(head, no_wrap=True) for head in (*shown.values(), *(["s/pt"] * gained))]
+    names = (Column(name, overflow="fold") for name in axes)
+    table = Table(*names, *heads, box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    for cell, spent in zip(found["cells"], per_point, strict=True):
         figures = {key: cell[key] for key in shown}
         words = [
             "unknown" if figure is None
@@ -105,6 +108,10 @@ def sweep_table(found: dict[str, Any]) -> None:
             else mean_and_sd(figure["per_seed"]).removesuffix(" %")
             for key, figure in figures.items()
         ]  # fmt: skip
+        if gained:
+            words.append(
+                "none" if spent is None else f"{spent:.1f}" if spent < 100 else f"{spent:.0f}"
+            )
         table.add_row(*cell["at"].values(), *words)
     common.console.print(table)
     vanilla = list(
@@ -112,7 +119,8 @@ def sweep_table(found: dict[str, Any]) -> None:
     )
     common.console.print(
         f"{found['scored_on'].capitalize()}; mean ± s.d. over seeds. Vanilla: {', '.join(vanilla)}. Label: the "
-        "share of images that show the content's class; look: that are nearer to the original's colour.",
+        "share of images that show the content's class; look: that are nearer to the original's colour."
+        + (" s/pt: seconds of generation for each point over vanilla." if gained else ""),
         markup=False,
         highlight=False,
     )

@@ -4,7 +4,8 @@ Notation:
     D_A     images of which at least `votes` of several biased nets (GCE) say p_y > 0.99
     W       relative difficulty, from CE of f_B and f_D over all images     [b]
 
-1. Train the biased nets for 1,000 iterations each, from different first weights.
+1. Train the biased nets for 1,000 iterations each, from different first weights; of each the epoch that is
+   best on the validation part, which has the training's bias; without such a part the last.
 2. D_A by their votes.
 3. LfF with f_B trained on D_A alone, with CE: minimise mean CE(f_B) over D_A + mean W·CE(f_D).
 """
@@ -63,7 +64,7 @@ def joint(
 
 
 def train(train: ImageTable, config: BiasEnsembleConfig, run: Run) -> Stage[Classifier]:
-    """Vote on D_A, then train f_B and f_D together on the rows of `train`; returns f_D.
+    """Vote on D_A, then train f_B and f_D together on the rows of `train`; returns f_D of the last epoch.
 
     Raises:
         UserError: when the nets agree about too few images.
@@ -76,6 +77,7 @@ def train(train: ImageTable, config: BiasEnsembleConfig, run: Run) -> Stage[Clas
         net = yield from train_classifier(
             train.pixels, train.y, classes, biased,
             **run.aside(f"biased net {i + 1}", seed=run.seed + BESIDE * (i + 2)),
+            valid=run.valid, keep_best=run.valid is not None,
         )  # fmt: skip
         said.append(score(net, train, device=run.device).p_true)
     aligned = aligned_by_vote(np.stack(said), confidence=config.confidence, votes=config.votes)
