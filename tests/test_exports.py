@@ -25,6 +25,7 @@ from debias_core.config import (
     InjectConfig,
 )
 from debias_core.data.importers import import_images
+from debias_core.diffusion.synthesis import settled
 from debias_core.diffusion.unet import save_model
 from debias_core.pipeline import drain
 from debias_core.records import StopAsked, UserError
@@ -581,7 +582,7 @@ def test_a_file_that_is_no_config_is_refused(tmp_path, text):
 
 def test_the_check_itself_starts_nothing(project):
     plan = check(recipe_of(project))
-    assert plan.audit == AUDIT and plan.inject == INJECT and plan.debias == DEBIAS
+    assert plan.audit == AUDIT and plan.inject == settled(INJECT, CPU) and plan.debias == DEBIAS
     assert plan.diffusion == DIFFUSION
 
 
