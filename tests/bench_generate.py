@@ -80,12 +80,12 @@ def made(
 
 
 def layouts(device: torch.device, repeat: int) -> None:
-    """Print what the memory format of the weights does to the bare network of each model that ships."""
+    """Print what the memory format inside does to the bare network of each model that ships."""
     for folder in (*dict.fromkeys(WITH_SWAPS.values()),):
         if not folder.is_dir():
             continue
         nets = [load_model(folder, device)[0] for _ in range(2)]
-        nets[1].to(memory_format=torch.channels_last)
+        nets[0].memory_format, nets[1].memory_format = torch.contiguous_format, torch.channels_last
         half = settled(InjectConfig(), device).precision == "bf16"
         rates = [
             [bare(net, GRAIN, half=half, device=device, seconds=3) for net in nets]

@@ -77,6 +77,19 @@ def test_encode_then_decode_equals_diffusers_own_forward(tiny_net):
     assert expected.std() > 0.1  # the net is no constant, so that the comparison can fail
 
 
+@pytest.mark.parametrize(("size", "last"), [(16, False), (32, True)])
+def test_from_32_px_on_channels_come_last_which_changes_nothing(size, last):
+    net = EpsilonNet(replace(TINY_UNET, image_size=size)).eval().requires_grad_(False)
+    assert (net.memory_format == torch.channels_last) == last
+    x, made = torch.randn(2, 3, size, size), {}
+    for layout in (torch.channels_last, torch.contiguous_format):
+        net.memory_format = layout
+        made[layout] = net(x, 300)
+    largest = (made[torch.channels_last] - made[torch.contiguous_format]).abs().max()
+    print(f"largest difference at {size} px: {float(largest):.1e}")
+    assert largest < 1e-4
+
+
 def test_a_stacked_pair_equals_two_decodes(tiny_net):
     state = tiny_net.encode(torch.randn(3, 3, 8, 8), 300)
     other = torch.randn_like(state.h)

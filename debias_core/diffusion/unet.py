@@ -92,6 +92,8 @@ class EpsilonNet(nn.Module):
             attn_norm_num_groups=config.groups,  # else the middle attention loses its norm
             attention_head_dim=config.head_dim,
         )
+        # Measured on a CPU: 0.83 of the time at 32 px, 1.1 of it at 16 px (`tests/bench_generate.py`).
+        self.memory_format = torch.channels_last if inside >= 32 else torch.contiguous_format
         if config.classes:
             # Added to the time's embedding; the last is that of "no class".
             self.label = nn.Embedding(config.classes + 1, 4 * config.channels[0])
@@ -106,7 +108,8 @@ class EpsilonNet(nn.Module):
         if classes := self.config.classes:
             of = torch.full((1,), classes, device=x.device) if y is None else y
             emb = emb + self.label(of).to(emb.dtype)
-        y = u.conv_in(F.pixel_unshuffle(x, self.config.patch))
+        y = F.pixel_unshuffle(x, self.config.patch).contiguous(memory_format=self.memory_format)
+        y = u.conv_in(y)
         skips: tuple[Tensor, ...] = (y,)
         for block in u.down_blocks:
             y, features = block(hidden_states=y, temb=emb)
