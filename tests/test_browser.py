@@ -353,8 +353,9 @@ def previews(page: Page) -> list[str]:
     return page.locator(".grid-wrap img:visible").evaluate_all("all => all.map(i => i.src)")
 
 
-def test_the_preview_follows_gamma_typed_and_dragged(page):
-    tab(page, "Augment")
+def test_the_preview_follows_gamma_typed_and_dragged(page, watch):
+    watch.reload(page)
+    tab(page, "Augment")  # before it is filled
     expect(page.get_by_text("network evaluations each")).to_be_visible()
     seen = [previews(page)]
     put(page, "γ, the content's share", 0.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -42,6 +43,7 @@ CSS = """
 .strips .grid-container { grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)) !important; }
 .gallery-item img, .thumbnail-item img, .grid-wrap img { image-rendering: pixelated; }
 """
+QUIET: dict[str, Any] = {"show_progress": "hidden"}
 # The address names the project: a reload, a second tab and another browser come back to it.
 IN_ADDRESS = "name => { history.replaceState(null, '', '?project=' + encodeURIComponent(name)) }"
 
@@ -59,12 +61,17 @@ def build(place: Place) -> gr.Blocks:
             )  # fmt: skip
         drawer = widget("drawer")
         parts: list[Part] = []
-        with gr.Tabs(selected="Audit"):
+        opened = gr.State("Audit")
+        late: list[tuple[Callable[..., Any], list[Any], list[Any]]] = []
+        with gr.Tabs(selected=opened.value):
             for name, make in TABS:
                 with gr.Tab(name, id=name) as tab:
                     part = make(place, project)
+                    tab.select(partial(str, name), None, opened, **QUIET)
                     if part.opened is not None:
-                        tab.select(*part.opened, show_progress="minimal")
+                        handler, asked, shown = part.opened
+                        tab.select(handler, asked, shown, show_progress="minimal")
+                        late.append((_where(name, handler, shown), [opened, *asked], shown))
                     parts.append(part)
 
         def arrive(request: gr.Request) -> Any:
@@ -86,18 +93,34 @@ def build(place: Place) -> gr.Blocks:
 
         inputs = [project, *(item for part in parts for item in part.inputs)]
         outputs = [drawer, *(output for part in parts for output in part.outputs)]
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
-        page.load(arrive, None, project, **quiet).then(guarded(fill), inputs, outputs, **quiet)
+
+        def filled_by(event: Callable[..., gr.events.Dependency], **how: Any) -> None:
+            after = event(guarded(fill), inputs, outputs, **QUIET, **how)
+            for (
+                handler,
+                asked,
+                shown,
+            ) in late:  # somebody may have opened the tab before it was filled
+                after.then(guarded(handler), asked, shown, **QUIET)
+
+        filled_by(page.load(arrive, None, project, **QUIET).then)
         project.change(None, project, None, js=IN_ADDRESS)
-        project.input(guarded(fill), inputs, outputs, **quiet)
-        drawer.changed(guarded(fill), inputs, outputs, trigger_mode="always_last", **quiet)
+        filled_by(project.input)
+        filled_by(drawer.changed, trigger_mode="always_last")
         for part in parts:
             for event in part.changed:
-                event.success(guarded(fill), inputs, outputs, **quiet)
+                filled_by(event.success)
             for event in part.queued:
                 # A new value makes the drawer look at once instead of at its next beat.
-                event.success(_nudge, project, drawer, **quiet)
+                event.success(_nudge, project, drawer, **QUIET)
     return page
+
+
+def _where(name: str, handler: Callable[..., Any], shown: list[Any]) -> Callable[..., Any]:
+    """A tab's handler, for when it is the open one."""
+    return lambda opened, *asked: (
+        handler(*asked) if opened == name else tuple(gr.skip() for _ in shown)
+    )
 
 
 def _nudge(project_name: str) -> Any:

@@ -15,7 +15,8 @@ class Part:
 
     `refresh(project_name, *values of inputs)` returns one value for each of `outputs`. After an event
     in `changed` the layout refreshes every tab; after one in `queued` only the job drawer looks anew.
-    `opened` is an event's (handler, inputs, outputs) for when the tab is opened.
+    `opened` is an event's (handler, inputs, outputs) for when the tab is opened, or filled while it is open: the
+    handler does nothing where there is nothing to do.
     """
 
     outputs: list[Any]
