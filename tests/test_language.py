@@ -29,7 +29,7 @@ from debias_core.methods.diffubias import Prompt
 from debias_core.pipeline import drain
 from debias_core.records import StopAsked, UserError
 from debias_core.team import Cluster
-from debias_core.workspace import language, stages, verdicts
+from debias_core.workspace import jobs, language, stages, verdicts
 from debias_core.workspace.jobs import Runner
 from debias_core.workspace.store import Project
 from tests.conftest import CPU
