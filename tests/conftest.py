@@ -28,6 +28,11 @@ from tests.nursery import Nursery
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 CPU = torch.device("cpu")
+# Test files by the seconds that they take, for those that take the most.
+LONGEST = (
+    "test_browser.py", "test_kill.py", "test_classroom.py", "test_injection.py", "test_workers.py",
+    "test_cluster.py", "test_diffusion.py", "test_accelerate.py", "test_demo.py",
+)  # fmt: skip
 TINY_UNET = UNetConfig(
     image_size=8, channels=(16, 32), attention=(4,), res_blocks=1, head_dim=8, groups=8
 )
@@ -63,8 +68,8 @@ def small_grain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first, so that the other process is not idle at the end."""
-    items.sort(key=lambda item: item.path.name != "test_kill.py")
+    """The longest files first, so that the other process is not idle at the end."""
+    items.sort(key=lambda item: LONGEST.index(n) if (n := item.path.name) in LONGEST else 99)
 
 
 @pytest.fixture

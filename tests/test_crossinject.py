@@ -112,8 +112,8 @@ def test_diffinject_and_crossinject_are_chosen_by_name(tmp_path, quick_judge):
     outs = {}
     for method in ("diffinject", "crossinject"):
         out = tmp_path / f"{method}.json"
-        short = ["--seeds", "1", "--count", "20", "--epochs", "2", "--audit-epochs", "12"]
-        assert app.main(["benchmark", "digits", "--method", method, *short, "--steps", "4",
+        short = ["--seeds", "1", "--count", "20", "--epochs", "1", "--audit-epochs", "4"]
+        assert app.main(["benchmark", "digits", "--method", method, *short, "--steps", "3",
                          "--workspace", str(tmp_path / "ws"), "--json", str(out)]) == 0  # fmt: skip
         outs[method] = json.loads(out.read_text())
     a, b = outs["diffinject"], outs["crossinject"]

@@ -7,8 +7,8 @@ import app
 
 def test_the_demo_writes_every_number(tmp_path, quick_judge):
     out = tmp_path / "out.json"
-    arguments = ["demo", "--seeds", "2", "--count", "20", "--epochs", "3", "--audit-epochs", "12"]
-    arguments += ["--steps", "10"]
+    arguments = ["demo", "--seeds", "2", "--count", "20", "--epochs", "1", "--audit-epochs", "2"]
+    arguments += ["--steps", "4"]
     assert app.main([*arguments, "--workspace", str(tmp_path / "ws"), "--json", str(out)]) == 0
     r = json.loads(out.read_text())
     for value in (
@@ -23,5 +23,5 @@ def test_the_demo_writes_every_number(tmp_path, quick_judge):
     assert r["synthetic_count"] == 20 and r["k"] == 10 and r["scored_on"] == "test"
     stages = {"import", "audit", "generate", "judge", "debias", "report", "total"}
     assert set(r["seconds"]) == stages
-    assert r["unet_evaluations_per_image"] > 10
+    assert r["unet_evaluations_per_image"] > 4
     assert (tmp_path / "ws" / "demo" / "report" / "report.html").is_file()

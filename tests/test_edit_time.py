@@ -172,9 +172,9 @@ def test_augment_shows_both_curves_and_offers_the_newest_value(tmp_path, device,
 
 
 def test_t_edit_by_fidelity_is_measured_once_and_kept_in_the_project(tmp_path, device, monkeypatch):
-    monkeypatch.setattr(stages, "EDIT_IMAGES", 12)
+    monkeypatch.setattr(stages, "EDIT_IMAGES", 4)
     monkeypatch.setattr(stages, "EDIT_TIMES", (100, 500, 800))
-    monkeypatch.setattr("debias_core.insight.fidelity.MIN_STEPS", 60)
+    monkeypatch.setattr("debias_core.insight.fidelity.MIN_STEPS", 20)
     project = Project(tmp_path, "d")
     stages.import_named(project, "digits", percent=1.0, seed=0)
     out = tmp_path / "out.json"

@@ -21,7 +21,10 @@ from tests.conftest import CPU
 from ui import words
 
 
-def test_the_judge_of_a_biased_set_reads_digits_of_any_colour_and_tells_whose_they_are(device):
+def test_the_judge_of_a_biased_set_reads_digits_of_any_colour_and_tells_whose_they_are(
+    device, monkeypatch
+):
+    monkeypatch.setattr(measures, "MIN_STEPS", 280)
     table = colored_digits(1.0)
     train, test = table.where("train"), table.where("test")
     judge = drain(train_judge(train, device=device))

@@ -373,10 +373,10 @@ def psnr(a, b):
 
 @pytest.mark.parametrize(("steps", "m", "least"), [(25, 0, 24), (50, 0, 30), (25, 2, 33)])
 def test_the_shipped_model_brings_digits_back_from_their_noise(device, steps, m, least):
-    """Round trip of 16 unseen test digits; the stated PSNR is the least that is accepted."""
+    """Round trip of 8 unseen test digits; the stated PSNR is the least that is accepted."""
     net, config = load_model(SHIPPED["digit-"], device)
     assert config.unet.image_size == 16
-    x = to_float(colored_digits(1.0).where("test").pixels[:16])
+    x = to_float(colored_digits(1.0).where("test").pixels[:8])
     back = plain(net, invert(net, A_BAR, x, steps=steps, fixed_point=m), steps)
     print(f"{steps} steps, m = {m}: {psnr(back, x):.1f} dB")
     assert psnr(back, x) >= least

@@ -225,7 +225,8 @@ def test_a_killed_process_is_interrupted_and_a_second_server_offers_it(project):
     second.close()
 
 
-def test_a_stopped_server_parks_its_job_with_a_checkpoint(project):
+def test_a_stopped_server_parks_its_job_with_a_checkpoint(project, nursery, monkeypatch):
+    monkeypatch.setattr(jobs, "subprocess", nursery.jobs())
     runner = Runner(project.db, ("cpu",))
     runner.start()
     job = submit(project, "pretrain", LONG, restart=False)

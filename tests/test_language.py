@@ -29,7 +29,7 @@ from debias_core.methods.diffubias import Prompt
 from debias_core.pipeline import drain
 from debias_core.records import StopAsked, UserError
 from debias_core.team import Cluster
-from debias_core.workspace import language, stages, verdicts
+from debias_core.workspace import jobs, language, stages, verdicts
 from debias_core.workspace.jobs import Runner
 from debias_core.workspace.store import Project
 from tests.conftest import CPU
@@ -413,7 +413,8 @@ def test_the_command_line_describes_filters_and_draws(
     assert "can't be downloaded" in capsys.readouterr().err
 
 
-def test_describing_and_drawing_are_jobs(project, models):
+def test_describing_and_drawing_are_jobs(project, models, nursery, monkeypatch):
+    monkeypatch.setattr(jobs, "subprocess", nursery.jobs())
     runner = Runner(project.db, ("cpu",))
     runner.start()
     try:
@@ -501,7 +502,7 @@ def test_the_shipped_pipeline_draws_the_colour_and_digit_of_its_prompt():
     grey, y, split = grey_digits()
     train = split == "train"
     reader = SVC(C=10).fit(grey[train].reshape(train.sum(), -1), y[train])
-    n, rng = 100, np.random.default_rng(2)
+    n, rng = 60, np.random.default_rng(2)
     colour, digit = rng.integers(len(captions.NAMES), size=n), rng.integers(10, size=n)
     prompts = [
         captions.TEMPLATES[rng.integers(len(captions.TEMPLATES))].format(

@@ -280,7 +280,7 @@ def test_the_loop_runs_from_the_command_line_on_a_folder_of_photographs(photo_fo
     assert report["accepted"] == 24 and report["classes"] == {"china": 12, "flower": 12}
     assert [r["name"] for r in report["refused"]] == ["china/broken.png"]
     assert "broken" in report["refused"][0]["reason"]
-    cli("audit", *at, "--epochs", 2, "--top-k", 4, "--json", out)
+    here("audit", *at, "--epochs", 2, "--top-k", 4, "--json", out)
     assert len(read()["top_k"]) == 4 and read()["precision_at_k"] is None
     here("pretrain", *at, "--steps", 3, "--batch-size", 4, "--json", out)
     here("generate", *at, "--count", 6, "--steps", 4, "--mask", "0.1,0.1,0.9,0.9", "--json", out)

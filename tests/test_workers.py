@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NONE = np.array([], dtype=np.str_)
 SWAPPED = DiffusionConfig(unet=TINY_UNET, swap=0.5)
 STEPWISE = InjectConfig(
-    method="crossinject", contents=10, count=57, steps=6, contents_per_original=2, batch_size=5
+    method="crossinject", contents=10, count=57, steps=3, contents_per_original=2, batch_size=5
 )
 DIRECT = replace(STEPWISE, direct=(400, 200))
 TWO = (CPU, CPU)
@@ -134,10 +134,12 @@ def test_what_fails_in_a_worker_is_told_with_its_device(tiny_net, table, started
 
 
 PARENT = """
+import sys
 import numpy as np, torch
+from pathlib import Path
 from debias_core.config import InjectConfig
-from debias_core.data.benchmarks import SHIPPED, colored_digits
-from debias_core import memory, team
+from debias_core.data.table import load_table
+from debias_core import team
 from debias_core.diffusion.unet import load_model
 from debias_core.pipeline import synthesise
 
@@ -148,9 +150,9 @@ def told(device, threads, start=team._start):
 
 team._start = told
 cpu = torch.device("cpu")
-config = InjectConfig(method="crossinject", contents=10, count=100_000, steps=2, batch_size=4)
+config = InjectConfig(method="crossinject", contents=2, count=100_000, steps=2, batch_size=4)
 stage = synthesise(
-    *load_model(SHIPPED["digit-"], cpu), colored_digits(1.0), np.array([], dtype=np.str_), config,
+    *load_model(Path(sys.argv[1]), cpu), load_table(Path(sys.argv[2])), np.array([], dtype=np.str_), config,
     device=cpu, devices=(cpu, cpu),
 )
 for progress in stage:
@@ -168,10 +170,13 @@ def state(pid):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_workers_end_when_their_parent_is_killed():
+def test_workers_end_when_their_parent_is_killed(tiny_net, table, tmp_path):
+    save_model(tiny_net, SWAPPED, tmp_path / "model", made_by="a test")
+    save_table(table, tmp_path / "data")
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", PARENT, str(tmp_path / "model"), str(tmp_path / "data")],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
     pids = [int(parent.stdout.readline()) for _ in range(2)]
     assert parent.stdout.readline() == "at work\n"
     assert all(state(pid) not in ("", "Z") for pid in pids)
