@@ -183,13 +183,20 @@ def accessible(page: Page) -> None:
     """Axe finds nothing serious, once every widget has what it shows and Gradio's clock has faded away."""
     busy = ".ds[aria-busy]:visible, .pending:visible, .meta-text:visible"
     expect(page.locator(busy)).to_have_count(0)
-    # Gradio's own messages have a button in a button.
-    found = Axe().run(page, context={"exclude": [[".toast-wrap"]]})
-    worst = [v for v in found.response["violations"]
-             if v["impact"] in ("serious", "critical")]  # fmt: skip
-    assert [
-        (v["id"], [(n["target"], n["failureSummary"]) for n in v["nodes"]]) for v in worst
-    ] == []
+
+    def worst():
+        # Gradio's own messages have a button in a button.
+        found = Axe().run(page, context={"exclude": [[".toast-wrap"]]})
+        return [
+            (v["id"], [(n["target"], n["failureSummary"]) for n in v["nodes"]])
+            for v in found.response["violations"]
+            if v["impact"] in ("serious", "critical")
+        ]
+
+    end = time.monotonic() + 20  # what only fades in or out is pale for a moment
+    while (found := worst()) and time.monotonic() < end:
+        page.wait_for_timeout(500)
+    assert found == []
 
 
 def harmless(page: Page) -> None:
@@ -421,13 +428,13 @@ def test_a_forecast_says_what_the_run_will_take_and_makes_nothing(page, demo):
 
 
 def test_generation_is_a_job_whose_progress_the_drawer_shows(page, studio):
-    put(page, "How many images", 40)
+    put(page, "How many images", 20)
     press(page, "Generate")
     running = job(page, "Generation")
     expect(running).to_have_attribute("data-state", "running")
-    until(lambda: studio.job("demo").total == 40, "the first sign of progress")
+    until(lambda: studio.job("demo").total == 20, "the first sign of progress")
     with frozen(studio.job("demo")):
-        expect(running).to_contain_text("of 40")
+        expect(running).to_contain_text("of 20")
         expect(running.get_by_role("progressbar")).to_be_visible()
         expect(running.get_by_role("button")).to_have_text(["Stop and keep", "Stop now"])
 
@@ -448,13 +455,13 @@ def test_axe_finds_no_serious_violation_while_a_job_runs(page, name):
 
 
 def test_what_was_generated_is_shown_when_the_job_is_done(page, demo):
-    expect(page.get_by_text("40 images in")).to_be_visible()
+    expect(page.get_by_text("20 images in")).to_be_visible()
     expect(history(page)).to_have_text("✓ Generation: finished · and 1 earlier")
     expect(page.locator(".ds-steps li").filter(has_text="Augment")).to_have_attribute(
         "data-state", "done"
     )
     recipes = demo.synthetic().recipes
-    assert {(r.gamma, r.t_edit) for r in recipes} == {(0.9, 300)} and len(recipes) == 40
+    assert {(r.gamma, r.t_edit) for r in recipes} == {(0.9, 300)} and len(recipes) == 20
     painted = (0, 1, *[0] * 14)
     assert {r.mask_cells == painted for r in recipes if r.label == 3} <= {True}
     assert {r.mask_cells for r in recipes if r.label != 3} == {None}
@@ -487,7 +494,7 @@ def log_of(demo) -> list[tuple[int, str, float]]:
 
 def test_verdicts_by_key_are_in_the_database_within_a_second(page, demo):
     tab(page, "Curate")
-    expect(page.get_by_text("0 of 40 decided")).to_be_visible()
+    expect(page.get_by_text("0 of 20 decided")).to_be_visible()
     fidelity = [s["fidelity"] for s in demo.scores()]
     assert fidelity[item_shown(page)] == min(fidelity)
     judged, pressed = [], []
@@ -495,7 +502,7 @@ def test_verdicts_by_key_are_in_the_database_within_a_second(page, demo):
         judged.append(item_shown(page))
         pressed.append(time.time())
         page.keyboard.press(key)
-        expect(page.get_by_text(f"{n} of 40 decided")).to_be_visible()
+        expect(page.get_by_text(f"{n} of 20 decided")).to_be_visible()
         until(lambda n=n: len(log_of(demo)) == n, "the verdict")
     log = log_of(demo)
     assert [row[:2] for row in log] == list(zip(judged, ["accept"] * 3 + ["reject"], strict=True))
@@ -508,7 +515,7 @@ def test_undo_takes_the_last_verdict_back_and_shows_its_image_again(page, studio
     rejected = log_of(demo)[-1][0]
     assert item_shown(page) != rejected
     page.keyboard.press("u")
-    expect(page.get_by_text("3 of 40 decided")).to_be_visible()
+    expect(page.get_by_text("3 of 20 decided")).to_be_visible()
     assert item_shown(page) == rejected
     assert sorted(curated(studio, "demo").values()) == ["accept"] * 3
     page.keyboard.press("r")
@@ -524,7 +531,7 @@ def test_arrows_move_without_deciding_and_skip_decides_later(page, studio):
     assert curated(studio, "demo") == before
     page.keyboard.press("s")
     until(lambda: curated(studio, "demo") == {**before, str(first): "skip"}, "the skip")
-    expect(page.get_by_text("4 of 40 decided")).to_be_visible()
+    expect(page.get_by_text("4 of 20 decided")).to_be_visible()
     page.keyboard.press("u")
     until(lambda: curated(studio, "demo") == before, "the skip taken back")
 
@@ -537,7 +544,7 @@ def test_the_sheet_of_keys_opens_and_keys_rest_meanwhile(page, studio):
     page.keyboard.press("a")
     page.keyboard.press("Escape")
     expect(sheet).to_have_count(0)
-    expect(page.get_by_text("4 of 40 decided")).to_be_visible()
+    expect(page.get_by_text("4 of 20 decided")).to_be_visible()
     assert curated(studio, "demo") == before
 
 
@@ -549,7 +556,7 @@ def test_no_verdict_fires_while_a_person_types(page, studio):
     expect(field).to_have_value("demoaru")
     field.fill("demo")
     field.press("Enter")
-    expect(page.get_by_text("4 of 40 decided")).to_be_visible()
+    expect(page.get_by_text("4 of 20 decided")).to_be_visible()
     assert curated(studio, "demo") == before
 
 
@@ -569,9 +576,9 @@ def test_retraining_draws_its_curves_while_it_runs(page, studio, demo):
         expect(curves.get_by_text("Training…")).to_be_visible()
         expect(job(page, "Training")).to_have_attribute("data-state", "running")
         assert not demo.has("debias")
-    expect(page.get_by_text("3 accepted, 1 rejected and left out, 36 not judged")).to_be_visible()
+    expect(page.get_by_text("3 accepted, 1 rejected and left out, 16 not judged")).to_be_visible()
     expect(history(page)).to_contain_text("✓ Training: finished")
-    assert demo.manifest("debias")["curated"]["trained_on"] == 39
+    assert demo.manifest("debias")["curated"]["trained_on"] == 19
     expect(page.get_by_role("gridcell", name="bias-conflicting").first).to_be_visible()
     plot = curves.locator(".ds-plot").first.element_handle()
     page.wait_for_function(
@@ -629,7 +636,8 @@ def test_a_table_of_a_published_data_set_grows_and_is_begun_in_the_page(page, st
 
 def test_the_preview_says_how_sure_a_judge_is_of_each_label(page):
     tab(page, "Augment")
-    expect(page.get_by_text("label fidelity", exact=False).locator("visible=true")).to_have_count(4)
+    captions = page.get_by_text(re.compile(r"^label fidelity \d+%"))
+    expect(captions.locator("visible=true")).to_have_count(4)
 
 
 def test_the_report_is_written_and_downloads(page, tmp_path):
@@ -660,7 +668,7 @@ def test_every_export_is_prepared_and_downloads(page, tmp_path):
         download.value.save_as(tmp_path / name)
     assert page.evaluate("window.left") == 0
     listed = zipfile.ZipFile(tmp_path / "demo-synthetic.zip").namelist()
-    assert "metadata.jsonl" in listed and len([n for n in listed if n.endswith(".png")]) == 40
+    assert "metadata.jsonl" in listed and len([n for n in listed if n.endswith(".png")]) == 20
     assert "metadata.jsonl" in str(zipfile.ZipFile(tmp_path / "demo-union.zip").namelist())
     weights = zipfile.ZipFile(tmp_path / "demo-weights.zip").namelist()
     assert [n for n in weights if n.endswith(".safetensors")]
@@ -674,7 +682,7 @@ def test_a_reload_comes_back_to_the_project_and_its_results(page, watch):
     tab(page, "Train")
     expect(page.get_by_role("gridcell", name="bias-conflicting").first).to_be_visible()
     tab(page, "Curate")
-    expect(page.get_by_text("4 of 40 decided")).to_be_visible()
+    expect(page.get_by_text("4 of 20 decided")).to_be_visible()
     tab(page, "Report")
     expect(page.get_by_role("link", name="Download the report")).to_be_visible()
 
@@ -682,7 +690,7 @@ def test_a_reload_comes_back_to_the_project_and_its_results(page, watch):
 @pytest.mark.parametrize("name", ["Curate", "Train", "Report"])
 def test_axe_finds_no_serious_violation_in_the_results(page, name):
     filled = {
-        "Curate": page.get_by_text("of 40 decided"),
+        "Curate": page.get_by_text("of 20 decided"),
         "Train": page.locator(".ds-curves .main-svg").first,
         "Report": page.get_by_role("link", name="Weights (zip)"),
     }

@@ -209,7 +209,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             return [], f"⚠️ {show.literal(str(error))}"
 
     def look(said: str, *inputs: Any) -> tuple[Any, ...]:
-        """The preview, where what is shown does not hold any more."""
+        """The preview, where none that holds is shown."""
         return safe_render(*inputs) if said == words.OPEN_FOR_PREVIEW else (gr.skip(), gr.skip())
 
     def refresh(project_name: str, before: Pairs | None, method: str) -> tuple[Any, ...]:
@@ -383,7 +383,8 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         queued,
         [pairs, method],
     )
-    part.opened = (guarded(look), [cost, pairs, *settings], [preview, cost])
+    part.opened = (guarded(safe_render), [pairs, *settings], [preview, cost])
+    part.filled = (guarded(look), [cost, pairs, *settings], [preview, cost])
     part = part.with_more(describe_part.describe(place, project))
     return part.with_more(ddb_part.amplify(place, project))
 

@@ -69,8 +69,9 @@ def build(place: Place) -> gr.Blocks:
                     part = make(place, project)
                     tab.select(partial(str, name), None, opened, **QUIET)
                     if part.opened is not None:
-                        handler, asked, shown = part.opened
-                        tab.select(handler, asked, shown, show_progress="minimal")
+                        tab.select(*part.opened, show_progress="minimal")
+                    if part.filled is not None:
+                        handler, asked, shown = part.filled
                         late.append((_where(name, handler, shown), [opened, *asked], shown))
                     parts.append(part)
 

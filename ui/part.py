@@ -15,8 +15,8 @@ class Part:
 
     `refresh(project_name, *values of inputs)` returns one value for each of `outputs`. After an event
     in `changed` the layout refreshes every tab; after one in `queued` only the job drawer looks anew.
-    `opened` is an event's (handler, inputs, outputs) for when the tab is opened, or filled while it is open: the
-    handler does nothing where there is nothing to do.
+    `opened` is an event's (handler, inputs, outputs) for when the tab is opened, and `filled` for when it was
+    refreshed while it is the open one.
     """
 
     outputs: list[Any]
@@ -25,10 +25,11 @@ class Part:
     queued: list[gr.events.Dependency] = field(default_factory=list)
     inputs: list[Any] = field(default_factory=list)
     opened: tuple[Callable[..., Any], list[Any], list[Any]] | None = None
+    filled: tuple[Callable[..., Any], list[Any], list[Any]] | None = None
 
     def with_more(self, more: Part) -> Part:
         """This part with another behind it."""
-        assert more.opened is None
+        assert more.opened is None and more.filled is None
         mine, n = self.refresh, len(self.inputs)
 
         def refresh(project_name: str, *inputs: Any) -> tuple[Any, ...]:
@@ -36,5 +37,5 @@ class Part:
 
         return Part(
             [*self.outputs, *more.outputs], refresh, [*self.changed, *more.changed],
-            [*self.queued, *more.queued], [*self.inputs, *more.inputs], self.opened,
+            [*self.queued, *more.queued], [*self.inputs, *more.inputs], self.opened, self.filled,
         )  # fmt: skip

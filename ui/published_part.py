@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from debias_core.baseline_settings import TableConfig
-from debias_core.config import to_json
+from debias_core.config import RATIOS, to_json
 from debias_core.presets import BENCHMARKS
 from debias_core.records import UserError, ratio_in_words
 from debias_core.workspace import jobs
@@ -21,6 +21,9 @@ from ui.session import Place
 WIDTHS = {"method": 170, "seeds": 75, "published": 105, "seconds": 85, "Wh": 75}
 OTHERS = 110
 OWN = "own"  # a ratio that has no number, as the page's component has it
+# What the components can hold at all: a server that was started anew knows nothing of a page's narrower lists.
+NAMES = [(words.FIELD_NAMES[name], name) for name in BENCHMARKS]
+EVERY = [(ratio_in_words(r), f"{r:g}") for r in RATIOS] + [(ratio_in_words(None), OWN)]
 
 
 def published(place: Place, project: gr.Dropdown) -> Part:
@@ -30,8 +33,8 @@ def published(place: Place, project: gr.Dropdown) -> Part:
         gr.Markdown(words.FIELD_INTRO)
         with gr.Row():
             # Without a value: `refresh` opens on the table that was begun last.
-            dataset = gr.Dropdown([], value=None, label=words.FIELD_DATASET, min_width=290)
-            ratios = gr.CheckboxGroup([], value=[], label=words.FIELD_RATIOS, min_width=240)
+            dataset = gr.Dropdown(NAMES, value=None, label=words.FIELD_DATASET, min_width=290)
+            ratios = gr.CheckboxGroup(EVERY, value=[], label=words.FIELD_RATIOS, min_width=240)
             seeds = gr.Slider(
                 1, 10, base.seeds, step=1, label=words.SEEDS, info=words.SEEDS_INFO, min_width=240
             )
@@ -39,7 +42,10 @@ def published(place: Place, project: gr.Dropdown) -> Part:
                 base.paper_protocol, label=words.FIELD_PROTOCOL, info=words.FIELD_PROTOCOL_INFO,
                 min_width=240,
             )  # fmt: skip
-        methods = gr.CheckboxGroup([], value=[], label=words.COMPARE_METHODS, info=words.FIELD_INFO)
+        methods = gr.CheckboxGroup(
+            [(text, m) for m, text in words.FIELD_METHODS.items()],
+            value=[], label=words.COMPARE_METHODS, info=words.FIELD_INFO,
+        )  # fmt: skip
         button = gr.Button(words.FIELD_BUTTON)
         status = gr.Markdown()
         table = gr.Dataframe(
