@@ -78,7 +78,7 @@ def test_missing_weights_are_said_with_the_remedy(device, no_weights):
         lpips_distance(device)
 
 
-@pytest.mark.parametrize("name", ["digits16", "digits16-swaps"])
+@pytest.mark.parametrize("name", ["digits16", "digits16-swaps", "mnist32"])
 def test_every_model_that_ships_has_a_recorded_t_edit(name):
     t, found = recorded_edit_time(ASSETS / name)
     assert 0 <= t <= 999 and len(found) > 20
