@@ -21,9 +21,10 @@ from sklearn.datasets import load_sample_images
 
 from debias_core import memory, team
 from debias_core.config import UNetConfig
-from debias_core.data.table import ImageTable
+from debias_core.data.table import ImageTable, save_table
 from debias_core.diffusion.unet import EpsilonNet
 from debias_core.language import text2image
+from debias_core.workspace.store import Project
 from tests.nursery import Nursery
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -156,6 +157,15 @@ def table() -> ImageTable:
         bias=bias,
         bias_names=("red", "green", "blue"),
     )
+
+
+@pytest.fixture
+def project(tmp_path: Path, table: ImageTable) -> Project:
+    """A project that holds `table`; a file with a project of its own kind has its own fixture."""
+    made = Project(tmp_path, "p")
+    save_table(table, made.folder("data"))
+    made.register({"kind": "files", "path": "/nowhere"})
+    return made
 
 
 @pytest.fixture

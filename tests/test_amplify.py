@@ -42,14 +42,6 @@ CONFIG = AmplifyConfig(
 DDB = DDBConfig(flags="error set", classifier=MLP)
 
 
-@pytest.fixture
-def project(tmp_path, table):
-    made = Project(tmp_path, "p")
-    save_table(table, made.folder("data"))
-    made.register({"kind": "files", "path": "/nowhere"})
-    return made
-
-
 def images(project):
     """The only set of the project, as it lies on the disk."""
     (folder,) = project.folder("synthetic").iterdir()

@@ -14,20 +14,11 @@ from debias_core.pipeline import drain
 from debias_core.records import StopAsked, UserError
 from debias_core.workspace import jobs
 from debias_core.workspace.cells import run_compare
-from debias_core.workspace.store import Project
 from tests.conftest import CPU
 from ui import compare_part, words
 from ui.session import Place
 
 FEW = CompareConfig(("vanilla", "jtt"), (0, 1), "mlp", 2)
-
-
-@pytest.fixture
-def project(tmp_path, table):
-    made = Project(tmp_path, "p")
-    save_table(table, made.folder("data"))
-    made.register({"kind": "files", "path": "/nowhere"})
-    return made
 
 
 def test_a_comparison_is_each_method_s_own_training_and_is_kept(project, table, monkeypatch):

@@ -40,14 +40,6 @@ def words_of(table):
     return [tuple(line[:4]) for line in lines]
 
 
-@pytest.fixture
-def project(tmp_path, table):
-    made = Project(tmp_path, "p")
-    save_table(table, made.folder("data"))
-    made.register({"kind": "files", "path": "/nowhere"})
-    return made
-
-
 def test_a_table_grows_with_its_cells_and_knows_how_many_are_wanted(tmp_path):
     assert tables.table_of(tmp_path, "digits")["rows"] == []
     stage = cells.run_cells(

@@ -97,12 +97,9 @@ def build(place: Place) -> gr.Blocks:
 
         def filled_by(event: Callable[..., gr.events.Dependency], **how: Any) -> None:
             after = event(guarded(fill), inputs, outputs, **QUIET, **how)
-            for (
-                handler,
-                asked,
-                shown,
-            ) in late:  # somebody may have opened the tab before it was filled
-                after.then(guarded(handler), asked, shown, **QUIET)
+            # Somebody may have opened a tab before it was filled.
+            for follows in late:
+                after.then(*follows, **QUIET)
 
         filled_by(page.load(arrive, None, project, **QUIET).then)
         project.change(None, project, None, js=IN_ADDRESS)

@@ -197,7 +197,7 @@ class Maker:
         """
         if config.direct:
             check_direct(diffusion)
-        self._net, self._config, self.device = net, config, device
+        self._net, self._config, self.device = net, settled(config, device), device
         self._frame = Frame(image_size, net.config.image_size)
         self._a_bar = schedule.alpha_bar(diffusion.schedule)
         mask = h_mask(config, net.config.bottleneck)
@@ -313,8 +313,8 @@ class Maker:
 
     def _half(self) -> torch.autocast:
         # bf16 inside the network alone: x_t, ᾱ, P, norms and noise stay float32.
-        precision = settled(self._config, self.device).precision
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
+        enabled = self._config.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
 
 def joined(parts: Sequence[dict[int, Tensor]]) -> dict[int, Tensor]:

@@ -198,9 +198,8 @@ def keep_made(workspace: Path, row: Row, made: Sequence[dict[str, Any]]) -> None
     for cell_ in made:
         project = benchmark_project(workspace, row.on, cell_["seed"])
         kept = _kept(project, row.method, _settings_of(row), cell_["seed"])
-        if (
-            not kept.is_file()
-        ):  # a later run finds its stages done, and would say that it took no time
+        # A later run finds its stages done, and would say that it took no time.
+        if not kept.is_file():
             _keep(kept, cell_, _settings_of(row))
 
 

@@ -686,9 +686,8 @@ def write_json(path: Path, data: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text beside the target and rename: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if (
-        path.exists() and not path.is_file()
-    ):  # /dev/stdout, say, is no file to put another one in place of
+    # /dev/stdout, say, is no file to put another one in place of.
+    if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")
         return
     path = path.resolve()  # a link stays one
