@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import app
-from debias_core.data import originals
+from debias_core.data import originals, table
 from debias_core.data.about import load_about
 from debias_core.data.benchmarks import SHIPPED
 from debias_core.data.corruptions import CORRUPTIONS
@@ -308,6 +308,16 @@ def test_a_benchmark_reads_a_set_once_for_all_seeds(bffhq, tmp_path, monkeypatch
     project = Project(tmp_path / "ws", "bffhq-5pct-16px-seed1")
     assert project.table().image_size == 16 and len(project.table()) == 32
     assert "8 images" in project.import_report()["split_rule"]
+
+
+def test_a_large_published_set_comes_with_its_columns(bffhq, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEBIAS_DATA", str(bffhq.parent))
+    monkeypatch.setattr(table, "MANY_ROWS", 8)
+    for seed in (0, 1):
+        project = Project(tmp_path, f"seed{seed}")
+        drain(stages.import_published(project, "bffhq", percent=5.0, size=16))
+        assert (project.folder("data") / "columns" / "y.npy").is_file()
+        assert len(project.table()) == 32
 
 
 def test_a_set_without_a_ratio_of_its_own_has_null_in_the_table(tmp_path, monkeypatch):

@@ -178,17 +178,21 @@ def import_published(
                     f"{(table.split == 'test').sum():,} images that are no part of the test part."
                 )
             write_json(kept / "import.json", {**report.to_json(), "split_rule": said})
+    # A large set has a folder among its files (`columns/`).
     folder = _emptied(project.incoming) / "data"
-    folder.mkdir()
-    for path in kept.iterdir():
-        try:
-            os.link(path, folder / path.name)
-        except OSError:  # a file system without
-            shutil.copyfile(path, folder / path.name)
+    shutil.copytree(kept, folder, copy_function=_linked)
     project.arrive(source)
     about = project.import_report()
     refused = tuple(Refusal(r["name"], r["reason"]) for r in about["refused"])
     return ImportReport(about["accepted"], refused, about["classes"], about["split_rule"])
+
+
+def _linked(file: str, name: str) -> None:
+    """Another name for a file, or a copy of it on a file system without such names."""
+    try:
+        os.link(file, name)
+    except OSError:
+        shutil.copyfile(file, name)
 
 
 def published_source(
