@@ -195,9 +195,8 @@ def train_classifier(
     else:
         net, trained = joint.predicts, joint.nets.to(device)
     optimizer = torch.optim.Adam(
-        trained.parameters(), lr=config.lr, weight_decay=config.weight_decay,
-        fused=joint is not None,  # faster; a single net's figures are kept to the last bit
-    )  # fmt: skip
+        trained.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+    )
     take = _loader(pixels, device)
     labels = torch.as_tensor(y, device=device)
     drawn = np.arange(len(y)) if repeats is None else np.arange(len(y)).repeat(repeats)
