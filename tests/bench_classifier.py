@@ -1,6 +1,6 @@
 """Seconds of a training step of the convolutional nets, channels first and channels last, taking turns.
 
-    OMP_NUM_THREADS=1 python tests/bench_classifier.py [--steps N]
+OMP_NUM_THREADS=1 python tests/bench_classifier.py [--steps N]
 """
 
 from __future__ import annotations

@@ -207,6 +207,16 @@ def test_bias_ensemble_s_f_b_learns_from_the_aligned_alone(table):
     assert not any(p.grad.any() for p in none.nets["f_B"].parameters())
 
 
+def test_bias_ensemble_has_its_own_mlps_and_steps_on_colored_mnist(table, device):
+    config = baseline_settings.baseline_config("cmnist", "bias-ensemble", paper_protocol=True)
+    net = config.classifier
+    assert (net.network, net.lr, net.epochs * -(-60_000 // 256)) == ("mlp255", 1e-2, 50_055)
+    small = replace(config, iterations=2, confidence=0.01, classifier=replace(net, epochs=1))
+    _, trained = drain(pipeline.baseline(table, "bias-ensemble", small, seed=0, device=device))
+    widths = [m.out_features for m in trained.modules() if isinstance(m, torch.nn.Linear)]
+    assert sorted(widths) == sorted([100, 100, 16, 3])
+
+
 def test_each_biased_net_is_its_best_on_the_validation_part_where_there_is_one(
     table, device, tmp_path, monkeypatch
 ):

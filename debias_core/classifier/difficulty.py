@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from debias_core.classifier.networks import build_classifier
+from debias_core.classifier.networks import HIDDEN, build_classifier
 from debias_core.config import ClassifierConfig
 
 Ints = NDArray[np.int64]
@@ -55,11 +55,22 @@ def relative_difficulty(
     return weigh, state
 
 
-def two_nets(config: ClassifierConfig, image_size: int, classes: int, seed: int) -> nn.ModuleDict:
-    """f_D, with a plain training's first weights at this seed, and f_B with others."""
+def two_nets(
+    config: ClassifierConfig,
+    image_size: int,
+    classes: int,
+    seed: int,
+    *,
+    hidden: tuple[int, ...] = HIDDEN,
+) -> nn.ModuleDict:
+    """f_D, with a plain training's first weights at this seed, and f_B with others.
+
+    `hidden` are the hidden layers of MLPs.
+    """
+    seeds = {"f_D": seed, "f_B": seed + BESIDE}
     return nn.ModuleDict(
         {
-            "f_D": build_classifier(config.network, image_size, classes, seed),
-            "f_B": build_classifier(config.network, image_size, classes, seed + BESIDE),
+            name: build_classifier(config.network, image_size, classes, s, hidden=hidden)
+            for name, s in seeds.items()
         }
     )

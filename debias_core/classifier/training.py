@@ -22,7 +22,7 @@ from debias_core.checkpoint import (
     save_checkpoint,
 )
 from debias_core.classifier import losses
-from debias_core.classifier.networks import Classifier, build_classifier
+from debias_core.classifier.networks import HIDDEN, Classifier, build_classifier
 from debias_core.config import ClassifierConfig, to_json
 from debias_core.data.images import Pixels, mix_channels, planes, scaled, to_float
 from debias_core.data.table import ImageTable
@@ -168,6 +168,7 @@ def train_classifier(
     joint: Joint | None = None,
     valid: ImageTable | None = None,
     keep_best: bool = False,
+    hidden: tuple[int, ...] = HIDDEN,
 ) -> Stage[Classifier]:
     """Train a fresh net on images [N, H, W, 3] and labels [N]; the last epoch is what is returned.
 
@@ -182,7 +183,7 @@ def train_classifier(
     way. With `patience` training stops early: it ends once the mean loss on `watch` (`held_out` in the
     progress) has not fallen for so many epochs, and the net of the lowest is returned. `joint` brings its
     own nets, which are trained instead. On `valid` the accuracy of every epoch is told as well; with `keep_best`
-    the net of the highest (of equals the first) is returned.
+    the net of the highest (of equals the first) is returned. `hidden` are the hidden layers of an MLP.
     """
     assert joint is None or (objective is None and patience is None), "a joint step is its own"
     assert patience is None or watch is not None, "early stopping needs images that are held out"
@@ -190,7 +191,8 @@ def train_classifier(
     if len(y) < 2:
         raise UserError(f"Training needs at least 2 images, but there are {len(y)}.")
     if joint is None:
-        net = build_classifier(config.network, pixels.shape[1], classes, seed).to(device)
+        net = build_classifier(config.network, pixels.shape[1], classes, seed, hidden=hidden)
+        net = net.to(device)
         trained: nn.Module = net
     else:
         net, trained = joint.predicts, joint.nets.to(device)
@@ -234,6 +236,8 @@ def train_classifier(
     run: dict[str, Any] = {"config": to_json(config), "seed": seed, "key": key}
     run |= {"shape": pixels.shape, "classes": classes, "watched": watch is not None}
     run["drawn"] = len(drawn)
+    if hidden != HIDDEN:
+        run["hidden"] = hidden
     if valid is not None:
         run["validated"] = True
     if keep_best:

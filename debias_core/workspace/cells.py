@@ -59,7 +59,7 @@ from debias_core.workspace.benchmark import (
     published_over,
     run_benchmark,
 )
-from debias_core.workspace.ddb_benchmark import run_ddb_benchmark
+from debias_core.workspace.ddb_benchmark import ddb_cell
 from debias_core.workspace.footprint import footprints, metered
 from debias_core.workspace.generalisation import generalisation
 from debias_core.workspace.rows import Row, Settings
@@ -285,14 +285,13 @@ def run_cell(
         if kept.is_file():
             return json.loads(kept.read_text(encoding="utf-8"))
         if isinstance(on, DDBBenchmarkConfig):
-            result = yield from run_ddb_benchmark(
-                on, lambda _: project, device=device, only=seed, locked=True
-            )
+            made = yield from ddb_cell(project, on, seed, device=device)
         else:
             result = yield from run_benchmark(
                 on, lambda _: project, device=device, devices=devices, only=seed, locked=True
             )
-        return _keep(kept, result["cells"][0], settings)
+            made = result["cells"][0]
+        return _keep(kept, made, settings)
 
 
 def _check_applicable(project: Project, row: Row) -> None:

@@ -8,8 +8,8 @@ the same settings on the same data is not run again: the second recipe finds the
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -54,14 +54,12 @@ def run_ddb_benchmark(
     *,
     device: torch.device,
     cluster: Cluster | None = None,
-    only: int | None = None,
-    locked: bool = False,
     told: Told | None = None,
 ) -> Stage[dict[str, Any]]:
-    """Run the loop at every seed (with `only` at that one) and return every number, as `--json` writes it.
+    """Run the loop at every seed and return every number, as `--json` writes it.
 
-    The workers of a `cluster` draw the images. Alone on each project, which with `locked` is the caller's concern.
-    `told` hears of the seeds so far whenever one is finished.
+    The workers of a `cluster` draw the images. Alone on each project. `told` hears of the seeds so far whenever
+    one is finished.
     """
     clock, started = Clock("import", "audit", "amplify", "compare", "debias"), now()
     arms: list[ArmResult] = []
@@ -70,7 +68,7 @@ def run_ddb_benchmark(
     groups: list[Any] = []
     compared: list[dict[str, Any]] = []
     cells: list[dict[str, Any]] = []
-    seeds = list(range(config.seeds)) if only is None else [only]
+    seeds = list(range(config.seeds))
 
     def so_far(done: int) -> dict[str, Any]:
         synthetic = [m for m in amplified if "set" in m]
@@ -113,7 +111,7 @@ def run_ddb_benchmark(
 
     for done, seed in enumerate(seeds, start=1):
         project, before, since = project_of(seed), clock.seconds["total"], now()
-        with nullcontext() if locked else working(project):
+        with working(project):
             with clock("import"):
                 yield from ensure_data(project, config, seed)
                 yield Progress(f"import, seed {seed}", 1, 1)
@@ -121,11 +119,7 @@ def run_ddb_benchmark(
                 audit = ensure_audit(project, replace(config.audit, seed=seed), device=device)
                 audits.append((yield from named(audit, seed)))
             with clock("amplify"):
-                settings = replace(config.amplify, seed=seed)
-                if not finished(project, "amplify", settings):
-                    stage = amplify.run_amplify(project, settings, device=device, cluster=cluster)
-                    yield from named(stage, seed)
-                amplified.append(project.manifest("amplify"))
+                amplified.append((yield from _amplify(project, config, seed, device, cluster)))
             with clock("compare"):
                 real, found = yield from named(_compare(project, config, seed, device), seed)
                 compared.append(found)
@@ -150,6 +144,39 @@ def run_ddb_benchmark(
             if told is not None:
                 told(so_far(done))
     return so_far(len(seeds))
+
+
+def ddb_cell(
+    project: Project, config: DDBBenchmarkConfig, seed: int, *, device: torch.device
+) -> Stage[dict[str, Any]]:
+    """A recipe's cell of the field's table: without the ablation, the oracle and the curves beside it.
+
+    The project is the caller's, with its images.
+    """
+    began, since = time.perf_counter(), now()
+    audit = ensure_audit(project, replace(config.audit, seed=seed), device=device)
+    yield from named(audit, seed)
+    yield from _amplify(project, config, seed, device, None)
+    recipe = replace(config.ddb, seeds=(seed,))
+    arms, _ = yield from named(amplify.run_ddb(project, recipe, device=device), seed)
+    mine = next(a for a in arms if a.arm == "debiased")
+    kwh = energy_since([project], since)["kwh"]["total"]
+    return cell(config, config.ddb.recipe, mine, time.perf_counter() - began, kwh)
+
+
+def _amplify(
+    project: Project,
+    config: DDBBenchmarkConfig,
+    seed: int,
+    device: torch.device,
+    cluster: Cluster | None,
+) -> Stage[dict[str, Any]]:
+    """The amplifier's manifest, of the project's own where that is this very one."""
+    settings = replace(config.amplify, seed=seed)
+    if not finished(project, "amplify", settings):
+        stage = amplify.run_amplify(project, settings, device=device, cluster=cluster)
+        yield from named(stage, seed)
+    return project.manifest("amplify")
 
 
 def _compare(

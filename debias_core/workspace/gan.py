@@ -16,6 +16,8 @@ from debias_core.workspace import stages
 from debias_core.workspace.footprint import metered
 from debias_core.workspace.store import Project, fingerprint
 
+TOGETHER = 16  # classes whose nets are trained as one
+
 
 @metered("generate")
 def run_amplibias(
@@ -42,24 +44,27 @@ def run_amplibias(
     work = project.work("amplibias", set_id)
     began, drawn = time.perf_counter(), dict[int, Pixels]()
     if done < config.count:
-        for c in classes:
-            name = f"GAN of {table.class_names[c]}"
-            g = yield from amplibias.train_generator(
-                train.pixels[at[train.y[at] == c]], config, seed=config.seed + c, device=device,
-                name=name, work=work / f"class-{c}",
+        for first in range(0, len(classes), TOGETHER):
+            some = classes[first : first + TOGETHER]
+            name = "GAN of " + ", ".join(table.class_names[c] for c in some)
+            g = yield from amplibias.train_generators(
+                [train.pixels[at[train.y[at] == c]] for c in some], config,
+                seeds=[config.seed + c for c in some], device=device, name=name,
+                work=work / f"classes-from-{first}",
             )  # fmt: skip
-            mine = range(sum(r.label == c for r in recipes))
-            drawn[c] = amplibias.draw(g, mine, table.image_size, config, device=device)
+            most = range(sum(r.label == some[0] for r in recipes))  # its turn comes first
+            made_now = amplibias.draw(g, most, table.image_size, config, device=device)
+            drawn |= dict(zip(some, made_now, strict=True))
     for start in range(done, config.count, len(classes)):
-        some = recipes[start : start + len(classes)]
-        images = [drawn[r.label][count.get(r.label, 0)] for r in some]
-        for r in some:
+        row = recipes[start : start + len(classes)]
+        images = [drawn[r.label][count.get(r.label, 0)] for r in row]
+        for r in row:
             count[r.label] = count.get(r.label, 0) + 1
         # One image is one forward of a small net; the trainings' time is on the first.
         seconds = time.perf_counter() - began
         began += seconds
-        sink.add(start, np.stack(images), some, Cost(len(some), len(some), seconds, seconds))
-        yield Progress("draw", start + len(some), config.count)
+        sink.add(start, np.stack(images), row, Cost(len(row), len(row), seconds, seconds))
+        yield Progress("draw", start + len(row), config.count)
     shutil.rmtree(work, ignore_errors=True)
     cost = sink.cost()
     made = SyntheticSet(sink.pixels(), recipes, cost.encoded / config.count, 1.0, cost.seconds)

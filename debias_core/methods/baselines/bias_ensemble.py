@@ -46,7 +46,8 @@ def joint(
 ) -> Joint:
     """f_B on the rows of `train` in D_A [N], f_D on all, and their step."""
     classes = len(train.class_names)
-    nets = two_nets(config.classifier, train.image_size, classes, seed).to(device)
+    nets = two_nets(config.classifier, train.image_size, classes, seed, hidden=config.hidden)
+    nets = nets.to(device)
     f_b, f_d = nets["f_B"], nets["f_D"]
     assert isinstance(f_b, Classifier) and isinstance(f_d, Classifier)
     weigh, state = relative_difficulty(train.y, classes, alpha=config.alpha, device=device)
@@ -77,7 +78,7 @@ def train(train: ImageTable, config: BiasEnsembleConfig, run: Run) -> Stage[Clas
         net = yield from train_classifier(
             train.pixels, train.y, classes, biased,
             **run.aside(f"biased net {i + 1}", seed=run.seed + BESIDE * (i + 2)),
-            valid=run.valid, keep_best=run.valid is not None,
+            valid=run.valid, keep_best=run.valid is not None, hidden=config.hidden,
         )  # fmt: skip
         said.append(score(net, train, device=run.device).p_true)
     aligned = aligned_by_vote(np.stack(said), confidence=config.confidence, votes=config.votes)
