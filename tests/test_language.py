@@ -268,6 +268,12 @@ def test_where_captions_name_no_looks_recombining_is_refused(told, models):
 # ---- drawing ----
 
 
+@pytest.mark.parametrize(("model", "together"), [("digits-text2image", 32), ("some/model", 8)])
+def test_a_cpu_draws_as_many_together_as_their_size_lets_it(model, together):
+    cut = text2image.batching(DrawConfig(model=model, batch_size=130))
+    assert cut.piece(CPU) == together and cut.batch == 128
+
+
 @pytest.mark.parametrize("family", ["sd", "xl"])
 def test_a_drawing_depends_on_its_prompt_and_number_and_on_no_other(models, family, small_grain):
     painter = text2image.load_painter(models[family], CPU)

@@ -14,8 +14,9 @@ from debias_core import memory
 from debias_core.config import DrawConfig
 from debias_core.data.images import Pixels, resized
 from debias_core.language import hub
+from debias_core.presets import SMALL_MODELS
 
-SIDE = 64  # pixels that drawings are taken to have, whatever they have: a CPU draws eight together
+SIDE = 64  # pixels that a downloaded model's drawings are taken to have: a CPU draws eight together
 ROOMY = 12 << 30  # bytes of a GPU's memory below which the pipeline's parts take turns on it
 
 
@@ -80,8 +81,9 @@ def draw(
 
 
 def batching(config: DrawConfig) -> memory.Batching:
-    """The batches of a drawing, whatever size the pipeline draws in."""
-    return memory.Batching(config.batch_size, SIDE)
+    """The batches of a drawing, by the size of a small model that ships; else whatever the pipeline draws in."""
+    small = SMALL_MODELS.get(config.model)
+    return memory.Batching(config.batch_size, SIDE if small is None else small.image_size)
 
 
 def draw_some(

@@ -315,17 +315,8 @@ def run_benchmark(
 
     def so_far(done: int) -> dict[str, Any]:
         return {
-            "dataset": config.dataset,
-            "method": config.method,
-            "ratio_percent": config.percent,
-            "seeds": seeds[:done],
-            "scored_on": "validation" if config.validation else "test",
-            "epoch_reported": "last",
-            "k": len(audits[0].top_k.ids),
-            "precision_at_k": stages.spread([a.precision_at_k for a in audits]),
-            "average_precision": stages.spread([a.average_precision for a in audits]),
+            **shared_figures(config, config.method, seeds[:done], audits, cells, clock),
             **stages.summary(tuple(arms)),
-            "published": PUBLISHED.get(config.dataset, {}).get(config.percent or 0),
             "label_fidelity": {
                 name: stages.spread([getattr(f, name) for f in judged])
                 for name in ("content", "original", "neither")
@@ -337,10 +328,7 @@ def run_benchmark(
             "synthetic_count": config.count,
             "unet_evaluations_per_image": sum(s.evaluations_per_image for s in sets) / len(sets),
             "share_of_generation_in_network": stages.spread([s.network_share for s in sets]),
-            "seconds": dict(clock.seconds),
             "energy": energy_since([project_of(seed) for seed in seeds[:done]], started),
-            "settings": to_json(config),
-            "cells": list(cells),
         }
 
     for done, seed in enumerate(seeds, start=1):
@@ -377,6 +365,32 @@ def run_benchmark(
             if told is not None:
                 told(so_far(done))
     return {**so_far(len(seeds)), "arms": tuple(arms)}
+
+
+def shared_figures(
+    config: BenchmarkConfig | DDBBenchmarkConfig,
+    method: str,
+    seeds: Sequence[int],
+    audits: Sequence[AuditResult],
+    cells: Sequence[dict[str, Any]],
+    clock: Clock,
+) -> dict[str, Any]:
+    """What the JSON of every benchmark of one method has: of which images, the audits, the cells, the seconds."""
+    return {
+        "dataset": config.dataset,
+        "method": method,
+        "ratio_percent": config.percent,
+        "seeds": list(seeds),
+        "scored_on": "validation" if config.validation else "test",
+        "epoch_reported": "last",
+        "k": len(audits[0].top_k.ids),
+        "precision_at_k": stages.spread([a.precision_at_k for a in audits]),
+        "average_precision": stages.spread([a.average_precision for a in audits]),
+        "published": PUBLISHED.get(config.dataset, {}).get(config.percent or 0),
+        "seconds": dict(clock.seconds),
+        "settings": to_json(config),
+        "cells": list(cells),
+    }
 
 
 def _make(

@@ -30,7 +30,6 @@ from debias_core.records import ArmResult, AuditResult, Progress, Scores, Stage
 from debias_core.team import Cluster
 from debias_core.workspace import amplify, stages
 from debias_core.workspace.benchmark import (
-    PUBLISHED,
     Clock,
     Told,
     cell,
@@ -39,6 +38,7 @@ from debias_core.workspace.benchmark import (
     ensure_data,
     finished,
     named,
+    shared_figures,
 )
 from debias_core.workspace.database import now
 from debias_core.workspace.store import Project, fingerprint, working, write_json
@@ -73,17 +73,8 @@ def run_ddb_benchmark(
     def so_far(done: int) -> dict[str, Any]:
         synthetic = [m for m in amplified if "set" in m]
         return {
-            "dataset": config.dataset,
-            "method": config.ddb.recipe,
-            "ratio_percent": config.percent,
-            "seeds": seeds[:done],
-            "scored_on": "validation" if config.validation else "test",
-            "epoch_reported": "last",
-            "k": len(audits[0].top_k.ids),
-            "precision_at_k": stages.spread([a.precision_at_k for a in audits]),
-            "average_precision": stages.spread([a.average_precision for a in audits]),
+            **shared_figures(config, config.ddb.recipe, seeds[:done], audits, cells, clock),
             **stages.summary(tuple(arms), ARMS),
-            "published": PUBLISHED.get(config.dataset, {}).get(config.percent or 0),
             "synthetic_count": synthetic[0]["count"] if synthetic else 0,
             "unet_evaluations_per_image": (
                 stages.spread([m["unet_evaluations_per_image"] for m in synthetic])
@@ -103,10 +94,7 @@ def run_ddb_benchmark(
                 "flagged": [g["flagged"] for g in groups],
                 "empty": [g["empty"] for g in groups],
             },
-            "seconds": dict(clock.seconds),
             "energy": energy_since([project_of(seed) for seed in seeds[:done]], started),
-            "settings": to_json(config),
-            "cells": list(cells),
         }  # fmt: skip
 
     for done, seed in enumerate(seeds, start=1):

@@ -57,7 +57,7 @@ def row_of(
 ) -> Row:
     """The row of a method with its own settings there, but for what is given (None: as it is).
 
-    `images` is of the methods that make some (`benchmark_settings`), and no concern of the others.
+    `images` is of the methods that make some (`_making_images`), and no concern of the others.
 
     Raises:
         UserError: for a setting that can't be, or a method without settings on this data set.
@@ -65,33 +65,29 @@ def row_of(
     training: dict[str, Any] = {
         "network": network, "epochs": epochs, "lr": lr, "batch_size": batch_size,
     }  # fmt: skip
-    shared: dict[str, Any] = {
-        "seeds": seeds, "validation": validation, "preset": preset, "size": size, "bias": bias,
-        "hold_out": hold_out, "official": official,
-    }  # fmt: skip
+    on: Settings
+    baseline = None
     if method in cfg.RECIPES:
-        on: Settings = ddb_settings(
-            dataset, method, ratio=percent, audit_epochs=audit_epochs, **shared, **training
-        )
-        return Row(method, on)
-    if method in BASELINE_METHODS or method in PUBLISHED_ONLY:
-        base = benchmark_of(dataset, "diffinject", percent, preset)
-        base = replace(base, seeds=seeds, validation=validation)
-        on = cfg.changed(base, size=size, bias=bias, hold_out=hold_out, official=official)
-        if method in PUBLISHED_ONLY:
-            return Row(method, on)
-        baseline = baseline_config(
-            dataset, method, paper_protocol=paper_protocol, precision=precision,
-            jtt_epochs=jtt_epochs, jtt_times=jtt_times, preset=preset, percent=percent,
-            weight_decay=weight_decay, **training,
-        )  # fmt: skip
-        return Row(method, on, baseline)
-    on = benchmark_settings(
-        dataset, ratio=percent, method=method, audit_epochs=audit_epochs, precision=precision,
-        paper=paper_protocol and method == "diffinject" and dataset in presets.PAPER_READING,
-        **shared, **training, **images,
+        on = _of_recipe(dataset, method, preset, size, audit_epochs=audit_epochs, **training)
+    elif method in BASELINE_METHODS or method in PUBLISHED_ONLY:
+        on = cfg.changed(benchmark_of(dataset, "diffinject", percent, preset), size=size)
+        if method in BASELINE_METHODS:
+            baseline = baseline_config(
+                dataset, method, paper_protocol=paper_protocol, precision=precision,
+                jtt_epochs=jtt_epochs, jtt_times=jtt_times, preset=preset, percent=percent,
+                weight_decay=weight_decay, **training,
+            )  # fmt: skip
+    else:
+        on = cfg.changed(benchmark_of(dataset, method, percent, preset), size=size)
+        if paper_protocol and method == "diffinject" and dataset in presets.PAPER_READING:
+            on = presets.paper_reading(on)
+        made = {"method": method, "precision": precision, **images}
+        on = _making_images(on, audit_epochs=audit_epochs, **training, **made)
+    on = replace(
+        on, percent=percent, seeds=seeds, validation=validation, bias=bias, hold_out=hold_out,
+        official=official,
     )  # fmt: skip
-    return Row(method, on)
+    return Row(method, on, baseline)
 
 
 def base_of(dataset: str, preset: str = "small") -> cfg.BenchmarkConfig:
@@ -123,17 +119,9 @@ def benchmark_of(
     return base
 
 
-def benchmark_settings(
-    dataset: str,
+def _making_images(
+    base: cfg.BenchmarkConfig,
     *,
-    ratio: float | None,
-    seeds: int,
-    validation: bool,
-    preset: str = "small",
-    size: int | None = None,
-    bias: str = "",
-    hold_out: float = 0.0,
-    official: bool = False,
     network: str | None,
     epochs: int | None,
     lr: float | None,
@@ -147,13 +135,9 @@ def benchmark_settings(
     text_filter: bool = True,
     recombine: bool = False,
     guidance: float | None = None,
-    paper: bool = False,
     **inject: Any,
 ) -> cfg.BenchmarkConfig:
-    """The data set's preset, or with `paper` the paper's settings, with the options that were given."""
-    base = cfg.changed(benchmark_of(dataset, inject["method"], ratio, preset), size=size)
-    if paper:
-        base = presets.paper_reading(base)
+    """The settings of a method that makes images, with the options that were given."""
     if base.draw is not None:
         drawn = {name: inject.get(name) for name in ("count", "steps")}
         draw_ = cfg.changed(
@@ -172,38 +156,26 @@ def benchmark_settings(
         loss=loss,
     )  # fmt: skip
     audit_ = replace(base.audit, classifier=bias_net)
+    debias_ = replace(base.debias, classifier=final_net)
     return replace(
         base,
-        seeds=seeds,
-        validation=validation,
-        bias=bias,
-        hold_out=hold_out,
-        official=official,
         audit=cfg.changed(audit_, top_k=top_k, per_class=per_class),
         inject=cfg.changed(base.inject, **inject),
-        debias=cfg.changed(
-            replace(base.debias, classifier=final_net), synthetic_share=synthetic_share
-        ),
+        debias=cfg.changed(debias_, synthetic_share=synthetic_share),
     )
 
 
-def ddb_settings(
+def _of_recipe(
     dataset: str,
     recipe: str,
+    preset: str,
+    size: int | None,
     *,
-    ratio: float | None,
-    seeds: int,
-    validation: bool,
-    preset: str = "small",
-    size: int | None = None,
-    bias: str = "",
-    hold_out: float = 0.0,
-    official: bool = False,
     network: str | None,
-    audit_epochs: int | None,
     epochs: int | None,
     lr: float | None,
     batch_size: int | None,
+    audit_epochs: int | None,
 ) -> cfg.DDBBenchmarkConfig:
     """A recipe's preset with the options that were given."""
     if dataset not in presets.DDB:
@@ -217,17 +189,10 @@ def ddb_settings(
         base.ddb.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
     )
     bias_net = cfg.changed(base.audit.classifier, network=network, epochs=audit_epochs)
+    amplifier = cfg.changed(base.amplify.classifier, network=network)
     return replace(
         base,
-        percent=ratio,
-        seeds=seeds,
-        validation=validation,
-        bias=bias,
-        hold_out=hold_out,
-        official=official,
         audit=replace(base.audit, classifier=bias_net),
-        amplify=replace(
-            base.amplify, classifier=cfg.changed(base.amplify.classifier, network=network)
-        ),
+        amplify=replace(base.amplify, classifier=amplifier),
         ddb=replace(base.ddb, recipe=recipe, classifier=final_net),
     )

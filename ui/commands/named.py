@@ -100,30 +100,31 @@ def demo(
             extra_hosts=allow_host or (), in_classroom=True,
         )  # fmt: skip
         return
-    if method in cfg.RECIPES:
-        given = {
+    common.check_json(json_file)
+    row = rows.row_of(
+        "digits", method, ratio, seeds=seeds, validation=validation, network=network,
+        audit_epochs=audit_epochs, epochs=epochs, lr=lr, batch_size=batch_size,
+        top_k=top_k, per_class=per_class, text_filter=text_filter, recombine=recombine, guidance=guidance,
+        gamma=gamma, t_edit=t_edit, t_start=t_start, steps=steps, count=count, contents=contents,
+        contents_per_original=contents_per_original,
+    )  # fmt: skip
+    settings = row.on
+    if isinstance(settings, cfg.DDBBenchmarkConfig):
+        idle = {
             "top-k": top_k, "per-class": per_class, "gamma": gamma, "t-edit": t_edit,
             "t-start": t_start, "steps": steps, "count": count, "contents": contents,
             "contents-per-original": contents_per_original, "devices": devices,
             "cluster": cluster, "guidance": guidance,
         }  # fmt: skip
-        _ddb_benchmark(
-            "digits", workspace, method, given, json_file, ratio=ratio, seeds=seeds,
-            validation=validation, network=network, audit_epochs=audit_epochs, epochs=epochs, lr=lr,
-            batch_size=batch_size,
-        )  # fmt: skip
+        if extra := [f"--{name}" for name, value in idle.items() if value is not None]:
+            raise UserError(f"{method} does not know {', '.join(extra)}: leave it out.")
+        result = _run_ddb(workspace, settings)
+        tables.ddb_table(result)
+        common.write_json(json_file, result)
         return
     from debias_core.workspace.benchmark import run_demo
 
-    common.check_json(json_file)
     where, afield = common.devices(devices, cluster)
-    settings = rows.benchmark_settings(
-        "digits", ratio=ratio, seeds=seeds, validation=validation, network=network,
-        audit_epochs=audit_epochs, epochs=epochs, lr=lr, batch_size=batch_size,
-        top_k=top_k, per_class=per_class, text_filter=text_filter, recombine=recombine, guidance=guidance,
-        method=method, gamma=gamma, t_edit=t_edit, t_start=t_start, steps=steps, count=count, contents=contents,
-        contents_per_original=contents_per_original,
-    )  # fmt: skip
     stage = run_demo(workspace, settings, device=where[0], devices=where, cluster=afield)
     result = common.run(stage)
     tables.benchmark_table(result)
@@ -349,23 +350,6 @@ def benchmark(
         del result["arms"]
         tables.benchmark_table(result)
     write(result, quiet=False)
-
-
-def _ddb_benchmark(
-    dataset: str,
-    workspace: Path,
-    recipe: str,
-    given: dict[str, Any],
-    json_file: Path | None,
-    **options: Any,
-) -> None:
-    """A recipe of DDB over seeds; `given` are options that it has no use for."""
-    common.check_json(json_file)
-    if extra := [f"--{name}" for name, value in given.items() if value is not None]:
-        raise UserError(f"{recipe} does not know {', '.join(extra)}: leave it out.")
-    result = _run_ddb(workspace, rows.ddb_settings(dataset, recipe, **options))
-    tables.ddb_table(result)
-    common.write_json(json_file, result)
 
 
 def _run_ddb(
