@@ -1,6 +1,7 @@
 """The judge reads shapes whatever their colour; look is whose colour an image has."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +115,17 @@ def test_every_finished_set_knows_its_fidelity_as_worked_by_hand(table, tmp_path
     assert "75% are nearer to the original's colour" in said
     drawn = words.fidelity({**found, "look": None, "to_original": None})
     assert "Look fidelity" not in drawn and f"{found['to_content']:.2f}" in drawn
+
+
+def test_a_set_s_pictures_and_costs_are_named_by_how_it_was_made():
+    drawn = Recipe(method="amplibias", label=0, content_id="a", steps=1, seed=0, pair=0)
+    blend = replace(drawn, method="diffinject", original_id="b")
+    assert "Generated**: original | content | result" in words.results([blend])
+    assert "Generated**: content | result" in words.results([drawn])
+    assert "original (where there is one) | content" in words.results([blend, drawn])
+    about = {"count": 2, "seconds": 3.4, "unet_evaluations_per_image": 1.0}
+    assert words.generated(about) == "2 images in 3 s, 1.0 U-Net forward-equivalents each."
+    assert words.generated({**about, "method": "amplibias"}) == "2 images in 3 s."
 
 
 def test_the_command_prints_the_fidelity_of_its_run(tmp_path, capsys, quick_judge):

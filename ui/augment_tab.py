@@ -226,8 +226,10 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             text = words.generated(about)
             if held := about.get("forecast"):
                 text = f"{text} {words.held_against(held)}"
-            pictures = show.triptychs(table_of(mine).where("train"), mine.synthetic())
-            text, shown = f"{words.RESULTS} {text}", gr.update(visible=True, value=pictures)
+            made = mine.synthetic()
+            pictures = show.triptychs(table_of(mine).where("train"), made)
+            text = f"{words.results(made.recipes)} {text}"
+            shown = gr.update(visible=True, value=pictures)
         if mine.has("data") and (said := show.forecast(mine)):
             text = f"**{words.FORECAST_OF}**: {words.forecast(said)}\n\n{text}"
         if mine.has("data") and is_corrupted_cifar10(table_of(mine)):

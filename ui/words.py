@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from debias_core.config import cell_in_words
@@ -251,7 +252,8 @@ OTHER_PAIRS = "Other pairs"
 GENERATE = "Generate"
 FORECAST = "Forecast the run"
 FORECAST_OF = "Forecast"
-RESULTS = "**Generated**: original | content | result, evenly spaced over the run."
+RESULTS = "**Generated**: {} | content | result, evenly spaced over the run."
+DRAWN_RESULTS = "**Generated**: content | result, evenly spaced over the run."
 NOT_GENERATED = "Nothing generated yet."
 
 # Describe and draw
@@ -532,13 +534,20 @@ def edit_time(found: dict[str, Any]) -> str:
     return f"t_edit: recorded value {t} (LPIPS could not run: {reason}). It was found by {found['found']}."
 
 
+def results(recipes: Sequence[Recipe]) -> str:
+    """What is in a row of the set's pictures: what is drawn has a content alone."""
+    blends = sum(bool(r.original_id) for r in recipes)
+    if not blends:
+        return DRAWN_RESULTS
+    return RESULTS.format("original" if blends == len(recipes) else "original (where there is one)")
+
+
 def generated(about: dict[str, Any]) -> str:
     """What the long run took, and how good its images are, from the set's manifest."""
-    text = (
-        f"{about['count']} images in {about['seconds']:.0f} s, "
-        f"{about['unet_evaluations_per_image']:.1f} U-Net forward-equivalents each."
-    )
-    return f"{text} {fidelity(about['fidelity'])}" if "fidelity" in about else text
+    text = f"{about['count']} images in {about['seconds']:.0f} s"
+    if about.get("method") != "amplibias":  # a GAN has no U-Net
+        text += f", {about['unet_evaluations_per_image']:.1f} U-Net forward-equivalents each"
+    return f"{text}. {fidelity(about['fidelity'])}" if "fidelity" in about else f"{text}."
 
 
 def fidelity(found: dict[str, float | None]) -> str:
