@@ -156,7 +156,7 @@ def train_diffusion(
             )
         net.load_state_dict(start.state_dict())
     ema = AveragedModel(net, multi_avg_fn=_ema_with_warmup(config.ema))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, fused=True)
     a_bar = schedule.alpha_bar(config.schedule).to(device)
     weight = schedule.p2_weight(a_bar, gamma=config.p2_gamma, k=config.p2_k).float()
     first, recent = 0, deque[float](maxlen=100)

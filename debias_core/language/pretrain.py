@@ -243,7 +243,7 @@ def _steps(
     """
     steps = max(1, round(config.steps * share))
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
-    optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, fused=True)
     first, run = 0, json.loads(json.dumps({"config": to_json(config), "steps": steps}))
     if (kept := load_checkpoint(checkpoint)) is not None and kept[1]["run"] == run:
         tensors, state = kept
