@@ -17,7 +17,8 @@ Notation:
 
 known: hinge loss, SLE, reconstruction by D of real images alone, DiffAugment, Adam 2e-4 (0.5, 0.999),
 batch 8, EMA of G. ours: width and depth for 16 to 64 px, |·| in place of LPIPS (which needs weights),
-batch-norm statistics of the averaged G taken anew, so that an image hangs on its own z alone.
+batch-norm statistics of the averaged G taken anew, so that an image hangs on its own z alone; the quarter
+that is decoded goes round from step to step (known: at random), since all classes share it.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ DRAWN_AT_A_TIME = 32  # of each class
 
 
 class SkipExcitation(nn.Module):
-    """SLE: channels of a high map [b, C·C', 4s, 4s] weighed by a low one [b, C·C", s, s]."""
+    """SLE: channels of a high map [b, C·high, 4s, 4s] weighed by a low one [b, C·low, s, s]."""
 
     def __init__(self, low: int, high: int, classes: int = 1) -> None:
         super().__init__()

@@ -6,7 +6,6 @@ there, and saying so is part of the lesson.
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 from debias_core.config import BenchmarkConfig
 from debias_core.records import UserError
 from debias_core.workspace.database import database, now
-from debias_core.workspace.store import SANDBOX, Project, lock_of, turn
+from debias_core.workspace.store import SANDBOX, Project, linked, lock_of, turn
 
 KINDS = {"demo": 1.0, "control": 100.0}  # percent of images whose colour does not follow the digit
 TEMPLATE = "classroom-{}"
@@ -75,7 +74,7 @@ def _copy(source: Project, target: Project) -> None:
     """A project with the same data and audit. Files are shared: stages replace, and never rewrite."""
     shutil.rmtree(target.incoming, ignore_errors=True)
     for stage in ("data", "audit"):
-        shutil.copytree(source.folder(stage), target.incoming / stage, copy_function=os.link)
+        shutil.copytree(source.folder(stage), target.incoming / stage, copy_function=linked)
     target.arrive(source.source())
 
 

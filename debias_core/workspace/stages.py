@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -97,7 +96,7 @@ from debias_core.team import Cluster
 from debias_core.workspace import footprint, verdicts
 from debias_core.workspace.amplify import audit_by_amplifier
 from debias_core.workspace.footprint import metered
-from debias_core.workspace.store import Project, fingerprint, turn, write_json
+from debias_core.workspace.store import Project, fingerprint, linked, turn, write_json
 
 RECOLOURED = "each in a random colour anew at every step"
 # What `pretrain` knows beside a project: the preset, where its model ships, the named data set that
@@ -180,19 +179,11 @@ def import_published(
             write_json(kept / "import.json", {**report.to_json(), "split_rule": said})
     # A large set has a folder among its files (`columns/`).
     folder = _emptied(project.incoming) / "data"
-    shutil.copytree(kept, folder, copy_function=_linked)
+    shutil.copytree(kept, folder, copy_function=linked)
     project.arrive(source)
     about = project.import_report()
     refused = tuple(Refusal(r["name"], r["reason"]) for r in about["refused"])
     return ImportReport(about["accepted"], refused, about["classes"], about["split_rule"])
-
-
-def _linked(file: str, name: str) -> None:
-    """Another name for a file, or a copy of it on a file system without such names."""
-    try:
-        os.link(file, name)
-    except OSError:
-        shutil.copyfile(file, name)
 
 
 def published_source(

@@ -678,6 +678,14 @@ def _held(handle: IO[bytes]) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_UN)
 
 
+def linked(file: str, name: str) -> None:
+    """Another name for a file, or a copy of it on a file system without such names."""
+    try:
+        os.link(file, name)
+    except OSError:
+        shutil.copyfile(file, name)
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write JSON as `write_text` does."""
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False))

@@ -116,8 +116,7 @@ def demo(
             "contents-per-original": contents_per_original, "devices": devices,
             "cluster": cluster, "guidance": guidance,
         }  # fmt: skip
-        if extra := [f"--{name}" for name, value in idle.items() if value is not None]:
-            raise UserError(f"{method} does not know {', '.join(extra)}: leave it out.")
+        _refuse(method, idle)
         result = _run_ddb(workspace, settings)
         tables.ddb_table(result)
         common.write_json(json_file, result)
@@ -275,8 +274,7 @@ def benchmark(
         idle["weight-decay"] = weight_decay
     if "jtt" not in methods:
         idle |= {"jtt-epochs": jtt_epochs, "jtt-times": jtt_times}
-    if extra := [f"--{name}" for name, value in idle.items() if value is not None]:
-        raise UserError(f"{methods[0]} does not know {', '.join(extra)}: leave it out.")
+    _refuse(methods[0], idle)
     as_published = "diffinject" in methods and dataset in presets.PAPER_READING
     if paper_protocol and not baselines and not as_published:
         raise UserError(f"{methods[0]} does not know --paper-protocol: use --network mlp255.")
@@ -350,6 +348,12 @@ def benchmark(
         del result["arms"]
         tables.benchmark_table(result)
     write(result, quiet=False)
+
+
+def _refuse(method: str, idle: dict[str, Any]) -> None:
+    """Refuse the options (name: value) that were given and that the method has no use for."""
+    if extra := [f"--{name}" for name, value in idle.items() if value is not None]:
+        raise UserError(f"{method} does not know {', '.join(extra)}: leave it out.")
 
 
 def _run_ddb(
