@@ -127,6 +127,31 @@ def test_what_nets_begin_with_in_common_is_done_once_with_the_same_result(table)
     assert torch.equal(scaled(planes(table.pixels)), to_float(table.pixels))
 
 
+@pytest.mark.parametrize("network", ["mlp", "mlp255", "conv"])
+def test_bytes_are_the_same_images_to_every_net_and_to_every_step_that_takes_them(table, network):
+    train, x, y, rows = batch(table)
+    raw = planes(train.pixels[rows])
+    nets = [build_classifier(network, 8, 3, seed).eval() for seed in (0, 1)]
+    for z, net in zip(logits_of(nets, raw), nets, strict=True):
+        assert torch.allclose(z, net(x), atol=1e-7) and torch.allclose(net(raw), net(x), atol=1e-7)
+    noise = torch.rand(6, 1)
+    classifier = replace(MLP, network=network)
+    joints = {
+        "lff": lambda c: lff.joint(train, c, seed=0, device=CPU),
+        "disent": lambda c: disent.joint(train, c, seed=0, device=CPU),
+        "bias-ensemble": lambda c: bias_ensemble.joint(
+            train, np.ones(len(train), dtype=bool), c, seed=0, device=CPU
+        ),
+    }
+    for method, joint in joints.items():
+        config = replace(CONFIGS[method], classifier=classifier)
+        assert joint(config).bytes
+        of_bytes, of_floats = (
+            joint(config).step(images, y, rows, noise).item() for images in (raw, x)
+        )
+        assert of_bytes == pytest.approx(of_floats, rel=1e-5)
+
+
 def disent_by_hand(nets, x, y, config, other=None):
     """L_dis and L_swap, written out; W of a first visit."""
     net, c_b = nets["f_D"], nets["C_b"]

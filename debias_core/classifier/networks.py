@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from debias_core.data.images import scaled
 from debias_core.records import UserError
 
 HIDDEN = (100, 100, 100)  # an MLP's hidden layers, as on Colored MNIST (LfF; DiffInject 3)
 
 
 class Classifier(nn.Module):
-    """logits = head(body(x)): x [B, 3, H, W] in [-1, 1] → [B, classes].
+    """logits = head(body(x)): x [B, 3, H, W] in [-1, 1], or the uint8 it is made of → [B, classes].
 
     `last_conv` is the layer that Grad-CAM looks at; None when the net has no feature map.
     """
@@ -28,6 +29,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(width, classes)
         self._last_conv = [last_conv]  # in a list, so that it is not registered twice
         self._convolves = any(isinstance(m, nn.Conv2d) for m in body.modules())
+        self._divides = any(isinstance(m, DivideTwice) for m in body.modules())
 
     @property
     def last_conv(self) -> nn.Module | None:
@@ -42,7 +44,10 @@ class Classifier(nn.Module):
         return self.head(self.body(self._laid_out(x)))
 
     def _laid_out(self, x: Tensor) -> Tensor:
-        """The images with their channels last, where oneDNN then moves nothing between the layers."""
+        """The images as the body takes them: bytes as floats, unless it makes those itself, and on a CPU with
+        their channels last where oneDNN then moves nothing between the layers."""
+        if x.dtype == torch.uint8 and not self._divides:
+            x = scaled(x)
         if self._convolves and x.device.type == "cpu":
             return x.contiguous(memory_format=torch.channels_last)  # tests/bench_classifier.py
         return x
@@ -73,10 +78,13 @@ def build_classifier(
 class DivideTwice(nn.Module):
     """x in [-1, 1] → [0, 1/255]: the public code divides pixels by 255 twice on Colored MNIST.
 
-    It matters: so small an input makes an MLP slow to learn shapes, and the bias stands out more.
+    It matters: so small an input makes an MLP slow to learn shapes, and the bias stands out more. Bytes are
+    divided in one go: an MLP's step is a fifth shorter than by way of [-1, 1] (tests/bench_lff.py).
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.uint8:
+            return x.float().div_(255**2)
         return (x + 1).div_(2 * 255)
 
 
@@ -116,13 +124,19 @@ def _resnet18(image_size: int, classes: int) -> Classifier:
     return Classifier(net, 512, classes, net.layer4)
 
 
+def begun(bodies: Sequence[nn.Module], x: Tensor) -> tuple[list[nn.Module], Tensor]:
+    """The bodies without the first layer, where all begin with DivideTwice, and x behind it, done once."""
+    if all(isinstance(b, nn.Sequential) and isinstance(b[0], DivideTwice) for b in bodies):
+        return [b[1:] for b in bodies], bodies[0][0](x)  # type: ignore[index]
+    return list(bodies), scaled(x) if x.dtype == torch.uint8 else x
+
+
 def logits_of(nets: Sequence[Classifier], x: Tensor) -> list[Tensor]:
     """The logits [B, classes] of each net for x [B, 3, H, W], what they begin with in common done once."""
-    first = [n.body[0] if isinstance(n.body, nn.Sequential) else None for n in nets]
-    if not all(isinstance(layer, DivideTwice) for layer in first):
-        return [net(x) for net in nets]
-    small = first[0](x) if first[0] is not None else x
-    return [net.head(net.body[1:](small)) for net in nets]  # type: ignore[index]
+    bodies, small = begun([net.body for net in nets], x)
+    if bodies[0] is nets[0].body:
+        return [net(small) for net in nets]
+    return [net.head(body(small)) for net, body in zip(nets, bodies, strict=True)]
 
 
 def save_classifier(

@@ -47,7 +47,8 @@ class Joint:
 
     `step(x [b, 3, H, W], y [b], rows [b], noise [b, k])` is the scalar to minimise over the parameters of
     `nets`; `rows` are the images' positions in the training set, `noise` is uniform in [0, 1), drawn for
-    the whole batch. `predicts`, one of the nets, is watched and returned. `state` as an Objective's.
+    the whole batch. `predicts`, one of the nets, is watched and returned. `state` as an Objective's. A step
+    that gives x to nets alone takes `bytes`: x as uint8, where nothing changes the images.
     """
 
     nets: nn.ModuleDict
@@ -56,6 +57,7 @@ class Joint:
     noise: int = 0  # k
     state: dict[str, Tensor] = field(default_factory=dict)
     lr: Callable[[int], float] | None = None  # of each epoch, where it changes
+    bytes: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,9 @@ def train_classifier(
         loss_of = lambda z, t: losses.generalised_cross_entropy(z, t, config.q)  # noqa: E731
 
     def draw(batch: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, ...]:
-        images = augment(take(drawn[batch]), config.augment, rng)
+        images = take(drawn[batch])
+        if config.augment or not (joint is None or joint.bytes):
+            images = augment(scaled(images), config.augment, rng)
         if joint is None:
             return (images,)
         noise = rng.random((len(batch), joint.noise), dtype=np.float32)
@@ -337,14 +341,14 @@ def _progress(
 
 
 def _loader(pixels: Pixels, device: torch.device) -> Callable[[NDArray[np.int64]], Tensor]:
-    """Rows → float [B, 3, H, W]: from one uint8 tensor on the device where that fits."""
+    """Rows → uint8 [B, 3, H, W] on the device: from one tensor there where that fits."""
     held = None
     if pixels.nbytes <= IN_MEMORY_BYTES[device.type]:
         held = memory.attempt(lambda: planes(pixels).to(device))
     if held is None:
-        return lambda rows: to_float(pixels[rows]).to(device)
+        return lambda rows: planes(pixels[rows]).to(device)
     # index_select: plain indexing of bytes is many times slower on a CPU.
-    return lambda rows: scaled(held.index_select(0, torch.as_tensor(rows, device=device)))
+    return lambda rows: held.index_select(0, torch.as_tensor(rows, device=device))
 
 
 def augment(x: Tensor, kinds: tuple[str, ...], rng: np.random.Generator) -> Tensor:

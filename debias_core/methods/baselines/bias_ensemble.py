@@ -61,7 +61,7 @@ def joint(
         of_b = (ce_b * mine).sum() / mine.sum().clamp_min(1)
         return of_b + (weight * ce_d).mean()
 
-    return Joint(nets, f_d, step, state=state)
+    return Joint(nets, f_d, step, state=state, bytes=True)
 
 
 def train(train: ImageTable, config: BiasEnsembleConfig, run: Run) -> Stage[Classifier]:

@@ -23,7 +23,7 @@ from debias_core.baseline_settings import DisEntConfig
 from debias_core.classifier.arms import train_joint
 from debias_core.classifier.difficulty import BESIDE, Ints, relative_difficulty
 from debias_core.classifier.losses import cross_entropy, gradient_gce
-from debias_core.classifier.networks import Classifier, build_classifier
+from debias_core.classifier.networks import Classifier, begun, build_classifier
 from debias_core.classifier.training import Joint, Run
 from debias_core.data.table import ImageTable
 from debias_core.records import Stage
@@ -37,7 +37,8 @@ class TwoEncoders(nn.Module):
         self.intrinsic, self.bias = intrinsic, bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.intrinsic(x), self.bias(x)], 1)
+        (intrinsic, bias), x = begun((self.intrinsic, self.bias), x)
+        return torch.cat([intrinsic(x), bias(x)], 1)
 
 
 def joint(train: ImageTable, config: DisEntConfig, *, seed: int, device: torch.device) -> Joint:
@@ -75,7 +76,8 @@ def joint(train: ImageTable, config: DisEntConfig, *, seed: int, device: torch.d
         seen.add_(len(rows))
         return total
 
-    return Joint(nets, net, step, noise=1, state={**state, "seen": seen}, lr=config.lr_at)
+    kept = {**state, "seen": seen}
+    return Joint(nets, net, step, noise=1, state=kept, lr=config.lr_at, bytes=True)
 
 
 def train(train: ImageTable, config: DisEntConfig, run: Run) -> Stage[Classifier]:

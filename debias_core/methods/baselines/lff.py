@@ -38,7 +38,7 @@ def joint(train: ImageTable, config: LfFConfig, *, seed: int, device: torch.devi
         weight = weigh(ce_b, ce_d, rows)
         return gradient_gce(ce_b, config.q).mean() + (weight * ce_d).mean()
 
-    return Joint(nets, f_d, step, state=state)
+    return Joint(nets, f_d, step, state=state, bytes=True)
 
 
 def train(train: ImageTable, config: LfFConfig, run: Run) -> Stage[Classifier]:
