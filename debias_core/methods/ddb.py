@@ -155,6 +155,7 @@ def debias(
     compare: dict[str, Scores] | None = None,
     oracle: bool = False,
     work: Path | None = None,
+    baseline: Path | None = None,
     piece: int | None = None,
 ) -> Stage[tuple[tuple[ArmResult, ...], dict[str, Classifier]]]:
     """Train vanilla and the config's recipe (arm "debiased") at every seed, on the real images alone.
@@ -162,7 +163,8 @@ def debias(
     `scores` are a biased classifier's over the train part. `compare` are others', each an arm of its
     name with the same recipe; with `oracle` GroupDRO with true groups is one more, "groupdro". Returns the
     results and the nets of the first seed. With a folder `work` every finished epoch is kept there; stopped,
-    the seeds at which all arms are finished are returned.
+    the seeds at which all arms are finished are returned. `baseline` is the vanilla arm's folder, as in
+    `pipeline.debias`: the other recipe finds it trained.
     """
     train, test = table.where("train"), table.where("test")
     blind = train.without_bias()
@@ -178,6 +180,8 @@ def debias(
             arms += [with_groups] if with_groups is not None else []
             for arm in arms:
                 folder = None if work is None else work / f"{arm.name}-{seed}"
+                if arm.name == "vanilla" and baseline is not None:
+                    folder = baseline / f"seed-{seed}"
                 result, net = yield from train_arm(
                     arm.name, blind.pixels, blind.y, test, table.aligned_bias(),
                     arm.budget(config.classifier, len(blind)), seed=seed, device=device,

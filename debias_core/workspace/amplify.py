@@ -379,9 +379,12 @@ def run_ddb(
     about["groups"] = groups_in_words(project, scores, config)
     if note := (about["groups"] or {}).get("warning"):
         yield Progress("pseudo-groups", 1, 1, note)
+    # Beside that of the synthetic images, which has other epochs.
+    baseline = project.root / "baseline" / "ddb"
     arms, nets = yield from ddb.debias(
-        table, scores, config, device=device, compare=compare, oracle=oracle, work=work, piece=piece
-    )
+        table, scores, config, device=device, compare=compare, oracle=oracle, work=work,
+        baseline=baseline, piece=piece,
+    )  # fmt: skip
     project.begin("ddb")
     about |= {"seconds": time.perf_counter() - began}
     project.save_arms(arms, nets, about, stage="ddb")

@@ -14,7 +14,7 @@
                    compare/     manifest.json; cells/ METHOD-KEY.json (`cells.py`)
                    report/      report.html maps.json manifest.json
                    exports/     *.zip
-                   baseline/    the vanilla arm as trained last, for each seed
+                   baseline/    the vanilla arm as trained last, for each seed; ddb/ that beside the recipes
                    work/        checkpoints of what is not finished
 
 A manifest means done. Whatever a stage makes is dropped by nobody but the stage itself, or by a
