@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from debias_core.baseline_settings import REFITTED
 from debias_core.config import (
     RATIOS,
     AuditConfig,
@@ -190,14 +191,16 @@ def cell(
     `config` says which data set. `best_on_validation` is the epoch of the best validation accuracy with
     its test accuracy, where there was a validation part. `best_on_test` is what DisEnt, BiasEnsemble, SelecMix
     and DiffuBias print (the highest of all epochs): it stands there to be compared with theirs, and nothing is
-    ever chosen by it.
+    ever chosen by it. Both are None where what is reported is no epoch of the curve (DFR's last layer).
     """
-    best = None
+    best = on_test = None
     worst_beside = published_worst(config.dataset, method) if _as_published(config) else None
-    if arm.valid_accuracy:
-        epoch = max(range(len(arm.valid_accuracy)), key=arm.valid_accuracy.__getitem__)
-        best = {"epoch": epoch + 1, "unbiased_accuracy": arm.test_accuracy[epoch]}
-    highest = max(range(len(arm.test_accuracy)), key=arm.test_accuracy.__getitem__)
+    if method not in REFITTED:
+        epoch = max(range(len(arm.test_accuracy)), key=arm.test_accuracy.__getitem__)
+        on_test = {"epoch": epoch + 1, "unbiased_accuracy": arm.test_accuracy[epoch]}
+        if arm.valid_accuracy:
+            epoch = max(range(len(arm.valid_accuracy)), key=arm.valid_accuracy.__getitem__)
+            best = {"epoch": epoch + 1, "unbiased_accuracy": arm.test_accuracy[epoch]}
     return {
         "dataset": config.dataset,
         "method": method,
@@ -215,10 +218,7 @@ def cell(
         "epoch_reported": "last",
         "epochs": arm.epochs,
         "best_on_validation": best,
-        "best_on_test": {
-            "epoch": highest + 1,
-            "unbiased_accuracy": arm.test_accuracy[highest],
-        },
+        "best_on_test": on_test,
         "seconds": seconds,
         "kwh": kwh,
         "grams": None if kwh is None else kwh * intensity(),
