@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from debias_core import memory, ranks
 from debias_core.baseline_settings import ORACLES, BaselineConfig
-from debias_core.classifier.arms import followed, train_arm
+from debias_core.classifier.arms import followed, kept_in, train_arm
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import Run
 from debias_core.config import DebiasConfig, DiffusionConfig, InjectConfig, to_json
@@ -287,9 +287,6 @@ def debias(
         for part, (seed, arm) in enumerate(runs):
             pixels, y, times = union[arm]
             epochs = max(1, round(steps / -(-int(times.sum()) // size)))
-            folder = None if work is None else work / f"{arm}-{seed}"
-            if arm == "vanilla" and baseline is not None:
-                folder = baseline / f"seed-{seed}"
             stage = train_arm(
                 arm,
                 pixels,
@@ -299,7 +296,7 @@ def debias(
                 replace(config.classifier, epochs=epochs),
                 seed=seed,
                 device=device,
-                checkpoint=folder,
+                checkpoint=kept_in(work, baseline, arm, seed),
                 piece=piece,
                 repeats=times,
             )

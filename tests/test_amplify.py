@@ -123,9 +123,8 @@ def test_a_recipe_is_kept_with_its_groups_and_dropped_with_its_amplifier(project
     written = state.stat().st_mtime_ns
     others, weighed = drain(amplify.run_ddb(project, replace(DDB, recipe="ddb-2"), device=CPU))
     assert weighed["groups"] is None
-    assert (
-        others[0] == arms[0] and state.stat().st_mtime_ns == written
-    )  # vanilla is not trained again
+    # Vanilla is not trained again.
+    assert others[0] == arms[0] and state.stat().st_mtime_ns == written
     drain(amplify.run_amplify(project, replace(CONFIG, trained_on="real", seed=1), device=CPU))
     assert not project.has("ddb")
 

@@ -169,9 +169,8 @@ def test_the_best_epoch_is_the_validation_part_s_never_the_test_part_s():
     assert with_valid["unbiased_accuracy"] == 5 / 6  # the last one's
     assert with_valid["best_on_test"] == {"epoch": 1, "unbiased_accuracy": 0.9}  # told, not used
     refitted = cell(on, "dfr", arm(valid_accuracy=(0.1, 0.6, 0.6)), 1.0, None)
-    assert (
-        refitted["best_on_validation"] is refitted["best_on_test"] is None
-    )  # of a net that is gone
+    # The curve is of a net that is gone.
+    assert refitted["best_on_validation"] is refitted["best_on_test"] is None
     last = cell(on, "lff", arm(), 1.0, None)
     assert last["best_on_validation"] is None and last["published"] == pytest.approx(0.7401)
     held_out = cell(replace(on, validation=True), "lff", arm(), 1.0, None)

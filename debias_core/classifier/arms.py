@@ -95,6 +95,13 @@ def train_joint(
     )
 
 
+def kept_in(work: Path | None, baseline: Path | None, arm: str, seed: int) -> Path | None:
+    """The folder of an arm's epochs: vanilla's in `baseline`, where that is given, else below `work`."""
+    if arm == "vanilla" and baseline is not None:
+        return baseline / f"seed-{seed}"
+    return None if work is None else work / f"{arm}-{seed}"
+
+
 def same_steps(config: ClassifierConfig, images: int, drawn: int) -> ClassifierConfig:
     """The settings with the epochs that take, at `drawn` images an epoch, as many optimiser steps as
     theirs over so many `images`."""

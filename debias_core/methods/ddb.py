@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from debias_core.classifier.arms import same_steps, train_arm
+from debias_core.classifier.arms import kept_in, same_steps, train_arm
 from debias_core.classifier.groupdro import balanced_repeats, group_objective, true_groups
 from debias_core.classifier.groups import pseudo_groups
 from debias_core.classifier.networks import Classifier
@@ -179,13 +179,10 @@ def debias(
             with_groups = oracle_arm("groupdro", train, config) if oracle else None
             arms += [with_groups] if with_groups is not None else []
             for arm in arms:
-                folder = None if work is None else work / f"{arm.name}-{seed}"
-                if arm.name == "vanilla" and baseline is not None:
-                    folder = baseline / f"seed-{seed}"
                 result, net = yield from train_arm(
                     arm.name, blind.pixels, blind.y, test, table.aligned_bias(),
                     arm.budget(config.classifier, len(blind)), seed=seed, device=device,
-                    checkpoint=folder, piece=piece, repeats=arm.repeats, objective=arm.objective,
+                    checkpoint=kept_in(work, baseline, arm.name, seed), piece=piece, repeats=arm.repeats, objective=arm.objective,
                 )  # fmt: skip
                 results.append(result)
                 nets.setdefault(arm.name, net)

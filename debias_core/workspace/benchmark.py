@@ -193,14 +193,14 @@ def cell(
     and DiffuBias print (the highest of all epochs): it stands there to be compared with theirs, and nothing is
     ever chosen by it. Both are None where what is reported is no epoch of the curve (DFR's last layer).
     """
-    best = on_test = None
     worst_beside = published_worst(config.dataset, method) if _as_published(config) else None
-    if method not in REFITTED:
-        epoch = max(range(len(arm.test_accuracy)), key=arm.test_accuracy.__getitem__)
-        on_test = {"epoch": epoch + 1, "unbiased_accuracy": arm.test_accuracy[epoch]}
-        if arm.valid_accuracy:
-            epoch = max(range(len(arm.valid_accuracy)), key=arm.valid_accuracy.__getitem__)
-            best = {"epoch": epoch + 1, "unbiased_accuracy": arm.test_accuracy[epoch]}
+
+    def highest(curve: tuple[float, ...]) -> dict[str, float] | None:
+        if method in REFITTED or not curve:
+            return None
+        epoch = max(range(len(curve)), key=curve.__getitem__)
+        return {"epoch": epoch + 1, "unbiased_accuracy": arm.test_accuracy[epoch]}
+
     return {
         "dataset": config.dataset,
         "method": method,
@@ -217,8 +217,8 @@ def cell(
         "scored_on": "validation" if config.validation else "test",
         "epoch_reported": "last",
         "epochs": arm.epochs,
-        "best_on_validation": best,
-        "best_on_test": on_test,
+        "best_on_validation": highest(arm.valid_accuracy),
+        "best_on_test": highest(arm.test_accuracy),
         "seconds": seconds,
         "kwh": kwh,
         "grams": None if kwh is None else kwh * intensity(),
