@@ -309,6 +309,17 @@ def test_the_files_grow_with_the_cells(tmp_path, monkeypatch):
     assert "seeds" not in out["markdown"].read_text()
 
 
+def test_seeds_filled_apart_are_one_table(tmp_path):
+    command = ["benchmark", "digits", "--method", "vanilla", *SHORT, "--workspace", str(tmp_path)]
+    apart, whole = tmp_path / "apart.json", tmp_path / "whole.json"
+    assert app.main([*command, "--seeds", "1", "--first-seed", "1", "--json", str(apart)]) == 0
+    assert app.main([*command, "--seeds", "2", "--json", str(whole)]) == 0
+    (mine,), both = (json.loads(path.read_text())["cells"] for path in (apart, whole))
+    assert [c["seed"] for c in both] == [0, 1]
+    assert mine == both[1]  # read back: its seconds are the same too
+    assert both[0]["unbiased_accuracy"] != both[1]["unbiased_accuracy"]
+
+
 def test_a_file_that_is_a_link_stays_one_and_a_device_is_written_to(tmp_path):
     link, target = tmp_path / "link.json", tmp_path / "target.json"
     link.symlink_to(target)

@@ -170,6 +170,14 @@ def benchmark(
         ),
     ] = None,
     seeds: Seeds = 3,
+    first_seed: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="The first of the seeds: with --seeds 2, 1 is seeds 1 and 2. Several programs may fill "
+            "one workspace, each with seeds of its own.",
+        ),
+    ] = 0,
     network: Network = None,
     audit_network: Annotated[
         str | None, typer.Option(help="Network of the bias classifier, if another.")
@@ -311,12 +319,12 @@ def benchmark(
         common.write_json(json_file, result, quiet=quiet)
 
     one_by_one = (*baseline_settings.BASELINE_METHODS, *baseline_settings.PUBLISHED_ONLY)
-    if len(methods) > 1 or len(ratios) > 1 or bias or methods[0] in one_by_one:
+    if len(methods) > 1 or len(ratios) > 1 or bias or first_seed or methods[0] in one_by_one:
         from debias_core.workspace.cells import run_cells
 
         result = common.run(
             run_cells(
-                workspace, wanted, seeds=range(seeds), device=where[0], devices=where,
+                workspace, wanted, seeds=range(first_seed, first_seed + seeds), device=where[0], devices=where,
                 cluster=afield, told=write,
             )
         )  # fmt: skip
