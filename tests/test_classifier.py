@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from debias_core.classifier import losses
+from debias_core.classifier import losses, training
 from debias_core.classifier.metrics import average_precision, group_accuracy
 from debias_core.classifier.networks import build_classifier, load_classifier, save_classifier
 from debias_core.classifier.training import augment, penultimate, score, train_classifier
@@ -118,6 +118,33 @@ def test_a_last_batch_of_one_image_is_left_out(device):
         )
     )
     assert all(torch.isfinite(p).all() for p in net.parameters())
+
+
+def test_the_moments_of_a_dead_weight_end_at_zero_and_the_weights_are_the_same(monkeypatch):
+    def fitted():
+        layer = torch.nn.Linear(2, 1, bias=False)
+        torch.nn.init.ones_(layer.weight)
+        optimizer = torch.optim.Adam(layer.parameters(), fused=True)
+        seen = []
+
+        def loss(batch):
+            seen.append(batch)
+            # The second weight has a gradient in the first step alone.
+            x = torch.tensor([1.0, 1.0 if len(seen) == 1 else 0.0]).repeat(len(batch), 1)
+            return layer(x).square().mean()
+
+        arguments = {"batch_size": 2, "seed": 0, "piece": 2}
+        for _ in training.fit(optimizer, lambda *_: (), loss, 2_000, epochs=range(2), **arguments):
+            pass
+        moment = optimizer.state[layer.weight]["exp_avg"][0, 1]
+        return layer.weight.detach().clone(), moment
+
+    weights, moment = fitted()
+    assert moment == 0
+    monkeypatch.setattr(training, "drop_negligible", lambda _: None)
+    as_before, moment = fitted()
+    assert 0 < moment.abs() < torch.finfo(torch.float32).tiny  # denormal
+    assert torch.equal(weights, as_before)
 
 
 def test_training_on_one_image_is_refused(device):

@@ -100,6 +100,24 @@ SCORE_BATCH = 512
 IN_MEMORY_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
 
 
+# A moment this small moves a weight by less than its last bit: beside it Adam's ε is 1e-8.
+NEGLIGIBLE = 1e-25
+SWEEP_STEPS = 200  # at β1 = 0.9 what is above that is still above 1e-35, a normal number
+
+
+@torch.no_grad()
+def drop_negligible(optimizer: torch.optim.Optimizer) -> None:
+    """Set moments of magnitude below 1e-25 to zero, on a CPU.
+
+    Where a unit has died, Adam's first moment decays into the denormal numbers and never leaves them, and a CPU
+    computes with these many times slower (docs/benchmarks.md, Speed of LfF).
+    """
+    for slots in optimizer.state.values():
+        for moment in slots.values():
+            if moment.device.type == "cpu" and moment.ndim:
+                moment.masked_fill_(moment.abs() < NEGLIGIBLE, 0)
+
+
 def fit(
     optimizer: torch.optim.Optimizer,
     draw: Callable[[NDArray[np.int64], np.random.Generator], tuple[Tensor, ...]],
@@ -136,7 +154,9 @@ def fit(
         if len(batches) > 1 and len(batches[-1]) == 1:
             batches.pop()  # batch norm has no variance over one image
         total = 0.0
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            if number % SWEEP_STEPS == 0:
+                drop_negligible(optimizer)
             drawn = draw(batch, rng)
             loss, piece = memory.backward(
                 step_loss, (*drawn, batch), optimizer, piece, least=2, whole=whole
@@ -248,6 +268,8 @@ def train_classifier(
         run["kept"] = "best on valid"
     if patience is not None:
         run["patience"] = patience
+    if held:
+        run["state"] = {name: list(value.shape) for name, value in held.items()}
     run = json.loads(json.dumps(run))
     if checkpoint is not None and (kept := load_checkpoint(checkpoint)) is not None:
         tensors, state = kept
