@@ -18,7 +18,7 @@ from ui.part import Part
 from ui.session import Place
 
 # Where a column is empty its head is not to be broken into letters.
-WIDTHS = {"method": 170, "seeds": 75, "published": 105, "seconds": 85, "Wh": 75}
+WIDTHS = {"method": 170, "bias": 135, "seeds": 75, "published": 105, "seconds": 85, "Wh": 75}
 OTHERS = 110
 OWN = "own"  # a ratio that has no number, as the page's component has it
 # What the components can hold at all: a server that was started anew knows nothing of a page's narrower lists.

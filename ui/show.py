@@ -328,9 +328,9 @@ def table_rows(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         said = in_words({**row, "method": words.FIELD_METHODS.get(row["method"], row["method"])})
         if row["errors"] and not row["seeds"]:  # why is said below the table
             said["all"] = words.FIELD_NONE
-        line = [said.get(column, "") for column in columns]
         # That the accuracies are in percent is said once, above the table.
-        lines.append([*line[:2], *(text.replace(" %", "") for text in line[2:])])
+        figures = {name: text.replace(" %", "") for name, text in said.items() if name != "ratio"}
+        lines.append([{**said, **figures}.get(column, "") for column in columns])
     return columns, lines
 
 

@@ -277,8 +277,8 @@ def run_cell(
             )
         if row.method in PUBLISHED_ONLY:
             raise UserError("published figure only")
-        planted = on.bias not in ("", OWN_BIAS.get(on.dataset))
-        if planted and row.method != "amplibias":
+        other_bias = on.bias not in ("", OWN_BIAS.get(on.dataset))
+        if other_bias and row.method != "amplibias":
             _check_applicable(project, row)
         settings = _settings_of(row)
         kept = _kept(project, row.method, settings, seed)
@@ -475,15 +475,23 @@ def as_csv(cells: Sequence[dict[str, Any]]) -> str:
     return out.getvalue()
 
 
-SEEDS, BEST = "seeds", "best on validation"  # columns that not every table has
+# Columns that not every table has.
+BIAS, SEEDS, BEST = "bias", "seeds", "best on validation"
+
+
+def planted(row: dict[str, Any]) -> bool:
+    """Whether a line's bias is another than the data set's own."""
+    return row.get("bias") not in (None, OWN_BIAS.get(row["dataset"]))
 
 
 def heads(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The columns of these lines: of unfinished ones their seeds, and the best epoch where one has it."""
+    """The columns of these lines: their bias where another one was planted, of unfinished ones their seeds,
+    and the best epoch where one has it."""
+    bias = [BIAS] if any(map(planted, rows)) else []
     seeds = [SEEDS] if any("wanted" in row for row in rows) else []
     best = [BEST] if any(row["best_on_validation"] for row in rows) else []
     return [
-        "method", "ratio", *seeds, "all", "published", "aligned", "conflicting", "worst group",
+        "method", *bias, "ratio", *seeds, "all", "published", "aligned", "conflicting", "worst group",
         *best, "seconds", "Wh",
     ]  # fmt: skip
 
@@ -491,14 +499,12 @@ def heads(rows: Sequence[dict[str, Any]]) -> list[str]:
 def in_words(row: dict[str, Any]) -> dict[str, str]:
     """One line of the table as text, by column (`heads`)."""
     ratio = "" if row["ratio"] is None else ratio_in_words(row["ratio"])
-    if row.get("bias") not in (None, OWN_BIAS.get(row["dataset"])):
-        ratio += f", {row['bias']}"
     method = f"{row['method']} ({row['about']})" if row.get("about") else row["method"]
     figure = "" if row["published"] is None else f"{100 * row['published']:.2f} %"
     if figure and row["published_over"]:
         figure += f" {MARK}"
     said = {
-        "method": method, "ratio": ratio, "published": figure,
+        "method": method, BIAS: row.get("bias") or "", "ratio": ratio, "published": figure,
         SEEDS: f"{len(row['seeds'])} / {row.get('wanted', len(row['seeds']))}",
     }  # fmt: skip
     if row["unbiased_accuracy"] is None:  # not one seed, or not yet

@@ -24,6 +24,7 @@ from debias_core.workspace.cells import (
     METRICS,
     line_key,
     over_seeds,
+    planted,
     run_cells,
 )
 from debias_core.workspace.rows import Row, row_of
@@ -202,8 +203,7 @@ def _summed(dataset: str, mine: dict[str, Any]) -> dict[str, Any]:
 def _order(mine: dict[str, Any]) -> tuple[Any, ...]:
     """Own bias first, then by ratio, methods as they are listed everywhere."""
     method = TABLE.index(mine["method"]) if mine["method"] in TABLE else len(TABLE)
-    planted = mine.get("bias") not in (None, OWN_BIAS.get(mine["dataset"]))
-    return planted, mine.get("bias") or "", mine["ratio"] or 0.0, method, str(mine["about"])
+    return planted(mine), mine.get("bias") or "", mine["ratio"] or 0.0, method, str(mine["about"])
 
 
 def _about(line: str, settings: dict[str, Any]) -> dict[str, str]:
