@@ -1,3 +1,4 @@
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from debias_core.data.images import to_float
 from debias_core.data.table import ImageTable
 from debias_core.pipeline import drain
 from debias_core.records import UserError
+from tests.bench_classifier import relu_first
 
 
 def test_gce_is_the_true_loss_of_equation_1():
@@ -60,6 +62,20 @@ def test_the_mlp_has_three_hidden_layers_of_100():
         tuple(p.shape) for p in build_classifier("mlp", 28, 10, 0).parameters() if p.dim() > 1
     ]
     assert shapes == [(100, 2352), (100, 100), (100, 100), (10, 100)]
+
+
+def test_pooling_before_the_relu_changes_no_value_and_no_gradient():
+    net = build_classifier("conv", 16, 3, seed=0)
+    shown = {type(layer) for layer in net.body}
+    assert {torch.nn.MaxPool2d, torch.nn.ReLU} <= shown
+    as_usual = deepcopy(net)
+    as_usual.body = relu_first(net.body)
+    assert [type(x) for x in as_usual.body] != [type(x) for x in net.body]
+    x = torch.rand(4, 3, 16, 16) * 2 - 1
+    first, second = (
+        torch.autograd.grad(n(x).logsumexp(1).sum(), list(n.parameters())) for n in (net, as_usual)
+    )
+    assert all(map(torch.equal, first, second))
 
 
 def test_the_same_seed_gives_the_same_net_and_another_another(table, device):

@@ -101,11 +101,13 @@ def _mlp(
 def _conv(classes: int) -> Classifier:
     """Three 3×3 convolutions with batch norm; the map is averaged, so that any image size fits."""
 
-    def block(a: int, b: int) -> list[nn.Module]:
-        return [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
+    def block(a: int, b: int, *pool: nn.Module) -> list[nn.Module]:
+        # Pooled before the ReLU: the same values and gradients, and a quarter of them to cut off.
+        convolved = [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b)]
+        return [*convolved, *pool, nn.ReLU()]
 
     layers = [
-        *block(3, 32), nn.MaxPool2d(2), *block(32, 64), nn.MaxPool2d(2), *block(64, 64),
+        *block(3, 32, nn.MaxPool2d(2)), *block(32, 64, nn.MaxPool2d(2)), *block(64, 64),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(),
     ]  # fmt: skip
     last_relu = layers[-3]
