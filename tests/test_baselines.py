@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -139,6 +140,7 @@ def test_bytes_are_the_same_images_to_every_net_and_to_every_step_that_takes_the
     classifier = replace(MLP, network=network)
     joints = {
         "lff": lambda c: lff.joint(train, c, seed=0, device=CPU),
+        "rebias": lambda c: rebias.joint(train, c, seed=0, device=CPU),
         "disent": lambda c: disent.joint(train, c, seed=0, device=CPU),
         "bias-ensemble": lambda c: bias_ensemble.joint(
             train, np.ones(len(train), dtype=bool), c, seed=0, device=CPU
@@ -536,6 +538,28 @@ def test_rebias_pulls_f_away_from_g_and_g_towards_f(table):
         assert torch.allclose(mine, by_hand, atol=1e-5)
         (without,) = torch.autograd.grad(F.cross_entropy(net(x), y), first.weight)
         assert not torch.allclose(mine, without, atol=1e-5)
+
+
+def test_the_colours_of_each_image_are_found_once_with_their_pixels():
+    black, red, blue = (0, 0, 0), (255, 0, 1), (0, 0, 255)
+    x = torch.tensor([[[red, black], [black, black]], [[blue, red], [blue, red]]])
+    of, colours, pixels = rebias.palettes(x.to(torch.uint8).permute(0, 3, 1, 2))
+    assert of.tolist() == [0, 0, 1, 1] and pixels.tolist() == [3, 1, 2, 2]
+    assert list(map(tuple, colours.tolist())) == [black, red, blue, red]
+
+
+def test_g_by_colours_is_g_by_pixels_with_its_gradients_and_running_statistics():
+    raw = torch.randint(0, 3, (5, 3, 6, 6), dtype=torch.uint8) * 127
+    by_colour = rebias.pixelwise((8, 16), 3, 0)
+    by_pixel = deepcopy(by_colour).double()
+    phi, whole = rebias.features_by_colour(by_colour, raw), by_pixel.features(scaled(raw).double())
+    assert torch.allclose(phi, whole.float(), atol=1e-5)
+    for features in (phi, whole):
+        features.square().sum().backward()
+    for mine, its in zip(by_colour.body.parameters(), by_pixel.body.parameters(), strict=True):
+        assert torch.allclose(mine.grad, its.grad.float(), atol=1e-4)
+    for mine, its in zip(by_colour.buffers(), by_pixel.buffers(), strict=True):
+        assert torch.allclose(mine.double(), its.double(), atol=1e-5)
 
 
 def test_g_sees_single_pixels(table):

@@ -22,6 +22,7 @@ from debias_core.classifier.difficulty import BESIDE, Ints
 from debias_core.classifier.losses import cross_entropy
 from debias_core.classifier.networks import Classifier, build_classifier
 from debias_core.classifier.training import Joint, Run
+from debias_core.data.images import scaled
 from debias_core.data.table import ImageTable
 from debias_core.records import Stage
 
@@ -58,6 +59,58 @@ def pixelwise(channels: tuple[int, ...], classes: int, seed: int) -> Classifier:
         return Classifier(body, channels[-1], classes, None)
 
 
+def palettes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The colours of each image of x, uint8 [b, 3, H, W], each once.
+
+    Returns (which image [U], colours uint8 [U, 3], pixels that have them [U]), in the order of the images.
+    """
+    red, green, blue = x.flatten(2).int().unbind(1)
+    colour = ((red << 16) | (green << 8) | blue).sort(1).values.long()
+    image = torch.arange(len(x), device=x.device)[:, None] << 24
+    both, pixels = (image | colour).flatten().unique_consecutive(return_counts=True)
+    colours = torch.stack([both >> 16 & 255, both >> 8 & 255, both & 255], 1)
+    return both >> 24, colours.to(torch.uint8), pixels
+
+
+def features_by_colour(g: Classifier, x: Tensor) -> Tensor:
+    """φ_g of x, uint8 [b, 3, H, W], as `g.features` has it in training, but for rounding.
+
+    g sees each pixel alone, so that it is computed once for every colour of an image: on Colored MNIST
+    for a twelfth of the pixels (docs/benchmarks.md).
+    """
+    of, colours, pixels = palettes(x)
+    share = pixels.to(torch.float32) / pixels.sum()
+    h = scaled(colours)
+    with torch.autocast(
+        x.device.type, enabled=False
+    ):  # its means are sums, which bf16 has no room for
+        for layer in g.body.children():
+            if isinstance(layer, nn.Conv2d):
+                h = h @ layer.weight.flatten(1).T
+            elif isinstance(layer, nn.BatchNorm2d):
+                h = _normalised(layer, h, share, int(pixels.sum()))
+            elif isinstance(layer, nn.ReLU):
+                h = h.relu()
+        mean = (len(x) * share)[:, None] * h
+        return h.new_zeros(len(x), h.shape[1]).index_add(0, of, mean)
+
+
+def _normalised(norm: nn.BatchNorm2d, h: Tensor, share: Tensor, count: int) -> Tensor:
+    """Batch norm of rows [U, C] of which each stands for its share of `count` pixels."""
+    assert norm.training
+    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    mean = share @ h
+    centred = h - mean
+    var = share @ centred.square()
+    with torch.no_grad():
+        momentum = norm.momentum or 0.1
+        norm.running_mean.lerp_(mean, momentum)
+        norm.running_var.lerp_(var * count / max(1, count - 1), momentum)
+        norm.num_batches_tracked.add_(1)
+    return torch.addcmul(norm.bias, centred, norm.weight * (var + norm.eps).rsqrt())
+
+
 def joint(train: ImageTable, config: ReBiasConfig, *, seed: int, device: torch.device) -> Joint:
     """f and g over the rows of `train`, and their step."""
     classes = len(train.class_names)
@@ -66,7 +119,8 @@ def joint(train: ImageTable, config: ReBiasConfig, *, seed: int, device: torch.d
     nets = nn.ModuleDict({"f": f, "g": g}).to(device)
 
     def step(x: Tensor, y: Tensor, rows: Ints, noise: Tensor) -> Tensor:
-        phi_f, phi_g = f.features(x), g.features(x)
+        phi_f = f.features(x)
+        phi_g = features_by_colour(g, x) if x.dtype == torch.uint8 else g.features(x)
         total = (cross_entropy(f.head(phi_f), y) + cross_entropy(g.head(phi_g), y)).mean()
         if len(x) < 4:  # an epoch's last batch
             return total
@@ -74,7 +128,7 @@ def joint(train: ImageTable, config: ReBiasConfig, *, seed: int, device: torch.d
         # Both players move in one step: their parameters are apart, and so are the gradients.
         return total + config.weight * (hsic(k, l.detach()) - hsic(k.detach(), l))
 
-    return Joint(nets, f, step)
+    return Joint(nets, f, step, bytes=True)
 
 
 def train(train: ImageTable, config: ReBiasConfig, run: Run) -> Stage[Classifier]:
