@@ -78,13 +78,20 @@ def test_encode_then_decode_equals_diffusers_own_forward(tiny_net):
 
 
 @pytest.mark.parametrize(("size", "last"), [(16, False), (32, True)])
-def test_from_32_px_on_channels_come_last_which_changes_nothing(size, last):
+def test_from_32_px_on_channels_come_last_but_in_bf16_which_changes_nothing(size, last):
     net = EpsilonNet(replace(TINY_UNET, image_size=size)).eval().requires_grad_(False)
-    assert (net.memory_format == torch.channels_last) == last
-    x, made = torch.randn(2, 3, size, size), {}
-    for layout in (torch.channels_last, torch.contiguous_format):
+    x, made, laid_out = torch.randn(2, 3, size, size), {}, []
+    net.unet.conv_in.register_forward_pre_hook(
+        lambda _, given: laid_out.append(given[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    for layout in (None, torch.channels_last, torch.contiguous_format):
         net.memory_format = layout
         made[layout] = net(x, 300)
+    net.memory_format = None
+    with torch.autocast("cpu", torch.bfloat16):
+        net(x, 300)
+    assert laid_out == [last, True, False, False]
+    assert torch.equal(made[None], made[torch.channels_last if last else torch.contiguous_format])
     largest = (made[torch.channels_last] - made[torch.contiguous_format]).abs().max()
     print(f"largest difference at {size} px: {float(largest):.1e}")
     assert largest < 1e-4
