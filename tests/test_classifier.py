@@ -163,6 +163,29 @@ def test_the_moments_of_a_dead_weight_end_at_zero_and_the_weights_are_the_same(m
     assert torch.equal(weights, as_before)
 
 
+def test_weights_of_a_pixel_that_is_always_black_end_at_zero_under_weight_decay(monkeypatch):
+    def fitted():
+        layer = torch.nn.Linear(2, 1, bias=False)
+        torch.nn.init.ones_(layer.weight)
+        optimizer = torch.optim.Adam(layer.parameters(), 0.01, weight_decay=1e-4, fused=True)
+
+        def loss(batch):
+            shown = torch.tensor([1.0, 0.0]).repeat(len(batch), 1)
+            return (layer(shown) - 1).square().mean()
+
+        arguments = {"batch_size": 2, "seed": 0, "piece": 2}
+        for _ in training.fit(optimizer, lambda *_: (), loss, 2_000, epochs=range(2), **arguments):
+            pass
+        return layer.weight.detach()[0]
+
+    seen, black = fitted()
+    assert black == 0
+    monkeypatch.setattr(training, "drop_negligible", lambda _: None)
+    as_before, black = fitted()
+    assert 0 < black.abs() < training.NEGLIGIBLE
+    assert seen == as_before
+
+
 def test_training_on_one_image_is_refused(device):
     pixels = np.zeros((1, 8, 8, 3), dtype=np.uint8)
     with pytest.raises(UserError, match="at least 2"):

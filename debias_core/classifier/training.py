@@ -100,22 +100,25 @@ SCORE_BATCH = 512
 IN_MEMORY_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
 
 
-# A moment this small moves a weight by less than its last bit: beside it Adam's ε is 1e-8.
+# Of a weight this is nothing beside its inputs, and a moment this small moves a weight by less than its last
+# bit: beside it Adam's ε is 1e-8.
 NEGLIGIBLE = 1e-25
-SWEEP_STEPS = 200  # at β1 = 0.9 what is above that is still above 1e-35, a normal number
+SWEEP_STEPS = 200  # at β1 = 0.9 a moment above that is still above 1e-35, a normal number
 
 
 @torch.no_grad()
 def drop_negligible(optimizer: torch.optim.Optimizer) -> None:
-    """Set moments of magnitude below 1e-25 to zero, on a CPU.
+    """Set weights and moments of magnitude below 1e-25 to zero, on a CPU.
 
-    Where a unit has died, Adam's first moment decays into the denormal numbers and never leaves them, and a CPU
-    computes with these many times slower (docs/benchmarks.md, Speed of LfF).
+    Where a unit has died, Adam's first moment decays into the denormal numbers and never leaves them; where
+    a pixel is black in all images, weight decay takes its weights there. A CPU computes with these many times slower
+    (docs/benchmarks.md, Speed of LfF).
     """
-    for slots in optimizer.state.values():
-        for moment in slots.values():
-            if moment.device.type == "cpu" and moment.ndim:
-                moment.masked_fill_(moment.abs() < NEGLIGIBLE, 0)
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    moments = [value for slots in optimizer.state.values() for value in slots.values()]
+    for values in (*weights, *moments):
+        if values.device.type == "cpu" and values.ndim:
+            values.masked_fill_(values.abs() < NEGLIGIBLE, 0)
 
 
 def fit(
