@@ -79,16 +79,16 @@ def features_by_colour(g: Classifier, x: Tensor) -> Tensor:
     for a twelfth of the pixels (docs/benchmarks.md).
     """
     of, colours, pixels = palettes(x)
-    share = pixels.to(torch.float32) / pixels.sum()
+    count = x[:, 0].numel()
+    share = pixels.float() / count
     h = scaled(colours)
-    with torch.autocast(
-        x.device.type, enabled=False
-    ):  # its means are sums, which bf16 has no room for
+    # Not in bf16: its means are sums over all pixels.
+    with torch.autocast(x.device.type, enabled=False):
         for layer in g.body.children():
             if isinstance(layer, nn.Conv2d):
                 h = h @ layer.weight.flatten(1).T
             elif isinstance(layer, nn.BatchNorm2d):
-                h = _normalised(layer, h, share, int(pixels.sum()))
+                h = _normalised(layer, h, share, count)
             elif isinstance(layer, nn.ReLU):
                 h = h.relu()
         mean = (len(x) * share)[:, None] * h
