@@ -423,7 +423,7 @@ def test_a_mask_is_painted_for_the_contents_of_one_class(page):
 def test_a_forecast_says_what_the_run_will_take_and_makes_nothing(page, demo):
     put(page, "How many images", 20)
     press(page, "Forecast the run")
-    expect(page.get_by_text("20 images on 1 worker")).to_be_visible(timeout=240_000)
+    expect(page.get_by_text("20 images on 1 worker")).to_be_visible(timeout=120_000)
     assert not demo.has("synthetic")
 
 

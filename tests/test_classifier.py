@@ -1,5 +1,6 @@
 from copy import deepcopy
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -136,47 +137,39 @@ def test_a_last_batch_of_one_image_is_left_out(device):
     assert all(torch.isfinite(p).all() for p in net.parameters())
 
 
+def two_weights(shown, wanted, **settings):
+    """Two weights, 1 at first, after 2,000 steps towards `wanted` on shown(step), and their first moments."""
+    layer = torch.nn.Linear(2, 1, bias=False)
+    torch.nn.init.ones_(layer.weight)
+    optimizer = torch.optim.Adam(layer.parameters(), fused=True, **settings)
+    step = count()
+
+    def loss(batch):
+        x = torch.tensor(shown(next(step))).repeat(len(batch), 1)
+        return (layer(x) - wanted).square().mean()
+
+    arguments = {"batch_size": 2, "seed": 0, "piece": 2}
+    for _ in training.fit(optimizer, lambda *_: (), loss, 2_000, epochs=range(2), **arguments):
+        pass
+    return layer.weight.detach()[0], optimizer.state[layer.weight]["exp_avg"][0]
+
+
 def test_the_moments_of_a_dead_weight_end_at_zero_and_the_weights_are_the_same(monkeypatch):
     def fitted():
-        layer = torch.nn.Linear(2, 1, bias=False)
-        torch.nn.init.ones_(layer.weight)
-        optimizer = torch.optim.Adam(layer.parameters(), fused=True)
-        seen = []
+        # The second weight has a gradient in the first step alone.
+        return two_weights(lambda step: [1.0, 0.0 if step else 1.0], 0.0)
 
-        def loss(batch):
-            seen.append(batch)
-            # The second weight has a gradient in the first step alone.
-            x = torch.tensor([1.0, 1.0 if len(seen) == 1 else 0.0]).repeat(len(batch), 1)
-            return layer(x).square().mean()
-
-        arguments = {"batch_size": 2, "seed": 0, "piece": 2}
-        for _ in training.fit(optimizer, lambda *_: (), loss, 2_000, epochs=range(2), **arguments):
-            pass
-        moment = optimizer.state[layer.weight]["exp_avg"][0, 1]
-        return layer.weight.detach().clone(), moment
-
-    weights, moment = fitted()
+    weights, (_, moment) = fitted()
     assert moment == 0
     monkeypatch.setattr(training, "drop_negligible", lambda _: None)
-    as_before, moment = fitted()
+    as_before, (_, moment) = fitted()
     assert 0 < moment.abs() < torch.finfo(torch.float32).tiny  # denormal
     assert torch.equal(weights, as_before)
 
 
 def test_weights_of_a_pixel_that_is_always_black_end_at_zero_under_weight_decay(monkeypatch):
     def fitted():
-        layer = torch.nn.Linear(2, 1, bias=False)
-        torch.nn.init.ones_(layer.weight)
-        optimizer = torch.optim.Adam(layer.parameters(), 0.01, weight_decay=1e-4, fused=True)
-
-        def loss(batch):
-            shown = torch.tensor([1.0, 0.0]).repeat(len(batch), 1)
-            return (layer(shown) - 1).square().mean()
-
-        arguments = {"batch_size": 2, "seed": 0, "piece": 2}
-        for _ in training.fit(optimizer, lambda *_: (), loss, 2_000, epochs=range(2), **arguments):
-            pass
-        return layer.weight.detach()[0]
+        return two_weights(lambda _: [1.0, 0.0], 1.0, lr=0.01, weight_decay=1e-4)[0]
 
     seen, black = fitted()
     assert black == 0

@@ -329,8 +329,8 @@ def table_rows(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         if row["errors"] and not row["seeds"]:  # why is said below the table
             said["all"] = words.FIELD_NONE
         # That the accuracies are in percent is said once, above the table.
-        figures = {name: text.replace(" %", "") for name, text in said.items() if name != "ratio"}
-        lines.append([{**said, **figures}.get(column, "") for column in columns])
+        line, named = [said.get(column, "") for column in columns], columns.index("ratio") + 1
+        lines.append([*line[:named], *(text.replace(" %", "") for text in line[named:])])
     return columns, lines
 
 

@@ -248,10 +248,10 @@ def named_table(
     Raises:
         UserError: for a bias that can't be planted here, or a percentage that is not allowed.
     """
-    if bias in ("", OWN_BIAS[name]):
-        table = NAMED[name](percent, seed, validation=validation)
-    else:
+    if other_bias(name, bias):
         table = _planted(name, percent, seed, validation=validation, bias=bias)
+    else:
+        table = NAMED[name](percent, seed, validation=validation)
     return held_out_of_training(table, hold_out, seed) if hold_out else table
 
 
@@ -363,6 +363,11 @@ def spread_in_words(name: str, bias: str = "") -> str:
 
 TINTED = ("digits", "cmnist")  # grey images in colours
 OWN_BIAS = {"digits": "colour", "cmnist": "colour", "cifar10c": "corruption"}
+
+
+def other_bias(name: str, bias: str | None) -> bool:
+    """Whether a data set is to have, or has, another bias than its own ("", None: its own)."""
+    return bool(bias) and bias != OWN_BIAS.get(name)
 
 
 def grey_images(name: str) -> tuple[NDArray[np.uint8] | NDArray[np.float64], NDArray[np.int64]]:

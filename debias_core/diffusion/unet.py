@@ -92,10 +92,8 @@ class EpsilonNet(nn.Module):
             attn_norm_num_groups=config.groups,  # else the middle attention loses its norm
             attention_head_dim=config.head_dim,
         )
-        self.inside = inside
-        self.memory_format: torch.memory_format | None = (
-            None  # where it should not be the faster one
-        )
+        # Where it should not be the faster one.
+        self.memory_format: torch.memory_format | None = None
         if config.classes:
             # Added to the time's embedding; the last is that of "no class".
             self.label = nn.Embedding(config.classes + 1, 4 * config.channels[0])
@@ -120,10 +118,10 @@ class EpsilonNet(nn.Module):
         return Bottleneck(u.mid_block(y, emb), skips, emb)
 
     def _faster_layout(self, device: torch.device) -> torch.memory_format:
-        """Channels last, on a CPU: 0.83 of the time at 32 px, 1.1 of it at 16 px; 1.2 in bf16 at any size
-        (`tests/bench_generate.py`)."""
+        """Channels last, on a CPU: 0.83 of the time at 32 px, 1.1 of it at 16 px; in bf16
+        more at either size (`tests/bench_generate.py`)."""
         in_bf16 = device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        last = self.inside >= 32 and not in_bf16
+        last = self.config.image_size // self.config.patch >= 32 and not in_bf16
         return torch.channels_last if last else torch.contiguous_format
 
     def decode(self, state: Bottleneck) -> Tensor:

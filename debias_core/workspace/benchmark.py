@@ -26,7 +26,7 @@ from debias_core.config import (
     from_json,
     to_json,
 )
-from debias_core.data.benchmarks import OWN_BIAS
+from debias_core.data.benchmarks import OWN_BIAS, other_bias
 from debias_core.data.layouts import BROUGHT, check_ratio, official
 from debias_core.insight.energy import intensity
 from debias_core.insight.fidelity import Fidelity, fidelity_of
@@ -172,7 +172,7 @@ def beside(config: BenchmarkConfig | DDBBenchmarkConfig | Own, method: str) -> f
 
 def _as_published(config: BenchmarkConfig | DDBBenchmarkConfig | Own) -> bool:
     """Whether these are the papers' images and their test part."""
-    return not config.validation and config.bias in ("", OWN_BIAS.get(config.dataset))
+    return not config.validation and not other_bias(config.dataset, config.bias)
 
 
 # Hears of what there is so far, as the JSON will have it, whenever a cell is finished.

@@ -36,7 +36,7 @@ from debias_core.baseline_settings import (
     baseline_config,
 )
 from debias_core.config import DDBBenchmarkConfig, to_json
-from debias_core.data.benchmarks import OWN_BIAS
+from debias_core.data.benchmarks import OWN_BIAS, other_bias
 from debias_core.records import (
     ArmResult,
     Progress,
@@ -277,8 +277,7 @@ def run_cell(
             )
         if row.method in PUBLISHED_ONLY:
             raise UserError("published figure only")
-        other_bias = on.bias not in ("", OWN_BIAS.get(on.dataset))
-        if other_bias and row.method != "amplibias":
+        if other_bias(on.dataset, on.bias) and row.method != "amplibias":
             _check_applicable(project, row)
         settings = _settings_of(row)
         kept = _kept(project, row.method, settings, seed)
@@ -479,15 +478,10 @@ def as_csv(cells: Sequence[dict[str, Any]]) -> str:
 BIAS, SEEDS, BEST = "bias", "seeds", "best on validation"
 
 
-def planted(row: dict[str, Any]) -> bool:
-    """Whether a line's bias is another than the data set's own."""
-    return row.get("bias") not in (None, OWN_BIAS.get(row["dataset"]))
-
-
 def heads(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The columns of these lines: their bias where another one was planted, of unfinished ones their seeds,
     and the best epoch where one has it."""
-    bias = [BIAS] if any(map(planted, rows)) else []
+    bias = [BIAS] if any(other_bias(row["dataset"], row["bias"]) for row in rows) else []
     seeds = [SEEDS] if any("wanted" in row for row in rows) else []
     best = [BEST] if any(row["best_on_validation"] for row in rows) else []
     return [

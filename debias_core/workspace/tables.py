@@ -14,7 +14,7 @@ import torch
 from debias_core.baseline_settings import TABLE, TableConfig
 from debias_core.config import RATIOS, RECIPES
 from debias_core.data import layouts, originals
-from debias_core.data.benchmarks import OWN_BIAS
+from debias_core.data.benchmarks import OWN_BIAS, other_bias
 from debias_core.presets import DDB, DIFFUBIAS
 from debias_core.records import Stage, UserError
 from debias_core.team import Cluster
@@ -24,7 +24,6 @@ from debias_core.workspace.cells import (
     METRICS,
     line_key,
     over_seeds,
-    planted,
     run_cells,
 )
 from debias_core.workspace.rows import Row, row_of
@@ -203,7 +202,8 @@ def _summed(dataset: str, mine: dict[str, Any]) -> dict[str, Any]:
 def _order(mine: dict[str, Any]) -> tuple[Any, ...]:
     """Own bias first, then by ratio, methods as they are listed everywhere."""
     method = TABLE.index(mine["method"]) if mine["method"] in TABLE else len(TABLE)
-    return planted(mine), mine.get("bias") or "", mine["ratio"] or 0.0, method, str(mine["about"])
+    planted = other_bias(mine["dataset"], mine.get("bias"))
+    return planted, mine.get("bias") or "", mine["ratio"] or 0.0, method, str(mine["about"])
 
 
 def _about(line: str, settings: dict[str, Any]) -> dict[str, str]:

@@ -324,8 +324,8 @@ def benchmark(
 
         result = common.run(
             run_cells(
-                workspace, wanted, seeds=range(first_seed, first_seed + seeds), device=where[0], devices=where,
-                cluster=afield, told=write,
+                workspace, wanted, seeds=range(first_seed, first_seed + seeds), device=where[0],
+                devices=where, cluster=afield, told=write,
             )
         )  # fmt: skip
         tables.cells_table(result["rows"], result["scored_on"])

@@ -25,7 +25,7 @@ def cells_table(rows: list[dict[str, Any]], scored_on: str) -> None:
     lines = [[line.get(head, "") for head in shown] for line in said]
     table = _table_of(shown, lines)
     if _width(table) > common.console.width:
-        named = shown.index("ratio")
+        named = shown.index("ratio") + 1
         lines = [[*map(_broken, line[:named]), *map(_narrow, line[named:])] for line in lines]
         table = _table_of(map(_narrow, shown), lines, air=0)
     common.console.print(table)
@@ -71,7 +71,7 @@ def _narrow(text: str) -> str:
 
 
 def _broken(text: str) -> str:
-    """A method or a bias on several lines."""
+    """A method, a bias or a ratio on several lines."""
     for mark in (", ", "-", "+"):
         text = text.replace(mark, f"{mark.strip()}\n")
     return text

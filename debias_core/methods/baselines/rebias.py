@@ -99,14 +99,13 @@ def _normalised(norm: nn.BatchNorm2d, h: Tensor, share: Tensor, count: int) -> T
     """Batch norm of rows [U, C] of which each stands for its share of `count` pixels."""
     assert norm.training
     assert norm.running_mean is not None and norm.running_var is not None
-    assert norm.num_batches_tracked is not None
+    assert norm.num_batches_tracked is not None and norm.momentum is not None
     mean = share @ h
     centred = h - mean
     var = share @ centred.square()
     with torch.no_grad():
-        momentum = norm.momentum or 0.1
-        norm.running_mean.lerp_(mean, momentum)
-        norm.running_var.lerp_(var * count / max(1, count - 1), momentum)
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(var * count / max(1, count - 1), norm.momentum)
         norm.num_batches_tracked.add_(1)
     return torch.addcmul(norm.bias, centred, norm.weight * (var + norm.eps).rsqrt())
 
