@@ -263,7 +263,8 @@ def test_workers_end_with_a_caller_that_is_killed(two_nodes):
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with caller:
-        assert caller.stdout.readline() == "begun\n"
+        # Not at once: Ray may first tell of the node that a test before killed.
+        assert "begun\n" in caller.stdout
         assert len(actors_alive()) == 1
         caller.kill()
     until(lambda: not actors_alive())
