@@ -7,7 +7,7 @@ import math
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from debias_core.records import UserError
 
@@ -399,8 +399,12 @@ class DebiasConfig:
 
 @dataclass(frozen=True)
 class SmallModelConfig:
-    """Training of one of the demo's small language models (`language/pretrain.py`)."""
+    """Training of a small language model that ships (`language/pretrain.py`), on tinted digits."""
 
+    of: Literal["digits", "mnist"] = "digits"  # whose digits
+    start: str = (
+        ""  # of a text-to-image model: a small model that ships, whose weights it goes on from
+    )
     image_size: int = 16
     steps: int = 3_000
     batch_size: int = 64

@@ -157,6 +157,14 @@ def asked(monkeypatch):
     return found
 
 
+def test_diffubias_on_colored_mnist_takes_k_of_all_and_the_models_that_ship(asked, tmp_path):
+    app.main(["benchmark", "cmnist", "--workspace", str(tmp_path), "--method", "diffubias"])
+    (asked_for,) = asked
+    assert (asked_for.audit.top_k, asked_for.audit.per_class) == (100, False)
+    assert asked_for.describe.model == "mnist-captioner" and asked_for.describe.per_image == 3
+    assert asked_for.draw.model == "mnist-text2image" and asked_for.debias.synthetic_share is None
+
+
 def test_the_paper_s_reading_of_diffinject_is_one_switch(asked, tmp_path):
     command = ["benchmark", "cmnist", "--workspace", str(tmp_path), "--paper-protocol"]
     app.main(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,13 +21,15 @@ from debias_core.config import (
     SmallModelConfig,
 )
 from debias_core.data import captions
-from debias_core.data.benchmarks import colored_digits, grey_digits
+from debias_core.data.benchmarks import colored_digits, grey_digits, grey_images
+from debias_core.data.originals import BESIDE, mnist
 from debias_core.data.table import save_table
 from debias_core.insight.keywords import keywords, looks
 from debias_core.language import captioner, hub, pretrain, text2image, textfilter
 from debias_core.methods import diffubias
 from debias_core.methods.diffubias import Prompt
 from debias_core.pipeline import drain
+from debias_core.presets import DIFFUBIAS
 from debias_core.records import StopAsked, UserError
 from debias_core.team import Cluster
 from debias_core.workspace import jobs, language, stages, verdicts
@@ -143,6 +146,61 @@ def models(tmp_path_factory):
         "llava": llava(home / "llava"),
         "xl": xl(home / "xl", sd),
     }
+
+
+def test_the_models_of_mnist_learn_from_its_train_part(monkeypatch):
+    grey, y = np.full((3, 8, 8), 255, np.uint8), np.array([7, 7, 7])
+    monkeypatch.setattr("debias_core.data.benchmarks.mnist", {"train": (grey, y)}.__getitem__)
+    for size in (8, 16):
+        settings = SmallModelConfig(of="mnist", image_size=size)
+        drawn = pretrain.digits_drawn(settings)(np.random.default_rng(0), 5)
+        assert drawn.pixels.shape == (5, size, size, 3) and drawn.pixels.max() > 100
+        assert all("seven" in text for text in drawn.captions)
+
+
+def test_a_pipeline_goes_on_from_another_s_weights(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "debias_core.data.benchmarks.grey_digits", lambda: (*seen_8px(), np.full(1797, "train"))
+    )
+
+    def after_a_step(start):
+        settings = replace(TINY, steps=1, start=start, seed=1)
+        folder = drain(
+            pretrain.pretrain_text2image(
+                tmp_path / "new", settings, device=CPU, checkpoint=tmp_path / f"from {bool(start)}"
+            )
+        )
+        parts = text2image.load_painter(str(folder), CPU).pipeline.components
+        return [w for part in ("vae", "text_encoder", "unet") for w in parts[part].parameters()]
+
+    begun = text2image.load_painter(models["sd"], CPU).pipeline.components
+    before = [w for part in ("vae", "text_encoder", "unet") for w in begun[part].parameters()]
+
+    def apart(weights):
+        return max(
+            float((a - b).detach().abs().max()) for a, b in zip(before, weights, strict=True)
+        )
+
+    assert apart(after_a_step(models["sd"])) < 0.02
+    assert apart(after_a_step("")) > 0.1
+
+
+def test_a_captioner_begins_from_nothing(tmp_path, capsys):
+    command = ["pretrain", "digits-captioner", "--from", "assets/digits-captioner"]
+    assert app.main([*command, "--workspace", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "begins from nothing" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_who_says_and_draws_to_begin_with_is_what_ships_where_the_digits_are_known():
+    def known(size, first):
+        table = colored_digits().take(np.arange(2))
+        pixels = np.zeros((2, size, size, 3), np.uint8)
+        return language.default_models(replace(table, pixels=pixels, ids=np.array([first, "b"])))
+
+    assert known(16, "digit-0001") == ("digits-captioner", "digits-text2image")
+    assert known(28, "mnist-train-00001") == ("mnist-captioner", "mnist-text2image")
+    for size, first in ((28, "mnist-mine"), (32, "mnist-train-00001"), (28, "cat-1")):
+        assert known(size, first) == (CaptionConfig().model, DrawConfig().model)
 
 
 @pytest.fixture
@@ -482,13 +540,35 @@ def test_on_colored_digits_words_name_the_colours_and_on_the_control_set_nothing
     assert sum(map(bool, false)) <= 2
 
 
-# ---- the shipped captioner ----
+# ---- the shipped models ----
 
 
-def test_the_shipped_captioner_names_colour_and_digit_of_unseen_digits():
-    c = captioner.load_captioner("digits-captioner", CPU)
+def unseen(of):
+    """Grey digits of the test part [N, H, W] and y [N]."""
+    if of == "mnist":
+        return mnist("test")
     grey, y, split = grey_digits()
-    drawn = captions.draw(grey[split == "test"], y[split == "test"], 200, np.random.default_rng(1))
+    return grey[split == "test"], y[split == "test"]
+
+
+WHOSE = pytest.mark.parametrize(
+    "of",
+    [
+        "digits",
+        pytest.param(
+            "mnist",
+            marks=pytest.mark.skipif(
+                not (BESIDE / "MNIST").is_dir(), reason="needs MNIST in ../shared/data"
+            ),
+        ),
+    ],
+)
+
+
+@WHOSE
+def test_the_shipped_captioner_names_colour_and_digit_of_unseen_digits(of):
+    c = captioner.load_captioner(f"{of}-captioner", CPU)
+    drawn = captions.draw(*unseen(of), 200, np.random.default_rng(1))
     said = [
         t[0]
         for part in captioner.describe(c, drawn.pixels, per_image=1, temperature=0, batch_size=100)
@@ -501,13 +581,15 @@ def test_the_shipped_captioner_names_colour_and_digit_of_unseen_digits():
     assert colour >= 0.9 and digit >= 0.9
 
 
-def test_the_shipped_pipeline_draws_the_colour_and_digit_of_its_prompt():
+@WHOSE
+def test_the_shipped_pipeline_draws_the_colour_and_digit_of_its_prompt(of):
     """Read by a support vector machine that knows the shapes of the train part, and by the colour meter."""
     from sklearn.svm import SVC
 
-    grey, y, split = grey_digits()
-    train = split == "train"
-    reader = SVC(C=10).fit(grey[train].reshape(train.sum(), -1), y[train])
+    grey, y = grey_images("cmnist" if of == "mnist" else of)
+    rows = np.random.default_rng(0).permutation(len(y))[:4_000]
+    shapes = grey[rows].reshape(len(rows), -1) / grey.max()
+    reader = SVC(C=10).fit(shapes, y[rows])
     n, rng = 60, np.random.default_rng(2)
     colour, digit = rng.integers(len(captions.NAMES), size=n), rng.integers(10, size=n)
     prompts = [
@@ -516,9 +598,10 @@ def test_the_shipped_pipeline_draws_the_colour_and_digit_of_its_prompt():
         )
         for c, d in zip(colour, digit, strict=True)
     ]
-    painter = text2image.load_painter("digits-text2image", CPU)
-    config = DrawConfig(model="digits-text2image", guidance=5.0, steps=20, batch_size=n)
-    pixels = np.concatenate([p for _, p, _ in text2image.draw(painter, prompts, config, 16)])
+    painter = text2image.load_painter(f"{of}-text2image", CPU)
+    config = replace(DIFFUBIAS["cmnist" if of == "mnist" else of][1], batch_size=n)
+    side = grey.shape[1]
+    pixels = np.concatenate([p for _, p, _ in text2image.draw(painter, prompts, config, side)])
     shape = pixels.max(3).reshape(n, -1) / 255
     said = reader.predict(shape / shape.max(1, keepdims=True))
     right = said == digit

@@ -153,7 +153,7 @@ def test_mnist_and_a_layout_are_found_where_they_lie(monkeypatch, tmp_path):
         ({"methods": ("ddb-1",), "paper_protocol": True}, "of the field's baselines"),
         ({"paper_protocol": True}, "MLP alone"),
         ({"ratios": (3.0,)}, "not published at this ratio"),
-        ({"dataset": "cmnist", "methods": ("diffubias",)}, "models that are downloaded"),
+        ({"dataset": "cifar10c", "methods": ("diffubias",)}, "models that are downloaded"),
         ({"dataset": "cifar10c", "methods": ("ddb-1",)}, "has no settings for"),
     ],
 )

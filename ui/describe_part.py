@@ -21,14 +21,14 @@ from ui.view import table_of
 
 def describe(place: Place, project: gr.Dropdown) -> Part:
     """Describe the images above the cut, change the captions and the filter, draw new images."""
-    from debias_core.language.hub import SIZES, SMALL_CAPTIONER, SMALL_PAINTER
+    from debias_core.language.hub import SIZES, SMALL_CAPTIONERS, SMALL_PAINTERS
 
     large = list(SIZES)
     with gr.Accordion(words.DESCRIBE_TITLE, open=False) as box:
         gr.Markdown(words.DESCRIBE_INTRO)
         with gr.Row():
             captioner = gr.Dropdown(
-                [SMALL_CAPTIONER, *large[:2]], value=SMALL_CAPTIONER, allow_custom_value=True,
+                [*SMALL_CAPTIONERS, *large[:2]], value=SMALL_CAPTIONERS[0], allow_custom_value=True,
                 label=words.CAPTIONER, info=words.MODEL_INFO, scale=2,
             )  # fmt: skip
             per_image = gr.Slider(1, 10, CaptionConfig().per_image, step=1, label=words.PER_IMAGE)
@@ -54,7 +54,7 @@ def describe(place: Place, project: gr.Dropdown) -> Part:
                     bold = gr.Markdown(max_height=260)
             with gr.Row():
                 painter = gr.Dropdown(
-                    [SMALL_PAINTER, *large[2:]], value=SMALL_PAINTER, allow_custom_value=True,
+                    [*SMALL_PAINTERS, *large[2:]], value=SMALL_PAINTERS[0], allow_custom_value=True,
                     label=words.PAINTER, info=words.MODEL_INFO, scale=2,
                 )  # fmt: skip
                 count = gr.Slider(20, 2000, 260, step=20, label=words.COUNT)
@@ -221,10 +221,10 @@ def _model(place: Place, text: str) -> str:
     Raises:
         UserError: for a folder elsewhere, and in a classroom for all but the shipped models.
     """
-    from debias_core.language.hub import SMALL_CAPTIONER, SMALL_PAINTER
+    from debias_core.presets import SMALL_MODELS
 
     text = (text or "").strip()
-    if place.classroom and text not in (SMALL_CAPTIONER, SMALL_PAINTER):
+    if place.classroom and text not in SMALL_MODELS:
         raise UserError(words.ONLY_SHIPPED)
     if text.startswith((".", "/", "~")) or text.count("/") > 1:
         return str(place.source(text))

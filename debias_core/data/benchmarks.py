@@ -18,7 +18,7 @@ from debias_core.data.originals import AT_HOME, CIFAR_CLASSES, cifar10, mnist
 from debias_core.data.table import SPLITS, ImageTable
 from debias_core.records import UserError
 
-DIGITS_SIZE = 16
+DIGITS_SIZE, MNIST_SIZE = 16, 28
 DIGITS_TEST = 497  # of 1,797
 DIGITS_VALID = 300  # held out of the training part, for choosing settings
 MNIST_VALID = 5_000  # likewise
@@ -334,6 +334,11 @@ def _check_ratio(percent: float) -> None:
 def is_colored_digits(table: ImageTable) -> bool:
     """Whether these are the built-in digits."""
     return table.image_size == DIGITS_SIZE and _goes_by(table, "digit-")
+
+
+def is_colored_mnist(table: ImageTable) -> bool:
+    """Whether these are MNIST's images, coloured here."""
+    return table.image_size == MNIST_SIZE and _goes_by(table, "mnist-")
 
 
 def is_corrupted_cifar10(table: ImageTable) -> bool:

@@ -48,9 +48,15 @@ class Captioned:
 
 
 def draw(
-    grey: Floats, y: Ints, n: int, rng: np.random.Generator, *, vague: float = 0.0
+    grey: NDArray[np.uint8] | Floats,
+    y: Ints,
+    n: int,
+    rng: np.random.Generator,
+    *,
+    vague: float = 0.0,
 ) -> Captioned:
-    """n digits of grey [N, H, W] in random colours, moved by up to a pixel, with random captions.
+    """n digits of grey [N, H, W], uint8 or in [0, 1], in random colours, moved by up to a pixel, with random
+    captions.
 
     A share `vague` of the captions says nothing of the picture.
     """

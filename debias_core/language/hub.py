@@ -9,10 +9,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from debias_core.presets import SMALL_MODELS
 from debias_core.records import UserError
 
-# Models that ship with the app, by the name that stands for their folder.
-SMALL_CAPTIONER, SMALL_PAINTER = "digits-captioner", "digits-text2image"
+# Of the models that ship with the app (`presets.SMALL_MODELS`) those that say, and those that draw.
+SMALL_CAPTIONERS = ("digits-captioner", "mnist-captioner")
+SMALL_PAINTERS = ("digits-text2image", "mnist-text2image")
 REACH_SECONDS = 4.0
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
@@ -44,7 +46,7 @@ def loading(source: str, what: str) -> Iterator[str]:
     # Their own bars would tear ours.
     of_diffusers.disable_progress_bar()
     of_transformers.disable_progress_bar()
-    shipped = source in (SMALL_CAPTIONER, SMALL_PAINTER)
+    shipped = source in SMALL_MODELS
     folder = ASSETS / source if shipped else Path(source).expanduser()
     try:
         if not (folder.is_dir() or _cached(source) or answers(constants.ENDPOINT)):

@@ -1,8 +1,8 @@
-"""The small models of the demo: a BLIP captioner and a Stable Diffusion pipeline for tinted digits.
+"""The small models that ship: BLIP captioners and Stable Diffusion pipelines for tinted digits.
 
 They are of the very classes of the large ones, and are saved as these are: what loads a large model
-from the hub or a folder loads them too. Both learn from digits of the train part in random colours,
-with captions that name colour and digit, never from a biased set.
+from the hub or a folder loads them too. All learn from digits of a train part (scikit-learn's or
+MNIST's) in random colours, with captions that name colour and digit, never from a biased set.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -30,7 +32,8 @@ from debias_core.checkpoint import (
 )
 from debias_core.config import SmallModelConfig, to_json
 from debias_core.data import captions
-from debias_core.data.images import to_float
+from debias_core.data.images import resized, to_float
+from debias_core.language import hub
 from debias_core.records import Progress, Stage, UserError
 
 # Draws n images with captions from the generator of a step.
@@ -41,13 +44,20 @@ BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 UNCONDITIONAL = 0.1  # share of captions left empty, for classifier-free guidance
 
 
-def digits_drawn(vague: float = 0.0) -> Draw:
-    """Captioned digits of the train part of scikit-learn's digits."""
-    from debias_core.data.benchmarks import grey_digits
+def digits_drawn(config: SmallModelConfig, vague: float = 0.0) -> Draw:
+    """Captioned digits of the train part of scikit-learn's digits or of MNIST, of the model's own size."""
+    from debias_core.data.benchmarks import grey_images
 
-    grey, y, split = grey_digits()
-    train = split == "train"
-    return lambda rng, n: captions.draw(grey[train], y[train], n, rng, vague=vague)
+    grey, y = grey_images({"digits": "digits", "mnist": "cmnist"}[config.of])
+
+    def drawn(rng: np.random.Generator, n: int) -> captions.Captioned:
+        some = captions.draw(grey, y, n, rng, vague=vague)
+        if grey.shape[1] == config.image_size:
+            return some
+        images = [resized(Image.fromarray(image), config.image_size) for image in some.pixels]
+        return replace(some, pixels=np.stack(images))
+
+    return drawn
 
 
 def vocabulary() -> list[str]:
@@ -70,7 +80,11 @@ def pretrain_captioner(
         BlipProcessor,
     )
 
-    draw, size = digits_drawn(captions.VAGUE_SHARE), config.image_size
+    if config.start:
+        raise UserError(
+            "A captioner begins from nothing: leave out the model to begin with (--from)."
+        )
+    draw, size = digits_drawn(config, captions.VAGUE_SHARE), config.image_size
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
     words = {word: i for i, word in enumerate([*special, *vocabulary()])}
     tokenizer = BertTokenizer(vocab=words, bos_token="[DEC]", model_max_length=LONGEST)
@@ -116,7 +130,7 @@ def pretrain_captioner(
     with _fresh(folder) as fresh:
         net.eval().to(torch.bfloat16).save_pretrained(fresh)
         BlipProcessor(pictures, tokenizer).save_pretrained(fresh)
-        _about(fresh, "digits-captioner", config)
+        _about(fresh, f"{config.of}-captioner", config)
     return folder
 
 
@@ -126,24 +140,22 @@ def pretrain_text2image(
     """Train a small Stable Diffusion pipeline and save it to `folder`; resumes from its checkpoints.
 
     First the autoencoder, then text encoder and U-Net together on its latents, ε-MSE with a tenth
-    of the captions left empty.
+    of the captions left empty. All go on from those of `config.start`, where one is given.
     """
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        StableDiffusionPipeline,
-        UNet2DConditionModel,
-    )
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-    draw = digits_drawn()
-    tokenizer = clip_tokenizer()
+    draw = digits_drawn(config)
+    begun = None
+    if config.start:
+        with hub.loading(config.start, "text-to-image model") as place:
+            begun = StableDiffusionPipeline.from_pretrained(
+                place, dtype=torch.float32, safety_checker=None, use_safetensors=True
+            )
+    tokenizer = clip_tokenizer() if begun is None else begun.tokenizer
     torch.manual_seed(config.seed)
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(16, 32), layers_per_block=1, latent_channels=4, norm_num_groups=8,
-        sample_size=config.image_size,
-    ).to(device)  # fmt: skip
+    vae = _autoencoder() if begun is None else begun.vae.train().requires_grad_(True)
+    vae.register_to_config(sample_size=config.image_size)
+    vae.to(device)
 
     def reconstruction(rng: np.random.Generator) -> Tensor:
         x = to_float(draw(rng, config.batch_size).pixels).to(device)
@@ -160,19 +172,11 @@ def pretrain_text2image(
         some = draw(np.random.default_rng([config.seed, 1]), 512).pixels
         spread = float(vae.encode(to_float(some).to(device)).latent_dist.mean.std())
     vae.register_to_config(scaling_factor=1 / spread)
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, projection_dim=64,
-            num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=LONGEST,
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )  # fmt: skip
-    unet = UNet2DConditionModel(
-        sample_size=config.image_size // 2, block_out_channels=(32, 64), layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
-        cross_attention_dim=64, attention_head_dim=4, norm_num_groups=16,
-    )  # fmt: skip
+    if begun is None:
+        text, unet = _text_encoder(tokenizer), _denoiser()
+    else:
+        text, unet = begun.text_encoder.train(), begun.unet.train()
+    unet.register_to_config(sample_size=config.image_size // 2)
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
         set_alpha_to_one=False, steps_offset=1,
@@ -194,8 +198,9 @@ def pretrain_text2image(
         return (unet(noisy, t, words).sample - noise).square().mean()
 
     yield from _steps(
-        both, noise_error, config, "text-to-image", device, checkpoint / "unet", ema=0.999
-    )
+        both, noise_error, config, "text-to-image", device, checkpoint / "unet",
+        ema=max(0.0, 1 - 4 / config.steps),  # over the last quarter: what it began with is forgotten
+    )  # fmt: skip
     half = torch.bfloat16
     pipeline = StableDiffusionPipeline(
         vae=vae.to(half), text_encoder=text.eval().to(half), tokenizer=tokenizer,
@@ -204,8 +209,40 @@ def pretrain_text2image(
     )  # fmt: skip
     with _fresh(folder) as fresh:
         pipeline.save_pretrained(fresh, safe_serialization=True)
-        _about(fresh, "digits-text2image", config)
+        _about(fresh, f"{config.of}-text2image", config)
     return folder
+
+
+def _autoencoder() -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(16, 32), layers_per_block=1, latent_channels=4, norm_num_groups=8,
+    )  # fmt: skip
+
+
+def _text_encoder(tokenizer: Any) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, projection_dim=64,
+            num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=LONGEST,
+            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )  # fmt: skip
+
+
+def _denoiser() -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        block_out_channels=(32, 64), layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=64, attention_head_dim=4, norm_num_groups=16,
+    )  # fmt: skip
 
 
 def clip_tokenizer() -> Any:
@@ -296,8 +333,8 @@ def _fresh(folder: Path) -> Iterator[Path]:
 
 def _about(folder: Path, name: str, config: SmallModelConfig) -> None:
     about = {
-        "made_by": f"python app.py pretrain {name} --steps {config.steps} (digits of the train part, "
-        "in random colours; bf16)",
+        "made_by": f"python app.py pretrain {name} --steps {config.steps}"
+        f"{config.start and ' --from '}{config.start} (digits of the train part, in random colours; bf16)",
         "settings": to_json(config),
     }
     (folder / "made_by.json").write_text(json.dumps(about, indent=1) + "\n")

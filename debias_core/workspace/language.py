@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from debias_core.config import CaptionConfig, DrawConfig, SmallModelConfig, to_json
-from debias_core.data.benchmarks import is_colored_digits
+from debias_core.data.benchmarks import is_colored_digits, is_colored_mnist
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
 from debias_core.language import textfilter
-from debias_core.language.hub import ASSETS, SMALL_CAPTIONER, SMALL_PAINTER
+from debias_core.language.hub import ASSETS, SMALL_CAPTIONERS
 from debias_core.methods import diffubias
 from debias_core.methods.diffubias import Prompt
 from debias_core.presets import DIFFUBIAS
@@ -91,10 +91,9 @@ class Described:
 
 
 def default_models(table: ImageTable) -> tuple[str, str]:
-    """The captioner and the text-to-image model to begin with: the shipped small ones for Colored Digits."""
-    if is_colored_digits(table):
-        return SMALL_CAPTIONER, SMALL_PAINTER
-    return CaptionConfig().model, DrawConfig().model
+    """The captioner and the text-to-image model to begin with: small ones that ship where these are known."""
+    say, paint = _settings_for(table)
+    return say.model, paint.model
 
 
 def models_in_use(project: Project) -> tuple[str, str]:
@@ -111,9 +110,14 @@ def models_in_use(project: Project) -> tuple[str, str]:
 
 
 def draw_settings(table: ImageTable, seed: int = 0) -> DrawConfig:
-    """The settings of a drawing to begin with: the demo's for Colored Digits, else the paper's."""
-    config = DIFFUBIAS["digits"][1] if is_colored_digits(table) else DrawConfig()
-    return replace(config, seed=seed)
+    """The settings of a drawing to begin with: a data set's own (`presets.DIFFUBIAS`), else the paper's."""
+    return replace(_settings_for(table)[1], seed=seed)
+
+
+def _settings_for(table: ImageTable) -> tuple[CaptionConfig, DrawConfig]:
+    known = {"digits": is_colored_digits, "cmnist": is_colored_mnist}
+    name = next((name for name, is_it in known.items() if is_it(table)), "")
+    return DIFFUBIAS.get(name, (CaptionConfig(), DrawConfig()))
 
 
 def run_pretrain_small(
@@ -130,9 +134,8 @@ def run_pretrain_small(
 
     if restart:
         shutil.rmtree(checkpoint, ignore_errors=True)
-    train = {
-        SMALL_CAPTIONER: pretrain.pretrain_captioner, SMALL_PAINTER: pretrain.pretrain_text2image,
-    }[what]  # fmt: skip
+    captions = what in SMALL_CAPTIONERS
+    train = pretrain.pretrain_captioner if captions else pretrain.pretrain_text2image
     return (yield from train(out or ASSETS / what, config, device=device, checkpoint=checkpoint))
 
 

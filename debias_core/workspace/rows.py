@@ -111,7 +111,9 @@ def benchmark_of(
         base = replace(base, debias=replace(base.debias, synthetic_share=None))
     if method == "diffubias":
         describe_, draw_ = presets.DIFFUBIAS.get(dataset, (cfg.CaptionConfig(), cfg.DrawConfig()))
-        return replace(base, describe=describe_, draw=draw_)
+        # The paper's K is of all images, not of each class.
+        audit = replace(base.audit, per_class=False)
+        return replace(base, audit=audit, describe=describe_, draw=draw_)
     if method == "amplibias":
         return replace(base, gan=cfg.GANConfig(count=base.inject.count))
     if method == "crossinject":

@@ -184,7 +184,8 @@ def pretrain(
         str,
         typer.Argument(
             help="'project' (its own images), 'digits' (the demo's model), 'mnist', 'cifar10', "
-            "'digits-captioner' or 'digits-text2image' (the demo's small language models)."
+            "'digits-captioner', 'digits-text2image', 'mnist-captioner' or 'mnist-text2image' (the small "
+            "language models that ship)."
         ),
     ] = "project",
     workspace: Workspace = DEFAULT_WORKSPACE,
@@ -203,7 +204,9 @@ def pretrain(
     restart: Annotated[bool, typer.Option(help="Begin anew instead of resuming.")] = False,
     start: Annotated[
         Path | None,
-        typer.Option("--from", help="digits, mnist, cifar10: a model's folder to begin with."),
+        typer.Option(
+            "--from", help="All but project and the captioners: a model's folder to begin with."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -239,8 +242,9 @@ def pretrain(
         if ranks.several():
             raise UserError(f"{what} is trained by one process: start it without a launcher.")
         settings = cfg.changed(
-            presets.SMALL_MODELS[what], steps=steps, batch_size=batch_size, lr=lr
-        )
+            presets.SMALL_MODELS[what], steps=steps, batch_size=batch_size, lr=lr,
+            start=None if start is None else str(start),
+        )  # fmt: skip
         stage = language.run_pretrain_small(
             what, settings, device=common.device(), out=out, restart=restart,
             checkpoint=workspace / f"pretrain-{what}",
