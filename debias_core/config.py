@@ -402,9 +402,7 @@ class SmallModelConfig:
     """Training of a small language model that ships (`language/pretrain.py`), on tinted digits."""
 
     of: Literal["digits", "mnist"] = "digits"  # whose digits
-    start: str = (
-        ""  # of a text-to-image model: a small model that ships, whose weights it goes on from
-    )
+    start: str = ""  # a pipeline (one that ships, or a folder) whose weights a new one goes on from
     image_size: int = 16
     steps: int = 3_000
     batch_size: int = 64
