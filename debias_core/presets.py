@@ -144,17 +144,26 @@ DIFFUBIAS: dict[str, tuple[CaptionConfig, DrawConfig]] = {
     ),
 }
 
-# The small models that ship, by name (`language/pretrain.py`).
-SMALL_MODELS = {
+
+def diffubias_for(dataset: str) -> tuple[CaptionConfig, DrawConfig]:
+    """DiffuBias' settings on a named data set; the paper's kind of models where none ship."""
+    return DIFFUBIAS.get(dataset, (CaptionConfig(), DrawConfig()))
+
+
+# The small models that ship, by name (`language/pretrain.py`): those that say, and those that draw.
+SMALL_CAPTIONERS = {
     "digits-captioner": SmallModelConfig(),
-    "digits-text2image": SmallModelConfig(steps=4_000),
     "mnist-captioner": SmallModelConfig(of="mnist", image_size=28),
+}
+SMALL_PAINTERS = {
+    "digits-text2image": SmallModelConfig(steps=4_000),
     # A pipeline draws sides of a multiple of 8. A step of 32 px costs four times one of 16 px, and shapes are
     # all that is new: it goes on from the digits' model.
     "mnist-text2image": SmallModelConfig(
         of="mnist", start="digits-text2image", image_size=32, steps=800
     ),
 }
+SMALL_MODELS = {**SMALL_CAPTIONERS, **SMALL_PAINTERS}
 
 # Diffusion models by name; behind each, what it reached (docs/benchmarks.md has the commands).
 PRESETS: dict[str, DiffusionConfig] = {

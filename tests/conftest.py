@@ -29,6 +29,9 @@ from tests.nursery import Nursery
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 CPU = torch.device("cpu")
+NEEDS_MNIST = pytest.mark.skipif(
+    not (SHARED / "MNIST").is_dir(), reason="needs MNIST in ../shared/data"
+)
 # Test files by the seconds that they take, for those that take the most.
 LONGEST = (
     "test_browser.py", "test_kill.py", "test_classroom.py", "test_injection.py", "test_workers.py",

@@ -6,10 +6,10 @@ import pytest
 import app
 from debias_core.config import CENTRE, RATIOS
 from debias_core.data.benchmarks import colored_digits, colored_mnist
-from debias_core.data.originals import BESIDE
 from debias_core.data.planted import PALETTE, plant_in_order
 from debias_core.records import ArmResult, GroupAccuracy, UserError
 from debias_core.workspace import benchmark, cells
+from tests.conftest import NEEDS_MNIST
 
 
 @pytest.mark.parametrize("percent", RATIOS)
@@ -76,7 +76,7 @@ def test_lff_s_rule_gives_the_published_counts():
             assert (np.diff(bias[y == c]) >= 0).all()
 
 
-@pytest.mark.skipif(not (BESIDE / "MNIST").is_dir(), reason="needs MNIST in ../shared/data")
+@NEEDS_MNIST
 def test_colored_mnist_has_the_papers_sizes_and_colours():
     table = colored_mnist(1.0)
     train, test = table.where("train"), table.where("test")
@@ -89,7 +89,7 @@ def test_colored_mnist_has_the_papers_sizes_and_colours():
     assert np.abs(brightest - PALETTE[train.bias[rows]]).max() < 0.04
 
 
-@pytest.mark.skipif(not (BESIDE / "MNIST").is_dir(), reason="needs MNIST in ../shared/data")
+@NEEDS_MNIST
 def test_validation_of_colored_mnist_holds_out_training_images():
     held = colored_mnist(1.0, validation=True)
     assert len(held.where("test")) == 5_000 and len(held.where("train")) == 55_000

@@ -22,7 +22,7 @@ from debias_core.config import (
 )
 from debias_core.data import captions
 from debias_core.data.benchmarks import colored_digits, grey_digits, grey_images
-from debias_core.data.originals import BESIDE, mnist
+from debias_core.data.originals import mnist
 from debias_core.data.table import save_table
 from debias_core.insight.keywords import keywords, looks
 from debias_core.language import captioner, hub, pretrain, text2image, textfilter
@@ -35,7 +35,7 @@ from debias_core.team import Cluster
 from debias_core.workspace import jobs, language, stages, verdicts
 from debias_core.workspace.jobs import Runner
 from debias_core.workspace.store import Project
-from tests.conftest import CPU
+from tests.conftest import CPU, NEEDS_MNIST
 from tests.test_jobs import model, submit, wait
 from tests.test_project import MLP
 
@@ -163,6 +163,10 @@ def test_a_pipeline_goes_on_from_another_s_weights(models, tmp_path, monkeypatch
         "debias_core.data.benchmarks.grey_digits", lambda: (*seen_8px(), np.full(1797, "train"))
     )
 
+    def weights(folder):
+        parts = text2image.load_painter(str(folder), CPU).pipeline.components
+        return [w for part in ("vae", "text_encoder", "unet") for w in parts[part].parameters()]
+
     def after_a_step(start):
         settings = replace(TINY, steps=1, start=start, seed=1)
         folder = drain(
@@ -170,16 +174,12 @@ def test_a_pipeline_goes_on_from_another_s_weights(models, tmp_path, monkeypatch
                 tmp_path / "new", settings, device=CPU, checkpoint=tmp_path / f"from {bool(start)}"
             )
         )
-        parts = text2image.load_painter(str(folder), CPU).pipeline.components
-        return [w for part in ("vae", "text_encoder", "unet") for w in parts[part].parameters()]
+        return weights(folder)
 
-    begun = text2image.load_painter(models["sd"], CPU).pipeline.components
-    before = [w for part in ("vae", "text_encoder", "unet") for w in begun[part].parameters()]
+    before = weights(models["sd"])
 
-    def apart(weights):
-        return max(
-            float((a - b).detach().abs().max()) for a, b in zip(before, weights, strict=True)
-        )
+    def apart(after):
+        return max(float((a - b).detach().abs().max()) for a, b in zip(before, after, strict=True))
 
     assert apart(after_a_step(models["sd"])) < 0.02
     assert apart(after_a_step("")) > 0.1
@@ -551,18 +551,7 @@ def unseen(of):
     return grey[split == "test"], y[split == "test"]
 
 
-WHOSE = pytest.mark.parametrize(
-    "of",
-    [
-        "digits",
-        pytest.param(
-            "mnist",
-            marks=pytest.mark.skipif(
-                not (BESIDE / "MNIST").is_dir(), reason="needs MNIST in ../shared/data"
-            ),
-        ),
-    ],
-)
+WHOSE = pytest.mark.parametrize("of", ["digits", pytest.param("mnist", marks=NEEDS_MNIST)])
 
 
 @WHOSE

@@ -21,14 +21,15 @@ from ui.view import table_of
 
 def describe(place: Place, project: gr.Dropdown) -> Part:
     """Describe the images above the cut, change the captions and the filter, draw new images."""
-    from debias_core.language.hub import SIZES, SMALL_CAPTIONERS, SMALL_PAINTERS
+    from debias_core.language.hub import SIZES
+    from debias_core.presets import SMALL_CAPTIONERS, SMALL_PAINTERS
 
-    large = list(SIZES)
+    large, say, paint = list(SIZES), list(SMALL_CAPTIONERS), list(SMALL_PAINTERS)
     with gr.Accordion(words.DESCRIBE_TITLE, open=False) as box:
         gr.Markdown(words.DESCRIBE_INTRO)
         with gr.Row():
             captioner = gr.Dropdown(
-                [*SMALL_CAPTIONERS, *large[:2]], value=SMALL_CAPTIONERS[0], allow_custom_value=True,
+                [*say, *large[:2]], value=say[0], allow_custom_value=True,
                 label=words.CAPTIONER, info=words.MODEL_INFO, scale=2,
             )  # fmt: skip
             per_image = gr.Slider(1, 10, CaptionConfig().per_image, step=1, label=words.PER_IMAGE)
@@ -54,7 +55,7 @@ def describe(place: Place, project: gr.Dropdown) -> Part:
                     bold = gr.Markdown(max_height=260)
             with gr.Row():
                 painter = gr.Dropdown(
-                    [*SMALL_PAINTERS, *large[2:]], value=SMALL_PAINTERS[0], allow_custom_value=True,
+                    [*paint, *large[2:]], value=paint[0], allow_custom_value=True,
                     label=words.PAINTER, info=words.MODEL_INFO, scale=2,
                 )  # fmt: skip
                 count = gr.Slider(20, 2000, 260, step=20, label=words.COUNT)

@@ -12,9 +12,6 @@ from urllib.request import getproxies
 from debias_core.presets import SMALL_MODELS
 from debias_core.records import UserError
 
-# Of the models that ship with the app (`presets.SMALL_MODELS`) those that say, and those that draw.
-SMALL_CAPTIONERS = ("digits-captioner", "mnist-captioner")
-SMALL_PAINTERS = ("digits-text2image", "mnist-text2image")
 REACH_SECONDS = 4.0
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 

@@ -28,10 +28,10 @@ from debias_core.data.benchmarks import is_colored_digits, is_colored_mnist
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
 from debias_core.language import textfilter
-from debias_core.language.hub import ASSETS, SMALL_CAPTIONERS
+from debias_core.language.hub import ASSETS
 from debias_core.methods import diffubias
 from debias_core.methods.diffubias import Prompt
-from debias_core.presets import DIFFUBIAS
+from debias_core.presets import SMALL_CAPTIONERS, diffubias_for
 from debias_core.records import Cost, Progress, Stage, StopAsked, SyntheticSet, UserError
 from debias_core.workspace import verdicts
 from debias_core.workspace.footprint import metered
@@ -116,8 +116,7 @@ def draw_settings(table: ImageTable, seed: int = 0) -> DrawConfig:
 
 def _settings_for(table: ImageTable) -> tuple[CaptionConfig, DrawConfig]:
     known = {"digits": is_colored_digits, "cmnist": is_colored_mnist}
-    name = next((name for name, is_it in known.items() if is_it(table)), "")
-    return DIFFUBIAS.get(name, (CaptionConfig(), DrawConfig()))
+    return diffubias_for(next((name for name, is_it in known.items() if is_it(table)), ""))
 
 
 def run_pretrain_small(

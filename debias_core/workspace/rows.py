@@ -110,7 +110,7 @@ def benchmark_of(
         # The share is DiffInject's; the others' images are taken as they are.
         base = replace(base, debias=replace(base.debias, synthetic_share=None))
     if method == "diffubias":
-        describe_, draw_ = presets.DIFFUBIAS.get(dataset, (cfg.CaptionConfig(), cfg.DrawConfig()))
+        describe_, draw_ = presets.diffubias_for(dataset)
         # The paper's K is of all images, not of each class.
         audit = replace(base.audit, per_class=False)
         return replace(base, audit=audit, describe=describe_, draw=draw_)

@@ -211,7 +211,7 @@ def pretrain(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="digits, mnist, cifar10: where to write it (default assets/; cifar10: "
+            help="All but project: where to write it (default assets/; cifar10: "
             "~/.cache/debias-studio/models)."
         ),
     ] = None,
