@@ -128,6 +128,21 @@ def test_figures_of_another_metric_do_not_stand_as_the_average():
     assert held_out["published_worst_group"] is None
 
 
+@pytest.mark.parametrize(
+    ("on", "method", "found"),
+    [
+        (benchmark.Own("cmnist", 1.0), "vanilla", {"unbiased_accuracy": 0.5034}),  # not 32.59
+        (benchmark.Own("cmnist", 1.0), "diffinject", {"unbiased_accuracy": 0.8558}),
+        (benchmark.Own("cmnist", 1.0), "diffubias", {}),
+        (benchmark.Own("dogs_cats", 5.0), "lff", {"conflicting_accuracy": 0.8432}),
+        (benchmark.Own("waterbirds"), "ddb-1", {"worst_group_accuracy": 0.9081}),
+        (benchmark.Own("waterbirds", validation=True), "ddb-1", {}),
+    ],
+)
+def test_a_published_figure_stands_beside_the_accuracy_that_it_is_of(on, method, found):
+    assert benchmark.printed(on, method) == pytest.approx(found)
+
+
 def test_a_method_that_is_known_from_papers_alone_prints_its_figure(tmp_path, capsys, monkeypatch):
     def nothing(*_, **__):
         yield from ()

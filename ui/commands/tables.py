@@ -197,21 +197,21 @@ def _percent(value: dict[str, Any] | None) -> str:
     return mean_and_sd([None] if value is None else value["per_seed"])
 
 
-def accuracy_table(
-    result: dict[str, Any],
-    published: tuple[float, float] | None = None,
-    columns: dict[str, str] | None = None,
-) -> None:
-    """Four accuracies of each arm (`columns`: its heading), mean ± s.d. over the seeds."""
+def accuracy_table(result: dict[str, Any], columns: dict[str, str] | None = None) -> None:
+    """Four accuracies of each arm (`columns`: its heading), mean ± s.d. over the seeds, and what is published."""
     columns = columns or {"vanilla": "vanilla", "debiased": "debiased"}
-    heads = ["test accuracy, last epoch", *columns.values()]
-    table = Table(*heads, *(["paper: vanilla", "paper: DiffInject"] if published else []))
+    published = {arm: figures for arm, figures in result.get("published", {}).items() if figures}
+    table = Table(
+        "test accuracy, last epoch",
+        *columns.values(),
+        *(f"published: {columns[a]}" for a in published),
+    )
     names = (
         ("all", "unbiased_accuracy"), ("bias-aligned", "aligned_accuracy"),
         ("bias-conflicting", "conflicting_accuracy"), ("worst group", "worst_group_accuracy"),
     )  # fmt: skip
     for label, key in names:
-        printed = [f"{100 * p:.2f} %" for p in published or () if key == "unbiased_accuracy"]
+        printed = [f"{100 * p[key]:.2f} %" if key in p else "" for p in published.values()]
         figures = [_percent(result[arm][key]) for arm in columns]
         table.add_row(label, *figures, *printed)
     common.console.print(table)
@@ -219,8 +219,7 @@ def accuracy_table(
 
 def benchmark_table(result: dict[str, Any]) -> None:
     """The loop on a named data set, before and after."""
-    published = result["published"]
-    accuracy_table(result, published)
+    accuracy_table(result, {"vanilla": "vanilla", "debiased": result["method"]})
     seconds = ", ".join(f"{k} {v:.1f}" for k, v in result["seconds"].items())
     label, look = result["label_fidelity"], result["look_fidelity"]
     common.console.print(
