@@ -50,7 +50,7 @@ def describe(place: Place, project: gr.Dropdown) -> Part:
                     captions = gr.Dataframe(
                         headers=list(words.CAPTION_COLUMNS), datatype="str", type="array",
                         static_columns=[0, 1, 2], wrap=True, max_height=420, show_label=False,
-                        column_widths=["12%", "18%", "10%", "60%"],
+                        column_widths=["14%", "16%", "12%", "58%"],
                     )  # fmt: skip
                     bold = gr.Markdown(max_height=260)
             with gr.Row():
