@@ -32,7 +32,7 @@ from debias_core.insight import fidelity
 from debias_core.pipeline import drain
 from debias_core.presets import BENCHMARKS, PRESETS
 from debias_core.records import UserError
-from debias_core.workspace import stages
+from debias_core.workspace import imports, models
 from debias_core.workspace.store import Project
 from tests.conftest import CPU
 from ui import augment_tab, words
@@ -287,7 +287,7 @@ def test_the_loop_runs_from_pretraining_to_both_arms(tiny_cifar, tmp_path, monke
     assert project.import_report()["split_rule"].endswith("corruptions uniform over all classes.")
 
     config = replace(PRESETS["cifar32"], unet=SMALL, steps=2, batch_size=4)
-    stage = stages.run_pretrain_named(
+    stage = models.run_pretrain_named(
         "cifar10", model, config, device=CPU, checkpoint=tmp_path / "c"
     )
     assert drain(stage) == model
@@ -311,7 +311,7 @@ def test_the_loop_runs_from_pretraining_to_both_arms(tiny_cifar, tmp_path, monke
 
 def test_augment_warns_where_the_bias_is_a_corruption(tiny_cifar, tmp_path):
     for kind in ("digits", "cifar10c"):
-        stages.import_named(Project(tmp_path / "ws", kind), kind, percent=5.0, seed=0)
+        imports.import_named(Project(tmp_path / "ws", kind), kind, percent=5.0, seed=0)
     with gr.Blocks():
         part = augment_tab.build(Place(tmp_path / "ws", ()), gr.Dropdown())
     shown = {

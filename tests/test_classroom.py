@@ -23,7 +23,7 @@ from fastapi.testclient import TestClient
 from debias_core import config as cfg
 from debias_core.config import AuditConfig, ClassifierConfig
 from debias_core.pipeline import drain
-from debias_core.workspace import classroom, jobs, stages, verdicts
+from debias_core.workspace import classroom, imports, jobs, stages, verdicts
 from debias_core.workspace.database import database, now
 from debias_core.workspace.store import SANDBOX, Project
 from tests.conftest import CPU
@@ -205,7 +205,7 @@ def test_a_project_that_is_not_a_sandbox_leads_to_one_s_own(app, project):
 
 
 def test_only_sandboxes_can_be_named(app, workspace):
-    stages.import_named(Project(workspace, "demo"), "digits", percent=1.0, seed=0)
+    imports.import_named(Project(workspace, "demo"), "digits", percent=1.0, seed=0)
     client = visitor(app)
     mine = arrive(client)
     other = arrive(visitor(app))
@@ -366,7 +366,7 @@ def test_sandboxes_share_their_files_and_a_stage_in_one_changes_no_other(app, wo
     mine.save_tsne(mine.points("pca")[0], mine.points("pca")[1])
     assert files(mine)["audit/scores.csv"] != before[0]["audit/scores.csv"]
     assert (files(other), files(source)) == before
-    stages.import_named(mine, "digits", percent=5.0, seed=1)
+    imports.import_named(mine, "digits", percent=5.0, seed=1)
     assert (files(other), files(source)) == before
 
 

@@ -23,7 +23,7 @@ from debias_core.diffusion.unet import EvaluationCount
 from debias_core.insight.figures import edit_time_curves
 from debias_core.pipeline import drain
 from debias_core.records import UserError
-from debias_core.workspace import stages
+from debias_core.workspace import imports, judges, stages
 from debias_core.workspace.store import Project
 from ui import augment_tab, show
 from ui.session import Place
@@ -88,7 +88,7 @@ def test_where_lpips_cannot_run_the_recorded_value_is_used_and_named_as_such(
     tmp_path, no_weights, capsys, monkeypatch
 ):
     project = Project(tmp_path, "d")
-    stages.import_named(project, "digits", percent=1.0, seed=0)
+    imports.import_named(project, "digits", percent=1.0, seed=0)
     out = tmp_path / "out.json"
     command = ["t-edit", "--workspace", str(tmp_path), "--name", "d", "--by", "lpips",
                "--json", str(out)]  # fmt: skip
@@ -146,7 +146,7 @@ def test_both_curves_are_drawn_each_with_its_axes_and_choice():
 
 def test_augment_shows_both_curves_and_offers_the_newest_value(tmp_path, device, no_weights):
     project = Project(tmp_path, "d")
-    stages.import_named(project, "digits", percent=1.0, seed=0)
+    imports.import_named(project, "digits", percent=1.0, seed=0)
     recorded = drain(stages.run_edit_time(project, "lpips", device=device))
     folder = project.folder("diffusion")
     for by, t, seconds in (("fidelity", 100, 10), ("lpips", 350, 20)):
@@ -176,7 +176,7 @@ def test_t_edit_by_fidelity_is_measured_once_and_kept_in_the_project(tmp_path, d
     monkeypatch.setattr(stages, "EDIT_TIMES", (100, 500, 800))
     monkeypatch.setattr("debias_core.insight.fidelity.MIN_STEPS", 20)
     project = Project(tmp_path, "d")
-    stages.import_named(project, "digits", percent=1.0, seed=0)
+    imports.import_named(project, "digits", percent=1.0, seed=0)
     out = tmp_path / "out.json"
     command = ["t-edit", "--workspace", str(tmp_path), "--name", "d", "--json", str(out)]
     assert app.main(command) == 0
@@ -186,7 +186,7 @@ def test_t_edit_by_fidelity_is_measured_once_and_kept_in_the_project(tmp_path, d
             if v >= max(first["values"]) - stages.AS_GOOD]  # fmt: skip
     assert first["t_edit"] == max(good)
     # Kept: a second call measures nothing.
-    monkeypatch.setattr(stages, "train_judge", None)
+    monkeypatch.setattr(judges, "train_judge", None)
     assert app.main(command) == 0
     assert json.loads(out.read_text()) == first
     assert not project.has("diffusion")  # the shipped model is still the one in use

@@ -29,7 +29,7 @@ from debias_core.diffusion.synthesis import settled
 from debias_core.diffusion.unet import save_model
 from debias_core.pipeline import drain
 from debias_core.records import StopAsked, UserError
-from debias_core.workspace import exports, stages, verdicts
+from debias_core.workspace import exports, imports, models, stages, verdicts
 from debias_core.workspace.exports import export, folder_names
 from debias_core.workspace.repeat import check, read_recipe, repeat
 from debias_core.workspace.store import Project
@@ -64,7 +64,7 @@ def write_source(table, folder):
 def build(workspace, source, net):
     """A project up to its training, with a diffusion model of its own, marks and verdicts."""
     p = Project(workspace, "first")
-    drain(stages.import_data(p, source, size=8, limit=None, seed=0, replace=False))
+    drain(imports.import_data(p, source, size=8, limit=None, seed=0, replace=False))
     save_model(net, DIFFUSION, p.folder("diffusion"), made_by="a test")
     drain(stages.run_audit(p, AUDIT, device=CPU))
     top = p.audit().top_k.ids.tolist()
@@ -147,7 +147,7 @@ def test_the_synthetic_set_is_an_image_folder_with_all_that_is_known(project):
         assert (row["gamma"], row["t_edit"], row["t_boost"], row["steps"]) == (0.9, 300, 200, 4)
         assert (row["method"], row["inversion"], row["seed"]) == ("diffinject", "reference", 0)
         assert row["mask"] == [0.0, 0.0, 1.0, 0.5] and row["set"] == project.set_id()
-        assert (row["model"], row["made_by"]) == (stages.model_id(project), "a test")
+        assert (row["model"], row["made_by"]) == (models.model_id(project), "a test")
         assert 0 <= row["fidelity"] <= 1 and isinstance(row["flags"], list)
     said = [r["verdict"] for r in rows]
     assert said == ["accept", "reject", "skip", None, None, "reject", None, None]
@@ -339,11 +339,11 @@ def test_the_recorded_number_of_threads_is_used_and_put_back(project):
 
 
 def test_a_model_of_the_project_s_own_is_trained_again(project):
-    drain(stages.run_pretrain(project, DIFFUSION, device=CPU, restart=True))
+    drain(models.run_pretrain(project, DIFFUSION, device=CPU, restart=True))
     drain(stages.run_generate(project, INJECT, device=CPU))
     drain(stages.run_debias(project, DEBIAS, device=CPU))
     fresh, result = repeated(project, recipe_of(project), model=None)
-    assert result["same"] and stages.model_id(fresh) == stages.model_id(project)
+    assert result["same"] and models.model_id(fresh) == models.model_id(project)
 
 
 def stopped(stage, name, done):
@@ -360,7 +360,7 @@ def stopped(stage, name, done):
 
 
 def test_what_was_stopped_and_kept_is_repeated_as_far_as_it_went(project, small_grain):
-    stopped(stages.run_pretrain(project, replace(DIFFUSION, steps=40), device=CPU, restart=True),
+    stopped(models.run_pretrain(project, replace(DIFFUSION, steps=40), device=CPU, restart=True),
             "pretrain", 10)  # fmt: skip
     stopped(stages.run_generate(project, INJECT, device=CPU), "generate", 4)
     arms = stages.run_debias(project, replace(DEBIAS, seeds=(3, 4, 5)), device=CPU)
@@ -466,7 +466,7 @@ def test_what_an_earlier_project_of_the_name_left_does_not_count(project, tmp_pa
 
 def test_the_digits_are_drawn_again(tmp_path, quick_judge):
     p = Project(tmp_path / "ws", "digits")
-    stages.import_named(p, "digits", percent=1.0, seed=2, validation=True)
+    imports.import_named(p, "digits", percent=1.0, seed=2, validation=True)
     drain(stages.run_audit(p, replace(AUDIT, top_k=20), device=CPU))
     drain(stages.run_generate(p, replace(INJECT, count=4, steps=2), device=CPU))
     drain(stages.run_debias(p, replace(DEBIAS, seeds=(0,)), device=CPU))

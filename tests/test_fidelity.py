@@ -16,7 +16,7 @@ from debias_core.insight import fidelity as measures
 from debias_core.insight.fidelity import fidelity, mean_colour, train_judge
 from debias_core.pipeline import drain
 from debias_core.records import Cost, Recipe, SyntheticSet
-from debias_core.workspace import stages
+from debias_core.workspace import imports, judges, stages
 from debias_core.workspace.store import Project
 from tests.conftest import CPU
 from ui import words
@@ -88,13 +88,13 @@ def test_every_finished_set_knows_its_fidelity_as_worked_by_hand(table, tmp_path
     made = SyntheticSet(pixels, recipes, 1.3, 1.0, 2.0)
     read = np.eye(3, dtype=np.float32)[[1, 1, 0, 2]]
     monkeypatch.setattr(measures, "probabilities", lambda *_, **__: read)
-    monkeypatch.setattr(stages, "probabilities", lambda *_, **__: read)
+    monkeypatch.setattr(judges, "probabilities", lambda *_, **__: read)
 
     def judge(*_, **__):
         yield from ()
         return object()
 
-    monkeypatch.setattr(stages, "run_judge", judge)
+    monkeypatch.setattr(judges, "run_judge", judge)
     project.sink("s", 4, 8).add(0, pixels, recipes, Cost(4, 4, 2.0, 2.0))
     about = {"config": {}}
     drain(stages.finish_set(project, "s", made, about, beside=None, device=CPU, with_flags=False))
@@ -129,7 +129,7 @@ def test_a_set_s_pictures_and_costs_are_named_by_how_it_was_made():
 
 
 def test_the_command_prints_the_fidelity_of_its_run(tmp_path, capsys, quick_judge):
-    stages.import_named(Project(tmp_path, "p"), "digits", percent=1.0, seed=0)
+    imports.import_named(Project(tmp_path, "p"), "digits", percent=1.0, seed=0)
     out = tmp_path / "out.json"
     command = ["generate", "--name", "p", "--workspace", str(tmp_path), "--method", "crossinject",
                "--count", "8", "--contents", "8", "--direct", "200", "--json", str(out)]  # fmt: skip

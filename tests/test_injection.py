@@ -33,7 +33,7 @@ from debias_core.methods import crossinject
 from debias_core.methods.diffinject import draw_pairs
 from debias_core.pipeline import drain, synthesise
 from debias_core.records import UserError
-from debias_core.workspace import stages
+from debias_core.workspace import imports, models
 from debias_core.workspace.store import Project
 from tests.conftest import CPU, TINY_UNET
 
@@ -527,10 +527,10 @@ def test_a_start_below_one_step_is_refused():
 
 def test_a_direct_injection_takes_the_model_that_was_trained_with_swaps(tmp_path, device):
     project = Project(tmp_path, "d")
-    stages.import_named(project, "digits", percent=1.0, seed=0)
-    plain, swapped = (stages.diffusion_folder(project, swaps=s) for s in (False, True))
+    imports.import_named(project, "digits", percent=1.0, seed=0)
+    plain, swapped = (models.diffusion_folder(project, swaps=s) for s in (False, True))
     assert plain != swapped
     assert not load_model(plain, device)[1].swap and load_model(swapped, device)[1].swap
     # A project's own model serves both.
     save_model(*load_model(plain, device), project.folder("diffusion"), made_by="a test")
-    assert stages.diffusion_folder(project, swaps=True) == project.folder("diffusion")
+    assert models.diffusion_folder(project, swaps=True) == project.folder("diffusion")

@@ -34,7 +34,7 @@ from debias_core.data.table import save_table
 from debias_core.diffusion.training import steps_done
 from debias_core.insight import fidelity
 from debias_core.pipeline import drain
-from debias_core.workspace import amplify, jobs, stages, verdicts, worker
+from debias_core.workspace import amplify, jobs, models, stages, verdicts, worker
 from debias_core.workspace.jobs import Runner
 from debias_core.workspace.store import Project
 from tests.conftest import CPU, TINY_UNET
@@ -79,7 +79,7 @@ def undisturbed(tmp_path_factory):
     from tests.conftest import table as fixture
 
     project = fresh(tmp_path_factory.mktemp("undisturbed"), fixture.__wrapped__())
-    drain(stages.run_pretrain(project, PRETRAIN, device=CPU, restart=False))
+    drain(models.run_pretrain(project, PRETRAIN, device=CPU, restart=False))
     drain(stages.run_audit(project, AUDIT, device=CPU))
     drain(stages.run_generate(project, INJECT, device=CPU))
     drain(stages.run_debias(project, DEBIAS, device=CPU))

@@ -26,7 +26,7 @@ from debias_core.data.layouts import (
 from debias_core.pipeline import drain
 from debias_core.presets import BENCHMARKS, NO_RATIO, PHOTOGRAPHS, photographs, photographs_ddb
 from debias_core.records import UserError
-from debias_core.workspace import repeat, stages
+from debias_core.workspace import imports, repeat
 from debias_core.workspace.store import Project
 from tests.conftest import SHARED
 
@@ -315,7 +315,7 @@ def test_a_large_published_set_comes_with_its_columns(bffhq, tmp_path, monkeypat
     monkeypatch.setattr(table, "MANY_ROWS", 8)
     for seed in (0, 1):
         project = Project(tmp_path, f"seed{seed}")
-        drain(stages.import_published(project, "bffhq", percent=5.0, size=16))
+        drain(imports.import_published(project, "bffhq", percent=5.0, size=16))
         assert (project.folder("data") / "columns" / "y.npy").is_file()
         assert len(project.table()) == 32
 
@@ -337,7 +337,7 @@ def test_a_set_without_a_ratio_of_its_own_has_null_in_the_table(tmp_path, monkey
     assert cell["aligned_accuracy"] is None
     with pytest.raises(UserError, match="does not look like BAR"):
         project = Project(tmp_path / "ws", "other")
-        drain(stages.import_published(project, "bar", percent=1.0, size=16))
+        drain(imports.import_published(project, "bar", percent=1.0, size=16))
 
 
 def test_every_published_set_has_settings_small_and_as_in_the_papers():

@@ -20,7 +20,7 @@ from debias_core.data.importers import import_images
 from debias_core.data.table import MappedRows, load_table, map_sample, save_table
 from debias_core.pipeline import drain
 from debias_core.records import UserError
-from debias_core.workspace import stages
+from debias_core.workspace import imports, stages
 from debias_core.workspace.store import Project
 from tests.bench_million import make
 from tests.conftest import CPU
@@ -172,7 +172,7 @@ def test_a_stopped_import_of_a_project_goes_on_and_a_mistake_leaves_nothing(tmp_
     project = Project(tmp_path / "w", "p")
 
     def stage(size=8):
-        return stages.import_data(
+        return imports.import_data(
             project, tmp_path / "in", size=size, limit=None, seed=0, replace=False
         )
 
@@ -188,7 +188,7 @@ def test_a_stopped_import_of_a_project_goes_on_and_a_mistake_leaves_nothing(tmp_
     other = Project(tmp_path / "w", "q")
     with pytest.raises(UserError, match="No image of the class"):
         drain(
-            stages.import_data(other, tmp_path / "bad", size=8, limit=None, seed=0, replace=False)
+            imports.import_data(other, tmp_path / "bad", size=8, limit=None, seed=0, replace=False)
         )
     assert not (tmp_path / "w" / ".q.importing").exists()
 

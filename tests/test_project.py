@@ -18,7 +18,7 @@ from debias_core.insight.figures import feature_map
 from debias_core.insight.projection import map_rows
 from debias_core.pipeline import debias, drain
 from debias_core.records import Cost, Recipe, SyntheticSet, UserError
-from debias_core.workspace import stages, verdicts
+from debias_core.workspace import imports, models, stages, verdicts
 from debias_core.workspace.benchmark import finished
 from debias_core.workspace.store import Project, project_names, turn, write_json
 from tests.conftest import CPU
@@ -135,7 +135,7 @@ def test_the_vanilla_arm_is_trained_once_for_all_synthetic_sets(project, table, 
 
 
 def test_a_second_import_never_drops_a_project_unasked(project, photo_folder):
-    again = stages.import_data(project, photo_folder, size=8, limit=None, seed=0, replace=False)
+    again = imports.import_data(project, photo_folder, size=8, limit=None, seed=0, replace=False)
     with pytest.raises(UserError, match="--replace"):
         drain(again)
     assert project.has("synthetic")
@@ -143,7 +143,7 @@ def test_a_second_import_never_drops_a_project_unasked(project, photo_folder):
 
 def test_a_failed_import_costs_nothing_even_with_replace(project, tmp_path):
     (tmp_path / "one" / "cat").mkdir(parents=True)
-    bad = stages.import_data(project, tmp_path / "one", size=8, limit=None, seed=0, replace=True)
+    bad = imports.import_data(project, tmp_path / "one", size=8, limit=None, seed=0, replace=True)
     with pytest.raises(UserError):
         drain(bad)
     assert project.has("data") and project.has("synthetic")
@@ -320,9 +320,9 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(
 
 def test_an_interrupted_generation_keeps_the_earlier_one(project, monkeypatch):
     before = project.synthetic().recipes
-    monkeypatch.setattr(stages, "model_id", lambda *_, **__: "a model")
+    monkeypatch.setattr(models, "model_id", lambda *_, **__: "a model")
     monkeypatch.setattr(
-        stages, "diffusion_model", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+        models, "diffusion_model", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         drain(stages.run_generate(project, InjectConfig(count=4), device=CPU))
@@ -361,7 +361,7 @@ def test_an_import_that_is_resumed_never_drops_other_images(table, tmp_path):
     (project.root / "synthetic").mkdir()
     before = project.data_id()
     with pytest.raises(UserError, match="other images by now"):
-        drain(stages.import_job(project, {"source": DIGITS, "replace": False}))
+        drain(imports.import_job(project, {"source": DIGITS, "replace": False}))
     assert project.data_id() == before and (project.root / "synthetic").is_dir()
 
 
@@ -375,11 +375,11 @@ def test_an_import_killed_at_its_last_step_goes_on(killed_at, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(Project, killed_at, kill)
         with pytest.raises(KeyboardInterrupt):
-            drain(stages.import_job(project, job))
+            drain(imports.import_job(project, job))
     assert not project.has("data") and project.source() == {}
-    assert drain(stages.import_job(project, job)).accepted == 1_797
+    assert drain(imports.import_job(project, job)).accepted == 1_797
     assert project.source()["percent"] == 5.0 and project.import_report()["accepted"] == 1_797
-    assert drain(stages.import_job(project, job)) is None  # it is there
+    assert drain(imports.import_job(project, job)) is None  # it is there
     assert [p.name for p in tmp_path.iterdir() if "importing" in p.name] == []
 
 

@@ -27,7 +27,7 @@ from debias_core.insight.quality import distance, fid, kid
 from debias_core.pipeline import drain
 from debias_core.records import StopAsked, UserError
 from debias_core.team import Cluster
-from debias_core.workspace import stages, sweep, verdicts
+from debias_core.workspace import imports, sweep, verdicts
 from debias_core.workspace.store import Project
 from tests.conftest import TINY_UNET
 from ui import words
@@ -165,7 +165,7 @@ def test_settings_are_never_chosen_on_the_test_part(project, table, device):
 
 def test_a_named_data_set_is_scored_on_colours_of_any_kind(tmp_path):
     project = Project(tmp_path, "d")
-    stages.import_named(project, "digits", percent=1.0, seed=0)
+    imports.import_named(project, "digits", percent=1.0, seed=0)
     data = sweep.held_out(project, 0)
     held = data.table.where("test")
     assert data.unbiased and len(held) == 300 and held.conflicting().mean() > 0.8

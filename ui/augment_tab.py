@@ -107,11 +107,11 @@ def build(place: Place, project: gr.Dropdown) -> Part:
 
         from debias_core.diffusion.synthesis import Preview
         from debias_core.pipeline import pick_device
-        from debias_core.workspace import stages
+        from debias_core.workspace import models
 
         mine, device = place.project(chosen.project), pick_device()
         table = table_of(mine)
-        net, diffusion = stages.diffusion_model(mine, device, swaps=direct)
+        net, diffusion = models.diffusion_model(mine, device, swaps=direct)
         originals = table.pixels[table.positions(chosen.originals)]
         contents = table.pixels[table.positions(chosen.contents)]
         config = replace(base, t_boost=t_boost, direct=DIRECT if direct else ())
@@ -189,10 +189,10 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         """What the judge of label fidelity reads in each image; nothing while there is no judge."""
         from debias_core.classifier.training import probabilities
         from debias_core.pipeline import pick_device
-        from debias_core.workspace import stages
+        from debias_core.workspace import judges
 
         mine, device = place.project(chosen.project), pick_device()
-        judge = stages.known_judge(mine, device)
+        judge = judges.known_judge(mine, device)
         if judge is None:
             return []
         table = table_of(mine)

@@ -154,7 +154,7 @@ def heat_pairs(project: Project) -> tuple[list[Any], str]:
 def mask_grid(project: Project) -> dict[str, Any]:
     """How many cells h has on a side, the classes' names, and an image to paint on."""
     from debias_core.diffusion.unet import model_config
-    from debias_core.workspace.stages import diffusion_folder
+    from debias_core.workspace.models import diffusion_folder
 
     unet = model_config(diffusion_folder(project)).unet
     url = show.image_url("image", project.name, table_of(project).data_id, 0)

@@ -136,10 +136,10 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         project_name: str, rows: str, row_values: str, columns: str, column_values: str,
         seeds: float, network: str, epochs: float,
     ) -> None:  # fmt: skip
-        from debias_core.workspace import stages, sweep
+        from debias_core.workspace import models, sweep
 
         mine = place.project(project_name)
-        stages.diffusion_folder(mine)  # no model to generate with is said now, not by a job
+        models.diffusion_folder(mine)  # no model to generate with is said now, not by a job
         audit, inject, settings = sweep.base_settings(mine)
         classifier = replace(settings.classifier, network=network, epochs=int(epochs))
         config = SweepConfig(

@@ -40,7 +40,7 @@ from debias_core.records import (
     relayed,
 )
 from debias_core.team import Cluster
-from debias_core.workspace import language, stages
+from debias_core.workspace import imports, judges, language, models, stages
 from debias_core.workspace.database import now
 from debias_core.workspace.footprint import footprints
 from debias_core.workspace.gan import run_amplibias
@@ -342,7 +342,7 @@ def run_benchmark(
             if (
                 config.draw is None and config.gan is None
             ):  # said now when there is no model, not after the audit
-                stages.diffusion_folder(project, swaps=bool(config.inject.direct))
+                models.diffusion_folder(project, swaps=bool(config.inject.direct))
             with clock("audit"):
                 audit = ensure_audit(project, replace(config.audit, seed=seed), device=device)
                 audits.append((yield from named(audit, seed)))
@@ -354,7 +354,7 @@ def run_benchmark(
                 )  # fmt: skip
                 sets.append((yield from named(made, seed)))
             with clock("judge"):
-                judge = yield from named(stages.judge_for(project, device=device), seed)
+                judge = yield from named(judges.judge_for(project, device=device), seed)
                 judged.append(fidelity_of(judge, project.table(), sets[-1], device=device))
             with clock("debias"):
                 debias = replace(config.debias, seeds=(seed,))
@@ -462,15 +462,15 @@ def ensure_data(
         asked = {
             "percent": percent, "size": config.size or BROUGHT[name].size, "validation": validation,
         }  # fmt: skip
-        if not here or project.source() != stages.published_source(name, **asked):
-            yield from stages.import_published(project, name, **asked)
+        if not here or project.source() != imports.published_source(name, **asked):
+            yield from imports.import_published(project, name, **asked)
         return
     asked = {
         "percent": percent, "seed": seed, "validation": validation, "bias": config.bias,
         "hold_out": config.hold_out,
     }  # fmt: skip
-    if not here or project.source() != stages.named_source(config.dataset, **asked):
-        stages.import_named(project, config.dataset, **asked)
+    if not here or project.source() != imports.named_source(config.dataset, **asked):
+        imports.import_named(project, config.dataset, **asked)
 
 
 def ensure_audit(

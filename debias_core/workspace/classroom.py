@@ -38,11 +38,11 @@ def make_audited(project: Project, percent: float, what: str) -> None:
     if project.has("audit"):
         return
     from debias_core.pipeline import drain, pick_device
-    from debias_core.workspace import stages
+    from debias_core.workspace import imports, stages
 
     with drain(turn(lock_of(project), "audit")):
         if not project.has("data"):
-            stages.import_named(project, "digits", percent=percent, seed=0)
+            imports.import_named(project, "digits", percent=percent, seed=0)
         if not project.has("audit"):
             print(f"Auditing {what} (once) …", flush=True)
             drain(stages.run_audit(project, BenchmarkConfig().audit, device=pick_device()))

@@ -37,7 +37,7 @@ from debias_core.diffusion.unet import model_config
 from debias_core.methods.audit import cut
 from debias_core.pipeline import ARMS, pick_device
 from debias_core.records import ArmResult, AuditResult, Progress, Stage, UserError
-from debias_core.workspace import stages, verdicts
+from debias_core.workspace import models, stages, verdicts
 from debias_core.workspace.store import Project
 
 KINDS = ("synthetic", "union", "weights", "config")
@@ -193,9 +193,9 @@ def _synthetic(project: Project) -> Files:
 
 def _model(project: Project) -> dict[str, str]:
     swaps = bool(project.manifest("synthetic")["config"].get("direct"))
-    folder = stages.diffusion_folder(project, swaps=swaps)
+    folder = models.diffusion_folder(project, swaps=swaps)
     about = json.loads((folder / "config.json").read_text())
-    model = stages.model_id(project, swaps=swaps)
+    model = models.model_id(project, swaps=swaps)
     return {"model": model, "made_by": str(about.get("made_by", ""))}
 
 
@@ -432,7 +432,7 @@ def origin(project: Project) -> tuple[AuditConfig, AuditResult] | None:
         train = project.table().where("train")
         result = cut(train, result.scores, config.top_k, per_class=config.per_class)
     try:
-        model = stages.model_id(project, swaps=bool(about["config"].get("direct")))
+        model = models.model_id(project, swaps=bool(about["config"].get("direct")))
     except UserError:
         return None
     made_of = (about["config"], project.data_id(), result.top_k.ids, about["excluded"], model)

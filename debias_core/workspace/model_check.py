@@ -27,7 +27,7 @@ from debias_core.insight.fidelity import fidelity
 from debias_core.insight.quality import distance
 from debias_core.pipeline import DRAW_PAIRS
 from debias_core.records import Progress, Stage
-from debias_core.workspace import stages
+from debias_core.workspace import judges, models
 from debias_core.workspace.store import Project, write_json
 
 FAITHFUL = 50
@@ -46,12 +46,12 @@ def run_model_check(
     Kept beside the project's model as check.json and check.png. Where there is a test part, its
     images stand for the unseen.
     """
-    net, diffusion = stages.diffusion_model(project, device)
+    net, diffusion = models.diffusion_model(project, device)
     a_bar = schedule.alpha_bar(diffusion.schedule)
     table = project.table()
     unseen = table.where("test") if (table.split == "test").any() else table.where("train")
     frame = Frame(table.image_size, net.config.image_size)
-    judge = yield from stages.judge_for(project, device=device)
+    judge = yield from judges.judge_for(project, device=device)
 
     real = unseen.pixels[evenly(len(unseen), images)]
     x0 = frame.put(real).to(device)
@@ -102,7 +102,7 @@ def run_model_check(
         drawn.append(frame.take(x))
     quality = _quality(judge, np.concatenate(drawn), train.pixels, unseen.pixels, device)
     result = {
-        "model": stages.model_id(project),
+        "model": models.model_id(project),
         "images": images,
         "round_trips": trips,
         "fewer_steps": fast,

@@ -30,7 +30,7 @@ from debias_core.data.layouts import BROUGHT
 from debias_core.diffusion.unet import EpsilonNet, load_model
 from debias_core.pipeline import ARMS
 from debias_core.records import Progress, Stage, StopAsked, T, UserError
-from debias_core.workspace import exports, stages, verdicts
+from debias_core.workspace import exports, imports, models, stages, verdicts
 from debias_core.workspace.store import Project
 
 C = TypeVar("C")
@@ -44,7 +44,7 @@ _NUMBER, _ANY = re.compile(r"0|[1-9][0-9]{0,6}"), re.compile(r".*", re.DOTALL)
 
 @dataclass(frozen=True)
 class Named:
-    """A named data set, as `stages.import_named` draws it."""
+    """A named data set, as `imports.import_named` draws it."""
 
     kind: str
     percent: float
@@ -56,7 +56,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Published:
-    """A data set of the field that lies on this machine, as `stages.import_published` reads it."""
+    """A data set of the field that lies on this machine, as `imports.import_published` reads it."""
 
     kind: str
     percent: float | None
@@ -66,7 +66,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Files:
-    """A folder, zip or CSV, as `stages.import_data` reads it; `path` is "" when nobody knows."""
+    """A folder, zip or CSV, as `imports.import_data` reads it; `path` is "" when nobody knows."""
 
     kind: str
     path: str
@@ -191,7 +191,7 @@ def _import(project: Project, plan: Plan, source: Path | None) -> Stage[None]:
         if source is not None:
             raise UserError("The run was made with a named data set: leave --source out.")
         yield Progress("import", 0, 1, "drawing the images")
-        stages.import_named(
+        imports.import_named(
             project,
             wanted.kind,
             percent=wanted.percent,
@@ -206,7 +206,7 @@ def _import(project: Project, plan: Plan, source: Path | None) -> Stage[None]:
             raise UserError(
                 "The run was made with a published data set: say with DEBIAS_DATA where."
             )
-        yield from stages.import_published(
+        yield from imports.import_published(
             project, wanted.kind, percent=wanted.percent, size=wanted.size,
             validation=wanted.validation,
         )  # fmt: skip
@@ -214,7 +214,7 @@ def _import(project: Project, plan: Plan, source: Path | None) -> Stage[None]:
         if source is None and not os.path.exists(wanted.path):  # noqa: PTH110 (never raises)
             where = f"at {wanted.path[:200]!r}" if wanted.path else "at a recorded place"
             raise UserError(f"The images are not {where}: say with --source where they are.")
-        yield from stages.import_data(
+        yield from imports.import_data(
             project,
             source or Path(wanted.path),
             size=wanted.size,
@@ -247,14 +247,14 @@ def _take_model(
         hint = f"give another folder than {model} with --model"
     elif plan.diffusion is not None:
         _check_network(plan.diffusion, project.table().image_size)
-        yield from stages.run_pretrain(project, plan.diffusion, device=device, restart=False)
+        yield from models.run_pretrain(project, plan.diffusion, device=device, restart=False)
         hint = (
             "another device or version of torch trains another one, so take the recorded model from "
             "weights.zip and give its folder with --model"
         )
     else:
         hint = "this version of the app ships another one, so repeat the run with the app of then"
-    found = stages.model_id(project, swaps=bool(plan.inject.direct))
+    found = models.model_id(project, swaps=bool(plan.inject.direct))
     if found != plan.model_id:
         raise UserError(
             f"This is not the diffusion model that the run was made with (its id is {found}, the "

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,33 +22,18 @@ from numpy.typing import NDArray
 
 from debias_core import pipeline
 from debias_core.classifier.metrics import group_accuracy
-from debias_core.classifier.networks import Classifier, load_classifier, save_classifier
-from debias_core.classifier.training import penultimate_parts, probabilities, score
+from debias_core.classifier.networks import Classifier
+from debias_core.classifier.training import penultimate_parts, score
 from debias_core.config import (
     AuditConfig,
     BenchmarkConfig,
     DebiasConfig,
-    DiffusionConfig,
     InjectConfig,
     from_json,
     to_json,
 )
-from debias_core.data import layouts
-from debias_core.data.benchmarks import (
-    NAMED,
-    SHIPPED,
-    TINTED,
-    free_of_bias,
-    grey_images,
-    is_colored_digits,
-    is_corrupted_cifar10,
-    named_table,
-    plant_bias,
-    spread_in_words,
-)
-from debias_core.data.importers import import_images
-from debias_core.data.planted import on_black
-from debias_core.data.table import ImageTable, evenly, map_sample, save_table
+from debias_core.data.benchmarks import is_colored_digits
+from debias_core.data.table import ImageTable, evenly, map_sample
 from debias_core.diffusion.edit_time import (
     NoLPIPS,
     distance_curve,
@@ -56,27 +41,10 @@ from debias_core.diffusion.edit_time import (
     lpips_distance,
     recorded_edit_time,
 )
-from debias_core.diffusion.injection import mask_from_box
 from debias_core.diffusion.schedule import alpha_bar
 from debias_core.diffusion.synthesis import Frame, Preview, settled
-from debias_core.diffusion.training import (
-    Swaps,
-    image_batches,
-    image_swaps,
-    steps_done,
-    tinted_batches,
-    tinted_swaps,
-    train_diffusion,
-)
-from debias_core.diffusion.unet import (
-    EpsilonNet,
-    load_model,
-    model_config,
-    save_model,
-    weights_digest,
-)
 from debias_core.insight.energy import Meter
-from debias_core.insight.fidelity import JUDGE, fidelity, fidelity_of, train_judge
+from debias_core.insight.fidelity import fidelity, fidelity_of
 from debias_core.insight.projection import MAX_PCA, principal_components, tsne
 from debias_core.insight.report import build_report
 from debias_core.methods.audit import cut, leans_on_shortcut
@@ -84,255 +52,17 @@ from debias_core.pipeline import DRAW_PAIRS
 from debias_core.records import (
     ArmResult,
     AuditResult,
-    ImportReport,
     Progress,
-    Refusal,
     Stage,
     StopAsked,
     SyntheticSet,
     UserError,
 )
 from debias_core.team import Cluster
-from debias_core.workspace import footprint, verdicts
+from debias_core.workspace import footprint, judges, models, verdicts
 from debias_core.workspace.amplify import audit_by_amplifier
 from debias_core.workspace.footprint import metered
-from debias_core.workspace.store import Project, fingerprint, linked, turn, write_json
-
-RECOLOURED = "each in a random colour anew at every step"
-# What `pretrain` knows beside a project: the preset, where its model ships, the named data set that
-# it is trained on, and that in words.
-PRETRAIN = {
-    "digits": (
-        "digits16", SHIPPED["digit-"], "digits", f"the 1,300 digits of the train part, {RECOLOURED}"
-    ),
-    "mnist": (
-        "mnist32", SHIPPED["mnist-"], "cmnist", f"MNIST's 60,000 training images, {RECOLOURED}"
-    ),
-    "cifar10": ("cifar32", SHIPPED["cifar-"], "cifar10c", "CIFAR-10's 50,000 training images"),
-}  # fmt: skip
-
-
-def import_data(
-    project: Project,
-    source: Path,
-    *,
-    size: int,
-    limit: int | None,
-    seed: int,
-    replace: bool,
-    percent: float | None = None,
-) -> Stage[ImportReport]:
-    """Import a folder, zip or CSV into a new project (or, with `replace`, anew into an old one).
-
-    Of an official layout with several training sets that at `percent`.
-    """
-    if project.has("data") and not replace:
-        raise UserError(
-            f"Project '{project.name}' exists already: choose another --name, or add --replace to "
-            "drop it and everything made in it."
-        )
-    source = source.resolve()
-    # Swapped in when it is whole: a failed import costs nothing, and one that was stopped or killed goes on.
-    folder = project.incoming / "data"
-    try:
-        _, report = yield from import_images(
-            source, folder, size=size, limit=limit, seed=seed, percent=percent, resume=True
-        )
-    except UserError:
-        shutil.rmtree(project.incoming, ignore_errors=True)
-        raise
-    write_json(folder / "import.json", report.to_json())
-    about = {"kind": "files", "path": str(source), "size": size, "limit": limit, "seed": seed}
-    project.arrive(about if percent is None else {**about, "percent": percent})
-    return report
-
-
-def import_published(
-    project: Project, name: str, *, percent: float | None, size: int, validation: bool = False
-) -> Stage[ImportReport]:
-    """Put a published data set (`layouts.BROUGHT`) into a project, in place of what it held.
-
-    It is decoded once for all projects of the workspace: the pixels' file is one, with several names.
-
-    Raises:
-        UserError: when it is nowhere; it says where to get it and how the folder must look.
-    """
-    root = layouts.find(name, percent)
-    source = published_source(name, percent=percent, size=size, validation=validation)
-    kept = project.workspace / ".data" / f"{name}-{fingerprint(source, str(root))}"
-    with (yield from turn(kept.with_suffix(".lock"), "import")):
-        if not (kept / "import.json").is_file():
-            table, report = yield from import_images(
-                root,
-                kept,
-                size=size,
-                percent=percent,
-                name=name,
-                validation=validation,
-                resume=True,
-            )
-            said = f"{layouts.BROUGHT[name].test}, {(table.split == 'test').sum():,} images."
-            if validation:
-                said = (
-                    f"{(table.split == 'test').sum():,} images that are no part of the test part."
-                )
-            write_json(kept / "import.json", {**report.to_json(), "split_rule": said})
-    # A large set has a folder among its files (`columns/`).
-    folder = _emptied(project.incoming) / "data"
-    shutil.copytree(kept, folder, copy_function=linked)
-    project.arrive(source)
-    about = project.import_report()
-    refused = tuple(Refusal(r["name"], r["reason"]) for r in about["refused"])
-    return ImportReport(about["accepted"], refused, about["classes"], about["split_rule"])
-
-
-def published_source(
-    name: str, *, percent: float | None, size: int, validation: bool
-) -> dict[str, Any]:
-    """What a project is told of where its published data came from."""
-    return {"kind": name, "percent": percent, "size": size, "validation": validation}
-
-
-def import_job(project: Project, args: dict[str, Any]) -> Stage[ImportReport | None]:
-    """The import that a job's arguments describe; None when it was killed after its last step.
-
-    Raises:
-        UserError: when there is other data in the project by now, and the job is none that replaces it.
-    """
-    source, report = args["source"], None
-    if not project.has("data") or project.source() != _registered(source):
-        if project.has("data") and not args["replace"]:
-            raise UserError(
-                f"Project '{project.name}' has other images by now: import these under another name."
-            )
-        report = yield from _bring(project, source, replace=args["replace"])
-    if args.get("upload"):
-        Path(source["path"]).unlink(missing_ok=True)
-    return report
-
-
-def _registered(source: dict[str, Any]) -> dict[str, Any]:
-    """A job's source as the project will have it."""
-    kind = source["kind"]
-    if kind in NAMED:
-        return named_source(kind, percent=source["percent"], seed=0, validation=False)
-    if kind in layouts.PUBLISHED:
-        return published_source(
-            kind, percent=source["percent"], size=source["size"], validation=False
-        )
-    return source
-
-
-def _bring(project: Project, source: dict[str, Any], *, replace: bool) -> Stage[ImportReport]:
-    kind = source["kind"]
-    if kind in NAMED:
-        yield Progress("import", 0, 1, "drawing the images")
-        made = import_named(project, kind, percent=source["percent"], seed=0)
-        yield Progress("import", 1, 1)
-        return made
-    if kind in layouts.PUBLISHED:
-        return (
-            yield from import_published(
-                project, kind, percent=source["percent"], size=source["size"]
-            )
-        )
-    if kind == "planted":
-        of = Project(project.workspace, source["of"])
-        return (
-            yield from run_plant(
-                of, project, source["bias"], percent=source["percent"], seed=source["seed"]
-            )
-        )
-    return (
-        yield from import_data(
-            project, Path(source["path"]),
-            size=source["size"], limit=source["limit"], seed=source["seed"], replace=replace,
-        )
-    )  # fmt: skip
-
-
-def import_named(
-    project: Project,
-    name: str,
-    *,
-    percent: float | None,
-    seed: int,
-    validation: bool = False,
-    bias: str = "",
-    hold_out: float = 0.0,
-) -> ImportReport:
-    """Put a named data set (`benchmarks.named_table`) into a project, in place of what it held."""
-    if percent is None:
-        raise UserError(f"Say with --ratio how many images of '{name}' break the bias.")
-    table = named_table(name, percent, seed, validation=validation, bias=bias, hold_out=hold_out)
-    folder = _emptied(project.incoming) / "data"
-    save_table(table, folder)
-    held = int((table.split == "test").sum())
-    part = f"{held:,} held-out training images" if validation else f"{held:,} images"
-    report = ImportReport(
-        accepted=len(table),
-        refused=(),
-        classes={c: int((table.y == i).sum()) for i, c in enumerate(table.class_names)},
-        split_rule=f"The test part is unbiased: {part}, {spread_in_words(name, bias)}.",
-    )
-    write_json(folder / "import.json", report.to_json())
-    project.arrive(
-        named_source(
-            name, percent=percent, seed=seed, validation=validation, bias=bias, hold_out=hold_out
-        )
-    )
-    return report
-
-
-def _emptied(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
-
-
-def named_source(
-    name: str,
-    *,
-    percent: float | None,
-    seed: int,
-    validation: bool,
-    bias: str = "",
-    hold_out: float = 0.0,
-) -> dict[str, Any]:
-    """What a project is told of where its named data came from."""
-    about: dict[str, Any] = {"kind": name, "percent": percent, "seed": seed}
-    about["validation"] = validation
-    # Without what was not asked for, as before there was any.
-    return about | ({"bias": bias} if bias else {}) | ({"hold_out": hold_out} if hold_out else {})
-
-
-def run_plant(
-    project: Project, new: Project, bias: str, *, percent: float, seed: int = 0
-) -> Stage[ImportReport]:
-    """Plant a bias into a project's images, into a new project; the attribute that it had is forgotten.
-
-    Raises:
-        UserError: when there is a project of that name, or the bias can't be planted.
-    """
-    if new.has("data"):
-        raise UserError(f"There is a project '{new.name}' already: choose another name.")
-    table = project.table()
-    yield Progress("plant", 0, 1, bias)
-    made = plant_bias(table, bias, percent, seed, on_black=on_black(table.pixels))
-    folder = _emptied(new.incoming) / "data"
-    save_table(made, folder)
-    report = ImportReport(
-        accepted=len(made),
-        refused=(),
-        classes={c: int((made.y == i).sum()) for i, c in enumerate(made.class_names)},
-        split_rule=f"The test part is unbiased: its images have every {bias}, evenly over the classes.",
-    )
-    write_json(folder / "import.json", report.to_json())
-    new.arrive(
-        {"kind": "planted", "of": project.name, "bias": bias, "percent": percent, "seed": seed}
-    )
-    yield Progress("plant", 1, 1)
-    return report
+from debias_core.workspace.store import Project, fingerprint, write_json
 
 
 @metered("audit")
@@ -400,146 +130,10 @@ def run_projection(project: Project, *, seed: int = 0) -> Stage[None]:
     yield Progress("t-SNE", 1, 1)
 
 
-@metered("pretrain")
-def run_pretrain(
-    project: Project,
-    config: DiffusionConfig,
-    *,
-    device: torch.device,
-    restart: bool,
-    piece: int | None = None,
-) -> Stage[Path]:
-    """Train the project's own diffusion model on its train part; resumes from its checkpoint.
-
-    Stopped, the moving average so far becomes the project's model; the same call goes on later.
-    """
-    table = project.table()
-    if table.image_size != config.unet.image_size:
-        raise UserError(
-            f"The project's images are {table.image_size} px, the model's {config.unet.image_size} px."
-        )
-    folder = project.folder("diffusion")
-    if restart:
-        project.begin("diffusion")
-    train = table.where("train")
-    checkpoint = folder / "checkpoint"
-    began = time.perf_counter()
-    net = yield from train_diffusion(
-        image_batches(train.pixels, flip=config.flip), config, swaps=image_swaps(train.pixels),
-        device=device, checkpoint=checkpoint, keep_on_stop=True, piece=piece,
-    )  # fmt: skip
-    done = steps_done(checkpoint)
-    made_by = f"trained on the {len(train):,} training images of project '{project.name}'"
-    if done < config.steps:
-        made_by += f", stopped after {done:,} of {config.steps:,} steps"
-    save_model(net, config, folder, made_by=made_by)
-    project.record_run("diffusion", to_json(config), {"steps": done}, time.perf_counter() - began)
-    return folder
-
-
-def run_pretrain_named(
-    what: str,
-    folder: Path,
-    config: DiffusionConfig,
-    *,
-    device: torch.device,
-    checkpoint: Path,
-    start: Path | None = None,
-) -> Stage[Path]:
-    """Train the model of a named data set (`PRETRAIN`) on its train part, free of its bias.
-
-    It begins with the weights of the model in `start`, where one is given. Stopped, the moving average
-    so far is written; the same call goes on later.
-    """
-    _, _, dataset, in_words = PRETRAIN[what]
-    swaps: Swaps | None = None
-    if dataset in TINTED:
-        grey, _ = grey_images(dataset)
-        edge = (config.unet.image_size - grey.shape[1]) // 2
-        framed: NDArray[Any] = np.pad(grey, ((0, 0), (edge, edge), (edge, edge)))
-        batches, swaps = tinted_batches(framed), tinted_swaps(framed)
-    else:
-        pixels, _ = free_of_bias(dataset)
-        batches, swaps = image_batches(pixels, flip=config.flip), image_swaps(pixels)
-    net = yield from train_diffusion(
-        batches, config, swaps=swaps, device=device, checkpoint=checkpoint, keep_on_stop=True,
-        start=None if start is None else load_model(start, device)[0],
-    )  # fmt: skip
-    before = ""
-    if start is not None:
-        begun = json.loads((start / "config.json").read_text())["made_by"]
-        before = f"; begun with a model that was made by {begun}"
-    save_model(
-        net,
-        config,
-        folder,
-        made_by=(
-            f"python app.py pretrain {what} --steps {steps_done(checkpoint)} ({in_words}; "
-            f"EMA weights, bf16){before}"
-        ),
-    )
-    return folder
-
-
-def diffusion_model(
-    project: Project, device: torch.device, *, swaps: bool = False
-) -> tuple[EpsilonNet, DiffusionConfig]:
-    """The project's diffusion model, on the device."""
-    return load_model(diffusion_folder(project, swaps=swaps), device)
-
-
-def diffusion_folder(project: Project, *, swaps: bool = False) -> Path:
-    """The project's own diffusion model; for the named data sets the one that ships with the app, with
-    `swaps` that for direct injection.
-
-    Raises:
-        UserError: when there is neither.
-    """
-    folder = project.model_folder(project.table(), swaps=swaps)
-    if folder is None and is_corrupted_cifar10(project.table()):
-        raise UserError(
-            "No diffusion model ships for CIFAR-10: run `pretrain cifar10` first (it learns from the "
-            "clean training images, and wants a GPU)."
-        )
-    if folder is None:
-        raise UserError(
-            f"Project '{project.name}' has no diffusion model yet: run `pretrain` first "
-            "(it learns from the project's own training images)."
-        )
-    return folder
-
-
-def class_masks(
-    project: Project, boxes: dict[str, tuple[float, float, float, float]], *, swaps: bool = False
-) -> tuple[tuple[int, ...], ...]:
-    """`InjectConfig.class_masks` of boxes by class name: cells that a box covers by half or more.
-
-    Raises:
-        UserError: for a class that the project has not, or a box that covers no cell.
-    """
-    names = project.table().class_names
-    if unknown := [name for name in boxes if name not in names]:
-        raise UserError(f"There is no class '{unknown[0]}': the classes are {', '.join(names)}.")
-    side = model_config(diffusion_folder(project, swaps=swaps)).unet.bottleneck
-    masks = []
-    for name in names:
-        if name not in boxes:
-            masks.append(())
-            continue
-        cells = tuple((mask_from_box(boxes[name], side).flatten() >= 0.5).int().tolist())
-        if not any(cells):
-            raise UserError(f"The mask of class '{name}' covers none of the {side} × {side} cells.")
-        masks.append(cells)
-    return tuple(masks)
-
-
-def model_id(project: Project, *, swaps: bool = False) -> str:
-    """Which diffusion model `diffusion_model` loads: a digest of its weights."""
-    return weights_digest(diffusion_folder(project, swaps=swaps))
-
-
 EDIT_IMAGES = 100
+
 EDIT_TIMES = tuple(range(0, 900, 100))
+
 AS_GOOD = 0.02  # of label fidelity
 
 
@@ -558,8 +152,8 @@ def run_edit_time(
         UserError: for another rule, or when the curve never reaches the threshold.
     """
     table = project.table().where("train").without_bias()
-    net, diffusion = diffusion_model(project, device)
-    result: dict[str, Any] = {"by": by, "model": model_id(project), "data": table.data_id}
+    net, diffusion = models.diffusion_model(project, device)
+    result: dict[str, Any] = {"by": by, "model": models.model_id(project), "data": table.data_id}
     folder = project.folder("diffusion")
     kept, stand_in = folder / f"t_edit-{by}.json", folder / "t_edit-recorded.json"
     if kept.is_file() and (known := json.loads(kept.read_text())).items() >= result.items():
@@ -569,7 +163,7 @@ def run_edit_time(
         try:
             distance = lpips_distance(device)
         except NoLPIPS as missing:
-            recorded = recorded_edit_time(diffusion_folder(project))
+            recorded = recorded_edit_time(models.diffusion_folder(project))
             if recorded is None:
                 raise
             result |= {"by": "recorded", "t_edit": recorded[0], "found": recorded[1]}
@@ -584,7 +178,7 @@ def run_edit_time(
         timesteps, curve = distance_curve(net, a_bar, x0, distance, steps=steps)
         result |= {"timesteps": timesteps, "values": curve, "t_edit": edit_time(timesteps, curve)}
     elif by == "fidelity":
-        judge = yield from run_judge(project, device=device)
+        judge = yield from judges.run_judge(project, device=device)
         config = InjectConfig(method="crossinject", contents=EDIT_IMAGES, count=EDIT_IMAGES)
         pairs = DRAW_PAIRS["crossinject"](table, np.array([], dtype=np.str_), config)
         yield Progress("t_edit", 0, len(EDIT_TIMES), "inverting")
@@ -635,7 +229,7 @@ def run_generate(
 
     config = settled(config, device)
     table, top, excluded, set_id = about_set(project, config)
-    net, diffusion = diffusion_model(project, device, swaps=bool(config.direct))
+    net, diffusion = models.diffusion_model(project, device, swaps=bool(config.direct))
     kept = project.set_id() if beside else None
     sink = project.sink(set_id, config.count, table.image_size)
     said = forecast_of(project, set_id)
@@ -672,7 +266,7 @@ def about_set(
     table = project.table()
     audited = project.has("audit") or config.method == "diffinject"
     top = project.audit().top_k.ids if audited else np.array([], dtype=np.str_)
-    model = model_id(project, swaps=bool(config.direct))
+    model = models.model_id(project, swaps=bool(config.direct))
     marks = verdicts.current(project.db, project.name, table.data_id)
     excluded = sorted(i for i, mark in marks.items() if mark in verdicts.NOT_AMPLIFIED)
     return table, top, excluded, id_of_set(to_json(config), table.data_id, top, excluded, model)
@@ -696,8 +290,8 @@ def finish_set(
     judge: Classifier | None = None
     if with_flags:
         try:
-            judge = yield from run_judge(project, device=device)
-            project.save_scores(set_id, _flagged(judge, project.table(), made, device))
+            judge = yield from judges.run_judge(project, device=device)
+            project.save_scores(set_id, judges.flagged(judge, project.table(), made, device))
         except StopAsked as stop:
             if not stop.keep:
                 raise
@@ -785,89 +379,6 @@ def id_of_set(
     settings = {k: v for k, v in config.items() if k != "batch_size"}
     used = top.tolist() if config.get("method", "diffinject") == "diffinject" else []
     return fingerprint(settings, data_id, used, list(excluded), model)
-
-
-def run_judge(project: Project, *, device: torch.device) -> Stage[Classifier]:
-    """The judge of label fidelity of the project's own classes, trained once and kept."""
-    train = project.table().where("train")
-    return (yield from kept_judge(project.root / "judge", lambda: train, train.data_id, device))
-
-
-def kept_judge(
-    folder: Path, images: Callable[[], ImageTable], made_of: str, device: torch.device
-) -> Stage[Classifier]:
-    """The judge in `folder`; trained on what `images` gives unless it was made of `made_of` already."""
-    if _is_judge_of(folder, made_of):
-        return load_classifier(folder, device)
-    with (yield from turn(folder / "judge.lock", "judge")):
-        if not _is_judge_of(folder, made_of):  # another process may have trained it meanwhile
-            train, work = images(), folder / "checkpoint"
-            net = yield from train_judge(train, device=device, checkpoint=work, key=made_of)
-            save_classifier(
-                net,
-                folder,
-                network=JUDGE.network,
-                image_size=train.image_size,
-                class_names=train.class_names,
-            )
-            write_json(folder / "judge.json", {"made_of": made_of})
-            shutil.rmtree(work, ignore_errors=True)
-    return load_classifier(folder, device)
-
-
-def judge_for(project: Project, *, device: torch.device) -> Stage[Classifier]:
-    """The judge that is independent of the project's bias where there is one, for measurements.
-
-    For a named data set it is trained on the train part free of its bias, one for all projects of the
-    workspace; else it is the project's own.
-    """
-    source, class_names = project.source(), project.table().class_names
-    name = source.get("kind")
-    if name not in NAMED or source.get("bias"):
-        return (yield from run_judge(project, device=device))
-
-    def images() -> ImageTable:
-        pixels, y = free_of_bias(name)
-        return ImageTable(
-            ids=np.arange(len(y)).astype(np.str_),
-            y=y,
-            split=np.full(len(y), "train"),
-            class_names=class_names,
-            pixels=pixels,
-        )
-
-    folder = project.workspace / ".judges" / name
-    made_of = "random colours" if name in TINTED else "clean images"
-    return (yield from kept_judge(folder, images, made_of, device))
-
-
-def known_judge(project: Project, device: torch.device) -> Classifier | None:
-    """The project's judge of label fidelity; None while `run_judge` has not trained it."""
-    folder = project.root / "judge"
-    return load_classifier(folder, device) if _is_judge_of(folder, project.data_id()) else None
-
-
-def _is_judge_of(folder: Path, made_of: str) -> bool:
-    known = folder / "judge.json"
-    return known.is_file() and json.loads(known.read_text()) == {"made_of": made_of}
-
-
-def _flagged(
-    judge: Classifier, table: ImageTable, made: SyntheticSet, device: torch.device
-) -> list[dict[str, Any]]:
-    """Label fidelity and flags of every synthetic image."""
-    from debias_core.insight import flags
-
-    train = table.where("train").without_bias()
-    p = probabilities(judge, made.pixels, device=device)
-    content, original = train.sources(made.recipes)
-    judged = flags.judge(
-        made.pixels, made.labels, original, content, train, p,
-        by="a judge by shape",
-    )  # fmt: skip
-    return [
-        {"fidelity": j.fidelity, "flags": [dataclasses.asdict(f) for f in j.flags]} for j in judged
-    ]
 
 
 def debias_settings(table: ImageTable) -> DebiasConfig:

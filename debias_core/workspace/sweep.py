@@ -55,7 +55,7 @@ from debias_core.records import (
     relayed,
 )
 from debias_core.team import Cluster
-from debias_core.workspace import stages, verdicts
+from debias_core.workspace import judges, models, stages, verdicts
 from debias_core.workspace.store import Project, fingerprint, write_json
 
 HELD_OUT = 0.2
@@ -258,11 +258,11 @@ class Bench:
     ) -> None:  # fmt: skip
         self._project, self._data, self._seed = project, data, seed
         self._steps, self._device = steps, device
-        self._net, self._diffusion = stages.diffusion_model(project, device, swaps=swaps)
+        self._net, self._diffusion = models.diffusion_model(project, device, swaps=swaps)
         marks = verdicts.current(project.db, project.name, project.data_id())
         barred = {i for i, mark in marks.items() if mark in verdicts.NOT_AMPLIFIED}
         self._excluded = [i for i in data.table.ids.tolist() if i in barred]
-        model = stages.model_id(project, swaps=swaps)
+        model = models.model_id(project, swaps=swaps)
         self._common = (project.data_id(), seed, steps, self._excluded, model)
         self._audits: dict[str, tuple[Classifier, AuditResult]] = {}
         self._made: tuple[str, SyntheticSet, dict[str, Any]] | None = None
@@ -352,7 +352,7 @@ class Bench:
                 self._net, self._diffusion, table, top, inject,
                 device=self._device, excluded=excluded,
             )  # fmt: skip
-            judge = yield from stages.judge_for(self._project, device=self._device)
+            judge = yield from judges.judge_for(self._project, device=self._device)
             f = fidelity_of(judge, table, made, device=self._device)
             real = table.where("train")
             real = real.take(evenly(len(real), QUALITY_IMAGES))
@@ -372,7 +372,7 @@ class Bench:
     def _faithful(self, table: ImageTable, made: SyntheticSet, least: float) -> Stage[SyntheticSet]:
         """The synthetic images of this label fidelity, by a judge that has seen what a person has."""
         folder, key = self._project.root / "sweep" / "judge", fingerprint(*self._common, len(table))
-        judge = yield from stages.kept_judge(
+        judge = yield from judges.kept_judge(
             folder, lambda: table.where("train"), key, self._device
         )
         keep = np.flatnonzero(fidelity_of(judge, table, made, device=self._device).score >= least)

@@ -31,7 +31,7 @@ from debias_core.config import (
 from debias_core.memory import is_out_of_memory
 from debias_core.records import Progress, Stage, StopAsked, UserError
 from debias_core.team import Cluster
-from debias_core.workspace import jobs, language, stages
+from debias_core.workspace import imports, jobs, language, models, stages
 from debias_core.workspace.amplify import run_amplify, run_ddb
 from debias_core.workspace.cells import run_compare
 from debias_core.workspace.database import Database, now
@@ -50,7 +50,7 @@ def stage_of(
     """The stage that the job is about; on the `cluster` where one is given and the stage can use it."""
     a = job.args
     if job.kind == "import":
-        return stages.import_job(project, a)
+        return imports.import_job(project, a)
     pieces = a.get("pieces", 1)  # doubled by "resume with half the batch"
     if job.kind == "audit":
         audit = from_json(AuditConfig, a["config"])
@@ -58,7 +58,7 @@ def stage_of(
         return stages.run_audit(project, audit, device=device, piece=piece)
     if job.kind == "pretrain":
         config = from_json(DiffusionConfig, a["config"])
-        return stages.run_pretrain(
+        return models.run_pretrain(
             project, config, device=device, restart=a["restart"],
             piece=_piece(config.batch_size, pieces),
         )  # fmt: skip

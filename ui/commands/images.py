@@ -92,7 +92,7 @@ def generate(
     json_file: JsonFile = None,
 ) -> None:
     """Make images with the content of some images and the look of others."""
-    from debias_core.workspace import stages
+    from debias_core.workspace import models, stages
     from ui import words as ui_words
 
     common.check_json(json_file)
@@ -105,7 +105,7 @@ def generate(
     project = common.open_project(workspace, name)
     if class_mask:
         boxes = dict(_class_box(text) for text in class_mask)
-        cells = stages.class_masks(project, boxes, swaps=bool(settings.direct))
+        cells = models.class_masks(project, boxes, swaps=bool(settings.direct))
         settings = replace(settings, class_masks=cells)
     if workers is not None and not forecast:
         raise UserError(

@@ -57,12 +57,12 @@ def import_(
 ) -> None:
     """Bring in images; single bad files are reported and do not stop it."""
     from debias_core.data.importers import preview
-    from debias_core.workspace import stages
+    from debias_core.workspace import imports
 
     common.check_json(json_file)
     project = common.open_project(workspace, name)
     report = common.run(
-        stages.import_data(
+        imports.import_data(
             project, written_path(source), size=size, limit=limit, seed=seed,
             replace=replace_project, percent=ratio,
         ),
@@ -89,12 +89,14 @@ def plant(
 ) -> None:
     """Plant a known bias into a project's images, into a new project; the test part gets it evenly."""
     from debias_core.data.importers import preview
-    from debias_core.workspace import stages
+    from debias_core.workspace import imports
 
     common.check_json(json_file)
     new = common.open_project(workspace, into)
     report = common.run(
-        stages.run_plant(common.open_project(workspace, name), new, bias, percent=ratio, seed=seed),
+        imports.run_plant(
+            common.open_project(workspace, name), new, bias, percent=ratio, seed=seed
+        ),
         new,
     )
     common.console.print(preview(report), markup=False, highlight=False)
@@ -219,13 +221,13 @@ def pretrain(
 ) -> None:
     """Train a diffusion model; interrupted, the same command goes on from the last checkpoint."""
     from debias_core.checkpoint import drop_checkpoint
-    from debias_core.workspace import language, stages
+    from debias_core.workspace import language, models
 
     common.check_json(json_file)
     project = None
     settings: Any
-    if what in stages.PRETRAIN:
-        preset, shipped, *_ = stages.PRETRAIN[what]
+    if what in models.PRETRAIN:
+        preset, shipped, *_ = models.PRETRAIN[what]
         settings = cfg.changed(
             presets.PRESETS[preset], steps=steps, batch_size=batch_size, lr=lr, swap=swap
         )
@@ -235,7 +237,7 @@ def pretrain(
         out = out or shipped
         if not ranks.leads():
             out = workspace / "model"
-        stage = stages.run_pretrain_named(
+        stage = models.run_pretrain_named(
             what, out, settings, device=common.device(), checkpoint=checkpoint, start=start
         )
     elif what in presets.SMALL_MODELS:
@@ -255,9 +257,9 @@ def pretrain(
             presets.diffusion_for(project.table().image_size),
             steps=steps, batch_size=batch_size, lr=lr, flip=flip, swap=swap,
         )  # fmt: skip
-        stage = stages.run_pretrain(project, settings, device=common.device(), restart=restart)
+        stage = models.run_pretrain(project, settings, device=common.device(), restart=restart)
     else:
-        known = ", ".join(("project", *stages.PRETRAIN, *presets.SMALL_MODELS))
+        known = ", ".join(("project", *models.PRETRAIN, *presets.SMALL_MODELS))
         raise UserError(f"There is no '{what}' to pretrain on. Choose one of: {known}.")
     folder = common.run(stage, project)
     common.console.print(f"The model is in {folder}", markup=False)
