@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from debias_core import memory, ranks
 from debias_core.baseline_settings import ORACLES, BaselineConfig
-from debias_core.classifier.arms import followed, kept_in, train_arm
+from debias_core.classifier.arms import ARMS, followed, kept_in, train_arm
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import Run
 from debias_core.config import DebiasConfig, DiffusionConfig, InjectConfig, to_json
@@ -74,8 +74,6 @@ __all__ = [
     "pick_devices",
     "synthesise",
 ]
-
-ARMS = ("vanilla", "debiased")
 
 # The methods that inject, by the name in `InjectConfig.method`: which content into which original.
 DRAW_PAIRS = {"diffinject": diffinject.draw_pairs, "crossinject": crossinject.draw_pairs}

@@ -71,6 +71,15 @@ def mean_and_sd(values: Sequence[float | None]) -> str:
     return f"{100 * fmean(known):.1f}{more} %"
 
 
+def spread(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Mean, sample standard deviation and the values themselves; None when any is unknown."""
+    known = [v for v in values if v is not None]
+    if len(known) != len(values) or not known:
+        return None
+    sd = stdev(known) if len(known) > 1 else 0.0
+    return {"mean": fmean(known), "sd": sd, "per_seed": known}
+
+
 def ratio_in_words(percent: float | None) -> str:
     """The share of bias-conflicting training images; None where the data set has but one."""
     return "its own ratio" if percent is None else f"{percent:g} %"

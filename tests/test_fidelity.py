@@ -16,7 +16,7 @@ from debias_core.insight import fidelity as measures
 from debias_core.insight.fidelity import fidelity, mean_colour, train_judge
 from debias_core.pipeline import drain
 from debias_core.records import Cost, Recipe, SyntheticSet
-from debias_core.workspace import imports, judges, stages
+from debias_core.workspace import imports, judges, sets
 from debias_core.workspace.store import Project
 from tests.conftest import CPU
 from ui import words
@@ -97,9 +97,9 @@ def test_every_finished_set_knows_its_fidelity_as_worked_by_hand(table, tmp_path
     monkeypatch.setattr(judges, "run_judge", judge)
     project.sink("s", 4, 8).add(0, pixels, recipes, Cost(4, 4, 2.0, 2.0))
     about = {"config": {}}
-    drain(stages.finish_set(project, "s", made, about, beside=None, device=CPU, with_flags=False))
+    drain(sets.finish_set(project, "s", made, about, beside=None, device=CPU, with_flags=False))
     assert "fidelity" not in project.manifest("synthetic")  # nobody was asked
-    drain(stages.finish_set(project, "s", made, about, beside=None, device=CPU))
+    drain(sets.finish_set(project, "s", made, about, beside=None, device=CPU))
     found = project.manifest("synthetic")["fidelity"]
     assert (found["content"], found["original"], found["neither"], found["look"]) == (
         0.5, 0.25, 0.25, 0.75,

@@ -18,7 +18,7 @@ from debias_core.insight.figures import feature_map
 from debias_core.insight.projection import map_rows
 from debias_core.pipeline import debias, drain
 from debias_core.records import Cost, Recipe, SyntheticSet, UserError
-from debias_core.workspace import imports, models, stages, verdicts
+from debias_core.workspace import imports, models, sets, stages, verdicts
 from debias_core.workspace.benchmark import finished
 from debias_core.workspace.store import Project, project_names, turn, write_json
 from tests.conftest import CPU
@@ -341,17 +341,17 @@ def test_images_of_low_fidelity_are_left_out_unless_somebody_accepted_them(proje
     project.save_scores("a-set", scores)
     decisions = [verdicts.Decision("k0", "0", "accept"), verdicts.Decision("k1", "1", "reject")]
     verdicts.record(project.db, project.name, "a-set", decisions, verdicts.VERDICTS)
-    made, curated = stages.curated_set(project, DebiasConfig(min_fidelity=0.5))
+    made, curated = sets.curated_set(project, DebiasConfig(min_fidelity=0.5))
     assert curated["used"] == [0, 3, 4] and curated["doubtful"] == 2
     assert np.array_equal(made.pixels, project.synthetic().pixels[[0, 3, 4]])
-    assert stages.curated_set(project, DebiasConfig())[1]["used"] == [0, 2, 3, 4, 5]
+    assert sets.curated_set(project, DebiasConfig())[1]["used"] == [0, 2, 3, 4, 5]
     decision = [verdicts.Decision("k2", "0", "reject")]
     verdicts.record(project.db, project.name, "a-set", decision, verdicts.VERDICTS)
     with pytest.raises(UserError, match="lower the least label fidelity"):
-        stages.curated_set(project, DebiasConfig(min_fidelity=0.99))
+        sets.curated_set(project, DebiasConfig(min_fidelity=0.99))
     project.save_scores("a-set", [{}] * 6)
     with pytest.raises(UserError, match="no label fidelity yet"):
-        stages.curated_set(project, DebiasConfig(min_fidelity=0.5))
+        sets.curated_set(project, DebiasConfig(min_fidelity=0.5))
 
 
 def test_an_import_that_is_resumed_never_drops_other_images(table, tmp_path):

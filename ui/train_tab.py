@@ -117,10 +117,10 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     def run(
         project_name: str, network: str, epochs: float, seeds: float, only: bool, least: float
     ) -> None:
-        from debias_core.workspace import stages
+        from debias_core.workspace import sets
 
         mine = place.project(project_name)
-        settings = stages.debias_settings(mine.table())
+        settings = sets.debias_settings(mine.table())
         classifier = replace(settings.classifier, network=network, epochs=int(epochs))
         config = replace(
             settings,
@@ -129,7 +129,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             only_accepted=only,
             min_fidelity=least,
         )
-        stages.curated_set(mine, config)  # nothing to train on is said now, not by a job
+        sets.curated_set(mine, config)  # nothing to train on is said now, not by a job
         jobs.submit(mine.db, mine.name, "debias", {"config": to_json(config)})
 
     def run_sweep(

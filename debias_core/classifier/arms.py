@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,10 @@ from debias_core.classifier.training import Joint, Objective, Run, score, train_
 from debias_core.config import ClassifierConfig
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
-from debias_core.records import ArmResult, Progress, Stage, relayed
+from debias_core.records import ArmResult, Progress, Stage, relayed, spread
+
+# What the debiasing methods are compared by: trained without and with the synthetic images.
+ARMS = ("vanilla", "debiased")
 
 
 def train_arm(
@@ -109,3 +114,20 @@ def same_steps(config: ClassifierConfig, images: int, drawn: int) -> ClassifierC
     return replace(
         config, epochs=max(1, round(config.epochs * -(-images // size) / -(-drawn // size)))
     )
+
+
+def summary(arms: Sequence[ArmResult], names: Sequence[str] = ARMS) -> dict[str, Any]:
+    """{arm: {metric: {"mean", "sd", "per_seed"}}} over the seeds, None where the metric is unknown."""
+    metrics = {
+        "unbiased_accuracy": "average",
+        "aligned_accuracy": "aligned",
+        "conflicting_accuracy": "conflicting",
+        "worst_group_accuracy": "worst",
+    }
+    return {
+        arm: {
+            key: spread([getattr(a.accuracy, name) for a in arms if a.arm == arm])
+            for key, name in metrics.items()
+        }
+        for arm in names
+    }

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from debias_core.baseline_settings import REFITTED
+from debias_core.classifier.arms import summary
 from debias_core.config import (
     RATIOS,
     AuditConfig,
@@ -38,9 +39,10 @@ from debias_core.records import (
     SyntheticSet,
     UserError,
     relayed,
+    spread,
 )
 from debias_core.team import Cluster
-from debias_core.workspace import imports, judges, language, models, stages
+from debias_core.workspace import imports, judges, language, models, sets, stages
 from debias_core.workspace.database import now
 from debias_core.workspace.footprint import footprints
 from debias_core.workspace.gan import run_amplibias
@@ -318,18 +320,18 @@ def run_benchmark(
     def so_far(done: int) -> dict[str, Any]:
         return {
             **shared_figures(config, config.method, seeds[:done], audits, cells, clock),
-            **stages.summary(tuple(arms)),
+            **summary(arms),
             "label_fidelity": {
-                name: stages.spread([getattr(f, name) for f in judged])
+                name: spread([getattr(f, name) for f in judged])
                 for name in ("content", "original", "neither")
             },
             "look_fidelity": {
-                name: stages.spread([getattr(f, name) for f in judged])
+                name: spread([getattr(f, name) for f in judged])
                 for name in ("look", "to_original", "to_content")
             },
             "synthetic_count": config.count,
             "unet_evaluations_per_image": sum(s.evaluations_per_image for s in sets) / len(sets),
-            "share_of_generation_in_network": stages.spread([s.network_share for s in sets]),
+            "share_of_generation_in_network": spread([s.network_share for s in sets]),
             "energy": energy_since([project_of(seed) for seed in seeds[:done]], started),
         }
 
@@ -386,8 +388,8 @@ def shared_figures(
         "scored_on": "validation" if config.validation else "test",
         "epoch_reported": "last",
         "k": len(audits[0].top_k.ids),
-        "precision_at_k": stages.spread([a.precision_at_k for a in audits]),
-        "average_precision": stages.spread([a.average_precision for a in audits]),
+        "precision_at_k": spread([a.precision_at_k for a in audits]),
+        "average_precision": spread([a.average_precision for a in audits]),
         "published": {
             "vanilla": printed(config, "vanilla"),
             "debiased": printed(config, method),
@@ -513,7 +515,7 @@ def _debias(project: Project, config: Any, device: torch.device) -> Stage[tuple[
     """Both arms at one seed, from the project where they are finished on this synthetic set."""
     if finished(project, "debias", config):
         about = project.manifest("debias")
-        digest = stages.curated_set(project, config)[1]["digest"]
+        digest = sets.curated_set(project, config)[1]["digest"]
         if about["set"] == project.set_id() and about["curated"]["digest"] == digest:
             return project.arms()
     return (yield from stages.run_debias(project, config, device=device))

@@ -47,6 +47,7 @@ from debias_core.records import (
     mean_and_sd,
     ratio_in_words,
     relayed,
+    spread,
 )
 from debias_core.team import Cluster
 from debias_core.workspace.benchmark import (
@@ -63,7 +64,6 @@ from debias_core.workspace.ddb_benchmark import ddb_cell
 from debias_core.workspace.footprint import footprints, metered
 from debias_core.workspace.generalisation import generalisation
 from debias_core.workspace.rows import Row, Settings
-from debias_core.workspace.stages import spread
 from debias_core.workspace.store import Project, fingerprint, note_of, working, write_json
 
 METRICS = (

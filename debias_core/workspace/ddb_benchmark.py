@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from debias_core.classifier.arms import summary
 from debias_core.classifier.metrics import average_precision
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import score, train_classifier
@@ -26,9 +27,9 @@ from debias_core.diffusion.guidance import sample_classes
 from debias_core.diffusion.schedule import alpha_bar
 from debias_core.diffusion.synthesis import Frame
 from debias_core.methods import ddb
-from debias_core.records import ArmResult, AuditResult, Progress, Scores, Stage
+from debias_core.records import ArmResult, AuditResult, Progress, Scores, Stage, spread
 from debias_core.team import Cluster
-from debias_core.workspace import amplify, stages
+from debias_core.workspace import amplify
 from debias_core.workspace.benchmark import (
     Clock,
     Told,
@@ -74,23 +75,23 @@ def run_ddb_benchmark(
         synthetic = [m for m in amplified if "set" in m]
         return {
             **shared_figures(config, config.ddb.recipe, seeds[:done], audits, cells, clock),
-            **stages.summary(tuple(arms), ARMS),
+            **summary(arms, ARMS),
             "synthetic_count": synthetic[0]["count"] if synthetic else 0,
             "unet_evaluations_per_image": (
-                stages.spread([m["unet_evaluations_per_image"] for m in synthetic])
+                spread([m["unet_evaluations_per_image"] for m in synthetic])
             ),
             "aligned_share": _shares(amplified, compared, config.amplify.w),
             "amplifiers": {
                 name: {
-                    "average_precision": stages.spread([c["amplifiers"][name]["kept"] for c in compared]),
+                    "average_precision": spread([c["amplifiers"][name]["kept"] for c in compared]),
                     "by_epoch": [c["amplifiers"][name]["by_epoch"] for c in compared],
                 }
                 for name in ("gce", "real", "synthetic")
             },
             "pseudo_groups": None if groups[0] is None else {
                 "flags": config.ddb.flags,
-                "precision": stages.spread([g.get("precision") for g in groups]),
-                "recall": stages.spread([g.get("recall") for g in groups]),
+                "precision": spread([g.get("precision") for g in groups]),
+                "recall": spread([g.get("recall") for g in groups]),
                 "flagged": [g["flagged"] for g in groups],
                 "empty": [g["empty"] for g in groups],
             },
@@ -278,8 +279,8 @@ def _shares(
     return {
         "by": known[0]["by"],
         "w": w,
-        "reader_accuracy": stages.spread([k["reader_accuracy"] for k in known]),
-        "training": stages.spread([k["training"] for k in known]),
-        "synthetic": stages.spread([k["synthetic"] for k in known]),
+        "reader_accuracy": spread([k["reader_accuracy"] for k in known]),
+        "training": spread([k["training"] for k in known]),
+        "synthetic": spread([k["synthetic"] for k in known]),
         "by_w": compared[0]["aligned_share"],
     }

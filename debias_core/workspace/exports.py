@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from debias_core.classifier.arms import summary
 from debias_core.config import AuditConfig, DebiasConfig, from_json, to_json
 from debias_core.data.images import png
 from debias_core.data.table import SPLITS
@@ -37,7 +38,7 @@ from debias_core.diffusion.unet import model_config
 from debias_core.methods.audit import cut
 from debias_core.pipeline import ARMS, pick_device
 from debias_core.records import ArmResult, AuditResult, Progress, Stage, UserError
-from debias_core.workspace import models, stages, verdicts
+from debias_core.workspace import models, sets, verdicts
 from debias_core.workspace.store import Project
 
 KINDS = ("synthetic", "union", "weights", "config")
@@ -203,7 +204,7 @@ def _union(project: Project) -> Files:
     """The originals of every split, and in train the synthetic images that are trained on."""
     table, made, set_id = project.table(), project.synthetic(), project.set_id()
     assert set_id is not None
-    _, curated = stages.curated_set(project, _debias_config(project))
+    _, curated = sets.curated_set(project, _debias_config(project))
     said = verdicts.current(project.db, project.name, set_id)
     marks = verdicts.current(project.db, project.name, table.data_id)
     folders = folder_names(table.class_names)
@@ -251,7 +252,7 @@ def _debias_config(project: Project) -> DebiasConfig:
     """The settings of the last training, or those that one would begin with."""
     if project.has("debias"):
         return from_json(DebiasConfig, project.manifest("debias")["config"])
-    return stages.debias_settings(project.table())
+    return sets.debias_settings(project.table())
 
 
 # ---- weights ----
@@ -371,7 +372,7 @@ def recipe(project: Project) -> dict[str, Any]:
             "project has now: run `generate` and `debias` again, so that the config can repeat it."
         )
     debias = _debias_config(project)
-    _, curated = stages.curated_set(project, debias)
+    _, curated = sets.curated_set(project, debias)
     if any(curated.get(name) != value for name, value in trained["curated"].items()):
         raise UserError(
             "Verdicts were changed since the last training: run `debias` again, so that the config "
@@ -403,7 +404,7 @@ def results(
 ) -> dict[str, Any]:
     """The numbers of a run, and what they were computed with."""
     return {
-        "arms": stages.summary(arms),
+        "arms": summary(arms),
         "images": {arm: next(a.train_images for a in arms if a.arm == arm) for arm in ARMS},
         "top_k": audit.top_k.ids.tolist(),
         "precision_at_k": audit.precision_at_k,
@@ -436,7 +437,7 @@ def origin(project: Project) -> tuple[AuditConfig, AuditResult] | None:
     except UserError:
         return None
     made_of = (about["config"], project.data_id(), result.top_k.ids, about["excluded"], model)
-    return (config, result) if stages.id_of_set(*made_of) == about["set"] else None
+    return (config, result) if sets.id_of_set(*made_of) == about["set"] else None
 
 
 def _source(project: Project) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from debias_core.config import InjectConfig, from_json
 from debias_core.diffusion import synthesis, workers
 from debias_core.records import Progress, Stage
 from debias_core.team import Cluster
-from debias_core.workspace import models, stages
+from debias_core.workspace import models, sets
 from debias_core.workspace.footprint import usual_watts
 from debias_core.workspace.store import FORECAST, Project, write_json
 
@@ -97,7 +97,7 @@ def run_forecast(
         UserError: as `run_generate` does.
     """
     config = synthesis.settled(config, device)
-    table, top, excluded, set_id = stages.about_set(project, config)
+    table, top, excluded, set_id = sets.about_set(project, config)
     net, diffusion = models.diffusion_model(project, device, swaps=bool(config.direct))
     train = table.where("train").without_bias()
     pairs = pipeline.DRAW_PAIRS[config.method](train, top, config, excluded=excluded)

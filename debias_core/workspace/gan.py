@@ -12,7 +12,7 @@ from debias_core.config import GANConfig, to_json
 from debias_core.data.images import Pixels
 from debias_core.methods import amplibias
 from debias_core.records import Cost, Progress, Stage, SyntheticSet
-from debias_core.workspace import stages
+from debias_core.workspace import sets
 from debias_core.workspace.footprint import metered
 from debias_core.workspace.store import Project, fingerprint
 
@@ -70,7 +70,7 @@ def run_amplibias(
     made = SyntheticSet(sink.pixels(), recipes, cost.encoded / config.count, 1.0, cost.seconds)
     about = {"config": to_json(config), "method": "amplibias"}
     return (
-        yield from stages.finish_set(
+        yield from sets.finish_set(
             project, set_id, made, about, beside=None, device=device, with_flags=with_flags
         )
     )

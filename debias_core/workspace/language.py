@@ -396,7 +396,7 @@ def run_draw(
     pipeline's safety checker refuses is left out, and counted.
     """
     from debias_core.language import workers
-    from debias_core.workspace import stages
+    from debias_core.workspace import sets
 
     table, now = project.table(), described(project)
     recipes = diffubias.recipes(prompts(project, now, config), config)
@@ -440,7 +440,7 @@ def run_draw(
     )
     about = {"config": to_json(config), "method": "diffubias", "captions": now.id}
     return (
-        yield from stages.finish_set(
+        yield from sets.finish_set(
             project, set_id, made, about, beside=kept, device=device,
             with_flags=with_flags and done == config.count,
         )

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from debias_core.classifier.arms import summary
 from debias_core.config import (
     AuditConfig,
     DebiasConfig,
@@ -536,7 +537,7 @@ def _expected(value: Any) -> dict[str, Any]:
             _number(expected[name], f"expected.{name}")
     for arm, count in _object(expected["images"], "expected.images", *ARMS).items():
         _whole(count, f"expected.images.{arm}")
-    metrics = stages.summary(())[ARMS[0]]
+    metrics = summary(())[ARMS[0]]
     for arm, row in _object(expected["arms"], "expected.arms", *ARMS).items():
         where = f"expected.arms.{arm}"
         for name, metric in _object(row, where, *metrics).items():

@@ -53,9 +53,10 @@ from debias_core.records import (
     T,
     UserError,
     relayed,
+    spread,
 )
 from debias_core.team import Cluster
-from debias_core.workspace import judges, models, stages, verdicts
+from debias_core.workspace import judges, models, sets, verdicts
 from debias_core.workspace.store import Project, fingerprint, write_json
 
 HELD_OUT = 0.2
@@ -83,8 +84,8 @@ def held_out(project: Project, seed: int) -> HeldOut:
         table = named_table(
             source["kind"], source["percent"], seed, validation=True, bias=source.get("bias", "")
         )
-        spread = spread_in_words(source["kind"], source.get("bias", ""))
-        return HeldOut(table, f"accuracy on held-out training images, {spread}", True)
+        said = spread_in_words(source["kind"], source.get("bias", ""))
+        return HeldOut(table, f"accuracy on held-out training images, {said}", True)
     train = project.table().where("train")
     rng = np.random.default_rng([seed, 3])
     group = train.y if train.bias is None else train.y * (train.bias.max() + 2) + train.bias + 1
@@ -203,7 +204,7 @@ def base_settings(project: Project) -> tuple[AuditConfig, InjectConfig, DebiasCo
         audit = from_json(AuditConfig, project.manifest("audit")["config"])
     if project.has("synthetic") and (used := project.injected()) is not None:
         inject = from_json(InjectConfig, used)
-    return audit, inject, stages.debias_settings(project.table())
+    return audit, inject, sets.debias_settings(project.table())
 
 
 def latest(project: Project) -> dict[str, Any] | None:
@@ -419,10 +420,10 @@ def _steps(
 
 def _over_seeds(cells: list[dict[str, Any]]) -> dict[str, Any]:
     """Each figure's mean, deviation and values; and what a point of accuracy costs in seconds."""
-    spread = {key: stages.spread([c[key] for c in cells]) for key in cells[0]}
+    figures = {key: spread([c[key] for c in cells]) for key in cells[0]}
     gain = float(np.mean([100 * (c["score"] - c["vanilla"]) for c in cells]))
     spent = float(np.mean([c["generation_seconds"] for c in cells]))
-    return {**spread, "gain_points": gain, "seconds_per_point": spent / gain if gain > 0 else None}
+    return {**figures, "gain_points": gain, "seconds_per_point": spent / gain if gain > 0 else None}
 
 
 def _within(stage: Stage[T], name: str, part: int, parts: int) -> Stage[T]:

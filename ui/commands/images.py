@@ -377,7 +377,7 @@ def ddb(
     json_file: JsonFile = None,
 ) -> None:
     """Diffusing DeBias: train with a frozen biased classifier's losses, beside vanilla."""
-    from debias_core.workspace import stages
+    from debias_core.classifier.arms import summary
     from debias_core.workspace.amplify import ddb_settings, run_ddb
 
     common.check_json(json_file)
@@ -395,7 +395,7 @@ def ddb(
         run_ddb(project, settings, device=common.device(), oracle=oracle), project
     )
     names = tuple(dict.fromkeys(a.arm for a in arms))
-    result = stages.summary(arms, names)
+    result = summary(arms, names)
     tables.accuracy_table(result, columns={n: recipe if n == "debiased" else n for n in names})
     if groups := about["groups"]:
         common.console.print(f"{groups['flagged']:,} images are flagged as conflicting.")

@@ -313,12 +313,13 @@ def debias(
     json_file: JsonFile = None,
 ) -> None:
     """Train a classifier with and without the synthetic images, at the same budget."""
-    from debias_core.workspace import stages
+    from debias_core.classifier.arms import summary
+    from debias_core.workspace import sets, stages
 
     common.check_json(json_file)
     which = common.seeds(seeds)
     project = common.open_project(workspace, name)
-    base = stages.debias_settings(project.table())
+    base = sets.debias_settings(project.table())
     classifier = cfg.changed(
         base.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
     )
@@ -327,7 +328,7 @@ def debias(
         synthetic_share=synthetic_share, min_fidelity=min_fidelity,
     )  # fmt: skip
     arms = common.run(stages.run_debias(project, settings, device=common.device()), project)
-    result = stages.summary(arms)
+    result = summary(arms)
     tables.accuracy_table(result)
     common.console.print(project.import_report().get("split_rule", ""), markup=False)
     common.write_json(json_file, {**result, "settings": cfg.to_json(settings)})
