@@ -43,8 +43,16 @@ from debias_core.methods.audit import cut, leans_on_shortcut
 from debias_core.pipeline import DRAW_PAIRS
 from debias_core.records import ArmResult, AuditResult, Progress, Stage, SyntheticSet, UserError
 from debias_core.team import Cluster
-from debias_core.workspace import footprint, judges, models, sets
-from debias_core.workspace.amplify import audit_by_amplifier
+from debias_core.workspace import (
+    amplify,
+    exports,
+    footprint,
+    forecast,
+    judges,
+    language,
+    models,
+    sets,
+)
 from debias_core.workspace.footprint import metered
 from debias_core.workspace.store import Project, fingerprint, write_json
 
@@ -61,7 +69,7 @@ def run_audit(
     began = time.perf_counter()
     work = project.work("audit", fingerprint(to_json(config), table.data_id))
     if config.by == "amplifier":
-        net, config, result = audit_by_amplifier(project, config, device=device)
+        net, config, result = amplify.audit_by_amplifier(project, config, device=device)
     else:
         net, result = yield from pipeline.audit(
             table, config, device=device, checkpoint=work, piece=piece
@@ -209,14 +217,12 @@ def run_generate(
     them count again. Flags and label fidelity need a judge; a stopped run ends without them.
     Several `devices`, or the workers of a `cluster`, make the images side by side; the set is the same one.
     """
-    from debias_core.workspace.forecast import forecast_of, held_against
-
     config = settled(config, device)
     table, top, excluded, set_id = sets.about_set(project, config)
     net, diffusion = models.diffusion_model(project, device, swaps=bool(config.direct))
     kept = project.set_id() if beside else None
     sink = project.sink(set_id, config.count, table.image_size)
-    said = forecast_of(project, set_id)
+    said = forecast.forecast_of(project, set_id)
     # Only a run that goes from its beginning to its end is what was predicted.
     meter = Meter() if said is not None and sink.finished() == 0 else None
     try:
@@ -228,7 +234,9 @@ def run_generate(
         took = None if meter is None else meter.stop()
     about: dict[str, Any] = {"config": to_json(config), "excluded": excluded}
     if said is not None and took is not None and len(made.recipes) == said.images:
-        about["forecast"] = held_against(said, made.seconds, took.kwh, made.bytes_per_worker)
+        about["forecast"] = forecast.held_against(
+            said, made.seconds, took.kwh, made.bytes_per_worker
+        )
     if project.has("audit"):
         about["audit"] = project.manifest("audit")["config"]
     return (
@@ -268,8 +276,6 @@ def run_debias(
 
 def run_export(project: Project, what: str) -> Stage[list[Path]]:
     """Write what a person takes away: `exports.export`."""
-    from debias_core.workspace import exports
-
     return (yield from exports.export(project, what))
 
 
@@ -278,8 +284,6 @@ def run_report(
     project: Project, *, device: torch.device, arms: tuple[ArmResult, ...] | None = None
 ) -> Stage[Path]:
     """Write the self-contained HTML report; `arms` may bring the results of more seeds."""
-    from debias_core.workspace import amplify, language
-
     table, result, synthetic = project.table(), project.audit(), project.synthetic()
     shown = arms if arms is not None else project.arms()
     f_b, f_d = project.net("f_B", device), project.net("debiased", device)
