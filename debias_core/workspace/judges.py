@@ -89,7 +89,7 @@ def _is_judge_of(folder: Path, made_of: str) -> bool:
 def flagged(
     judge: Classifier, table: ImageTable, made: SyntheticSet, device: torch.device
 ) -> list[dict[str, Any]]:
-    """Label fidelity and flags of every synthetic image."""
+    """Label fidelity and flags of every synthetic image, as `Project.save_scores` takes them."""
     from debias_core.insight import flags
 
     train = table.where("train").without_bias()
