@@ -732,6 +732,12 @@ def test_settings_come_from_the_preset_with_what_is_asked():
     assert (mine.first_epochs, mine.times) == (7, 9)
     strong = baseline_settings.baseline_config("cmnist", "group-dro", weight_decay=1e-2)
     assert strong.classifier.weight_decay == 1e-2
+    # What suits pixels that are divided twice is not what suits the others; what is asked for goes before both.
+    for twice, lr, decay in ((False, 1e-3, 1e-4), (True, 1e-2, 1e-5)):
+        dro = baseline_settings.baseline_config("cmnist", "group-dro", paper_protocol=twice)
+        assert (dro.classifier.lr, dro.classifier.weight_decay) == (lr, decay)
+        jtt = baseline_settings.baseline_config("cmnist", "jtt", paper_protocol=twice, lr=0.5)
+        assert jtt.classifier.lr == 0.5
     # DisEnt's λ and lr go by the ratio; JTT's T by the length of the training.
     disent = {
         p: baseline_settings.baseline_config("cifar10c", "disent", percent=p) for p in cfg.RATIOS
