@@ -282,7 +282,7 @@ def baseline_config(
 
     Of other images the method's own with the plain classifier. `precision` is LfF's, `jtt_epochs` (T) and
     `jtt_times` (λ) are JTT's, and no concern of the others. `paper_protocol` divides pixels by 255 twice, as
-    LfF's public code and its successors do with an MLP. `preset` is of PHOTOGRAPHS; some settings go by the
+    LfF's public code and its successors do with an MLP (`DIVIDED_TWICE`). `preset` is of PHOTOGRAPHS; some settings go by the
     ratio (`percent`).
     """
     require(

@@ -641,8 +641,8 @@ FIELD_MISSING = "{} (not on this machine)"
 FIELD_RATIOS = "Images that break the pattern"
 FIELD_PROTOCOL = "The papers' protocol"
 FIELD_PROTOCOL_INFO = (
-    "Baselines with an MLP divide pixels by 255 twice, as LfF's code does; DiffInject takes its "
-    "paper's settings."
+    "Baselines with an MLP divide pixels by 255 twice, as LfF's code does (JTT and GroupDRO at a rate "
+    "that suits this); DiffInject takes its paper's settings."
 )
 FIELD_INFO = "An oracle sees the bias attribute. Methods that make images take longest."
 FIELD_METHODS = {

@@ -223,7 +223,8 @@ def benchmark(
         bool,
         typer.Option(
             "--paper-protocol",
-            help="As the papers have it. Baselines with an MLP: divide pixels by 255 twice, as their code does; "
+            help="As the papers have it. Baselines with an MLP: divide pixels by 255 twice, as their code does "
+            "(jtt and group-dro at a rate that suits this); "
             f"diffinject on {', '.join(presets.PAPER_READING)}: all of its paper's settings.",
         ),
     ] = False,
