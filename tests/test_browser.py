@@ -360,6 +360,27 @@ def previews(page: Page) -> list[str]:
     return page.locator(".grid-wrap img:visible").evaluate_all("all => all.map(i => i.src)")
 
 
+def test_a_tab_is_filled_though_the_server_hears_late_that_it_was_opened(page, watch, studio):
+    listed = page.request.get(f"{studio.url}/config").json()["components"]
+    (augment,) = (
+        c["id"] for c in listed if c["type"] == "tabitem" and c["props"]["label"] == "Augment"
+    )
+    held = []
+
+    def hold(route):
+        of_tab = (route.request.post_data_json or {}).get("trigger_id") == augment
+        held.append(route) if of_tab else route.fallback()
+
+    page.route("**/queue/join*", hold)
+    watch.reload(page)
+    tab(page, "Augment")
+    expect(page.get_by_text("network evaluations each")).to_be_visible()
+    assert held
+    for route in held:
+        route.continue_()
+    page.unroute("**/queue/join*", hold)
+
+
 def test_the_preview_follows_gamma_typed_and_dragged(page, watch):
     watch.reload(page)
     tab(page, "Augment")  # before it is filled

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -46,6 +45,11 @@ CSS = """
 QUIET: dict[str, Any] = {"show_progress": "hidden"}
 # The address names the project: a reload, a second tab and another browser come back to it.
 IN_ADDRESS = "name => { history.replaceState(null, '', '?project=' + encodeURIComponent(name)) }"
+# The inputs as they are, the first one replaced by the name of the tab that is open.
+NAMES_OPENED = """(_, ...rest) => {
+  const tab = document.querySelector('[role="tab"][aria-selected="true"]');
+  return [tab ? tab.textContent.trim() : '', ...rest];
+}"""
 
 
 def build(place: Place) -> gr.Blocks:
@@ -61,13 +65,14 @@ def build(place: Place) -> gr.Blocks:
             )  # fmt: skip
         drawer = widget("drawer")
         parts: list[Part] = []
-        opened = gr.State("Audit")
+        # Filled by the page itself, when it is asked for (NAMES_OPENED): a tab that is clicked before the page is
+        # filled may be the open one long before the server hears of it.
+        opened = gr.Textbox(visible=False)
         late: list[tuple[Callable[..., Any], list[Any], list[Any]]] = []
-        with gr.Tabs(selected=opened.value):
+        with gr.Tabs(selected=words.STEPS[1]):
             for name, make in TABS:
                 with gr.Tab(name, id=name) as tab:
                     part = make(place, project)
-                    tab.select(partial(str, name), None, opened, **QUIET)
                     if part.opened is not None:
                         tab.select(*part.opened, show_progress="minimal")
                     if part.filled is not None:
@@ -99,7 +104,7 @@ def build(place: Place) -> gr.Blocks:
             after = event(guarded(fill), inputs, outputs, **QUIET, **how)
             # Somebody may have opened a tab before it was filled.
             for follows in late:
-                after.then(*follows, **QUIET)
+                after.then(*follows, **QUIET, js=NAMES_OPENED)
 
         filled_by(page.load(arrive, None, project, **QUIET).then)
         project.change(None, project, None, js=IN_ADDRESS)
