@@ -203,7 +203,7 @@ BASELINES: dict[str, dict[str, BaselineConfig]] = {
         "disent": DisEntConfig(dataclasses.replace(_CMNIST, lr=1e-2, epochs=213)),
         "bias-ensemble": BiasEnsembleConfig(dataclasses.replace(_CMNIST, lr=1e-2, epochs=213)),
         "rebias": ReBiasConfig(dataclasses.replace(_CMNIST, epochs=80)),  # known
-        # ours, of both: weight decay chosen on validation data (docs/benchmarks.md)
+        # ours, of both: weight decay chosen on validation data at this rate, of pixels divided twice (docs/benchmarks.md)
         "jtt": JTTConfig(dataclasses.replace(_CMNIST, weight_decay=1e-5)),
         "group-dro": GroupDROConfig(dataclasses.replace(_CMNIST, weight_decay=1e-4)),
         "dfr": DFRConfig(_CMNIST),

@@ -311,7 +311,7 @@ def run_benchmark(
     """
     clock, started = Clock("import", "audit", "generate", "judge", "debias"), now()
     audits: list[AuditResult] = []
-    sets: list[SyntheticSet] = []
+    synthetic: list[SyntheticSet] = []
     arms: list[ArmResult] = []
     judged: list[Fidelity] = []
     cells: list[dict[str, Any]] = []
@@ -330,8 +330,9 @@ def run_benchmark(
                 for name in ("look", "to_original", "to_content")
             },
             "synthetic_count": config.count,
-            "unet_evaluations_per_image": sum(s.evaluations_per_image for s in sets) / len(sets),
-            "share_of_generation_in_network": spread([s.network_share for s in sets]),
+            "unet_evaluations_per_image": sum(s.evaluations_per_image for s in synthetic)
+            / len(synthetic),
+            "share_of_generation_in_network": spread([s.network_share for s in synthetic]),
             "energy": energy_since([project_of(seed) for seed in seeds[:done]], started),
         }
 
@@ -354,10 +355,10 @@ def run_benchmark(
                     project, config, seed, device=device, devices=devices, cluster=cluster,
                     with_flags=anew and seed == 0,
                 )  # fmt: skip
-                sets.append((yield from named(made, seed)))
+                synthetic.append((yield from named(made, seed)))
             with clock("judge"):
                 judge = yield from named(judges.judge_for(project, device=device), seed)
-                judged.append(fidelity_of(judge, project.table(), sets[-1], device=device))
+                judged.append(fidelity_of(judge, project.table(), synthetic[-1], device=device))
             with clock("debias"):
                 debias = replace(config.debias, seeds=(seed,))
                 vanilla_and_mine = yield from _debias(project, debias, device)

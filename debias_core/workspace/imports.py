@@ -13,7 +13,7 @@ from debias_core.data import layouts
 from debias_core.data.benchmarks import NAMED, named_table, plant_bias, spread_in_words
 from debias_core.data.importers import import_images
 from debias_core.data.planted import on_black
-from debias_core.data.table import save_table
+from debias_core.data.table import ImageTable, save_table
 from debias_core.records import ImportReport, Progress, Refusal, Stage, UserError
 from debias_core.workspace.store import Project, fingerprint, linked, turn, write_json
 
@@ -171,22 +171,28 @@ def import_named(
     if percent is None:
         raise UserError(f"Say with --ratio how many images of '{name}' break the bias.")
     table = named_table(name, percent, seed, validation=validation, bias=bias, hold_out=hold_out)
-    folder = _emptied(project.incoming) / "data"
-    save_table(table, folder)
     held = int((table.split == "test").sum())
     part = f"{held:,} held-out training images" if validation else f"{held:,} images"
+    source = named_source(
+        name, percent=percent, seed=seed, validation=validation, bias=bias, hold_out=hold_out
+    )
+    return _arrive(project, table, source, f"{part}, {spread_in_words(name, bias)}")
+
+
+def _arrive(
+    project: Project, table: ImageTable, source: dict[str, Any], test_part: str
+) -> ImportReport:
+    """Put images that were made here into a project; `test_part` says what its unbiased test part is."""
+    folder = _emptied(project.incoming) / "data"
+    save_table(table, folder)
     report = ImportReport(
         accepted=len(table),
         refused=(),
         classes={c: int((table.y == i).sum()) for i, c in enumerate(table.class_names)},
-        split_rule=f"The test part is unbiased: {part}, {spread_in_words(name, bias)}.",
+        split_rule=f"The test part is unbiased: {test_part}.",
     )
     write_json(folder / "import.json", report.to_json())
-    project.arrive(
-        named_source(
-            name, percent=percent, seed=seed, validation=validation, bias=bias, hold_out=hold_out
-        )
-    )
+    project.arrive(source)
     return report
 
 
@@ -225,17 +231,9 @@ def run_plant(
     table = project.table()
     yield Progress("plant", 0, 1, bias)
     made = plant_bias(table, bias, percent, seed, on_black=on_black(table.pixels))
-    folder = _emptied(new.incoming) / "data"
-    save_table(made, folder)
-    report = ImportReport(
-        accepted=len(made),
-        refused=(),
-        classes={c: int((made.y == i).sum()) for i, c in enumerate(made.class_names)},
-        split_rule=f"The test part is unbiased: its images have every {bias}, evenly over the classes.",
-    )
-    write_json(folder / "import.json", report.to_json())
-    new.arrive(
-        {"kind": "planted", "of": project.name, "bias": bias, "percent": percent, "seed": seed}
-    )
+    source = {
+        "kind": "planted", "of": project.name, "bias": bias, "percent": percent, "seed": seed
+    }  # fmt: skip
+    report = _arrive(new, made, source, f"its images have every {bias}, evenly over the classes")
     yield Progress("plant", 1, 1)
     return report
