@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from debias_core import ranks
+from debias_core.compute import ranks
 from debias_core.records import UserError
-from ui.commands import common, images, named, project, settings
-from ui.commands.options import DEFAULT_WORKSPACE, AllowHost, Auth, OnCluster, Workspace
+from ui.cli import benchmark, choosing, common, images, project
+from ui.cli.options import DEFAULT_WORKSPACE, AllowHost, Auth, OnCluster, Workspace
 
 command = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=False)
 
@@ -41,7 +41,7 @@ def serve(
         return
     if ranks.several():
         raise UserError("Several processes can't serve one page: start `python app.py` once.")
-    from ui.server import serve as run_server
+    from ui.server.serve import serve as run_server
 
     roots = tuple(path.expanduser().resolve() for path in root or (Path.home(), Path.cwd()))
     missing = [path for path in roots if not path.is_dir()]
@@ -54,7 +54,7 @@ def serve(
     )  # fmt: skip
 
 
-for part in (named, project, images, settings):
+for part in (benchmark, project, images, choosing):
     command.add_typer(part.command)
 
 

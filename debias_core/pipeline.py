@@ -12,21 +12,19 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from debias_core import memory, ranks
-from debias_core.baseline_settings import ORACLES, BaselineConfig
-from debias_core.classifier.arms import ARMS, followed, kept_in, train_arm
+from debias_core.classifier.arms import ARMS, draws, followed, kept_in, optimiser_steps, train_arm
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import Run
-from debias_core.config import DebiasConfig, DiffusionConfig, InjectConfig, to_json
-from debias_core.data.images import Pixels
+from debias_core.compute import memory
+from debias_core.compute.team import Cluster
 from debias_core.data.table import ImageTable
-from debias_core.diffusion import synthesis, workers
+from debias_core.diffusion import on_workers, synthesis
+from debias_core.diffusion.sink import InMemory, Sink
 from debias_core.diffusion.unet import (
     EpsilonNet,
     EvaluationCount,
@@ -34,34 +32,24 @@ from debias_core.diffusion.unet import (
     forward_equivalents,
 )
 from debias_core.insight.projection import map_rows, project
-from debias_core.methods import crossinject, diffinject
 from debias_core.methods.audit import audit
-from debias_core.methods.baselines import (
-    bias_ensemble,
-    dfr,
-    disent,
-    group_dro,
-    jtt,
-    lff,
-    rebias,
-    selecmix,
-    vanilla,
-)
+from debias_core.methods.catalog import DRAW_PAIRS, ORACLES, TRAININGS, BaselineConfig
 from debias_core.records import (
     ArmResult,
     AuditResult,
     Cost,
     Progress,
     Projection,
-    Recipe,
     Stage,
     StopAsked,
     SyntheticSet,
     T,
-    UserError,
     relayed,
 )
-from debias_core.team import Cluster
+from debias_core.settings.base import to_json
+from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.injection import InjectConfig
+from debias_core.settings.training import DebiasConfig
 
 __all__ = [
     "ARMS",
@@ -70,60 +58,8 @@ __all__ = [
     "debias",
     "drain",
     "inspect",
-    "pick_device",
-    "pick_devices",
     "synthesise",
 ]
-
-# The methods that inject, by the name in `InjectConfig.method`: which content into which original.
-DRAW_PAIRS = {"diffinject": diffinject.draw_pairs, "crossinject": crossinject.draw_pairs}
-
-# The field's baselines, by name: a training on the rows of a table.
-BASELINES: dict[str, Callable[[ImageTable, Any, Run], Stage[Classifier]]] = {
-    "vanilla": vanilla.train,
-    "lff": lff.train,
-    "disent": disent.train,
-    "bias-ensemble": bias_ensemble.train,
-    "rebias": rebias.train,
-    "jtt": jtt.train,
-    "group-dro": group_dro.train,
-    "dfr": dfr.train,
-    "selecmix": selecmix.train,
-}
-
-
-def pick_device() -> torch.device:
-    """The GPU where there is one, else the CPU; of several processes (`ranks`) each has its own."""
-    if (mine := ranks.ranks().device) is not None:
-        return mine
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def pick_devices(text: str | None = None) -> tuple[torch.device, ...]:
-    """The devices that `text` names, as in "cuda:0,cuda:1" or "cpu,cpu"; by default every GPU.
-
-    Without a GPU the default is the CPU, once; of several processes (`ranks`) each takes its own.
-
-    Raises:
-        UserError: when one does not exist, or when GPUs and CPU are mixed.
-    """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    gpus = [f"cuda:{i}" for i in range(count)]
-    if ranks.several():
-        return (pick_device(),)
-    if text is None:
-        return tuple(torch.device(name) for name in gpus or ["cpu"])
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in (*gpus, "cpu"):
-            raise UserError(
-                f"There is no device '{name}' here: choose from {', '.join((*gpus, 'cpu'))}, "
-                "with a comma between two."
-            )
-    if len({torch.device(name).type for name in names}) > 1:
-        # Which of them makes an image is chance, and they round differently.
-        raise UserError(f"Choose GPUs or the CPU, not both: {text}.")
-    return tuple(torch.device(name) for name in names)
 
 
 def drain(stage: Stage[T], on_progress: Callable[[Progress], None] | None = None) -> T:
@@ -135,36 +71,6 @@ def drain(stage: Stage[T], on_progress: Callable[[Progress], None] | None = None
             return stop.value
         if on_progress is not None:
             on_progress(progress)
-
-
-class Sink(Protocol):
-    """Where finished images go, first to last; one that outlives the process lets a run resume."""
-
-    def finished(self) -> int: ...
-    def add(self, start: int, pixels: Pixels, recipes: Sequence[Recipe], cost: Cost) -> None: ...
-    def cost(self) -> Cost: ...
-    def pixels(self) -> Pixels: ...
-
-
-class InMemory:
-    """The sink of a run that is not kept."""
-
-    def __init__(self) -> None:
-        self._parts: list[Pixels] = []
-        self._cost = Cost()
-
-    def finished(self) -> int:
-        return sum(map(len, self._parts))
-
-    def add(self, start: int, pixels: Pixels, recipes: Sequence[Recipe], cost: Cost) -> None:
-        self._parts.append(pixels)
-        self._cost += cost
-
-    def cost(self) -> Cost:
-        return self._cost
-
-    def pixels(self) -> Pixels:
-        return np.concatenate(self._parts)
 
 
 def synthesise(
@@ -202,7 +108,7 @@ def synthesise(
     # Of a cluster's workers, which may have GPUs, the least that either computes at a time.
     kinds = devices[:1] if cluster is None else (torch.device("cpu"), torch.device("cuda"))
     batch = whole = min(cut.piece(kind) for kind in kinds)
-    made = workers.generate(
+    made = on_workers.generate(
         net, diffusion, train, pairs, config, devices=devices, cluster=cluster, first=first
     )
     try:
@@ -319,7 +225,7 @@ def baseline(
     work: Path | None = None,
     piece: int | None = None,
 ) -> Stage[tuple[ArmResult, Classifier]]:
-    """Train one of `BASELINES` on the train part; its last epoch on the test part, and the net.
+    """Train one of `TRAININGS` on the train part; its last epoch on the test part, and the net.
 
     Only the oracles see the bias attribute. Where there is a validation part, its accuracy after every
     epoch is in the result. With a folder `work` every finished epoch is kept there, and a second call
@@ -336,31 +242,11 @@ def baseline(
         work=work, key=json.dumps([method, to_json(config)]), piece=piece,
         name=f"train {method}, seed {seed}",
     )  # fmt: skip
-    stage = BASELINES[method](train, config, run)
+    stage = TRAININGS[method](train, config, run)
     usual = table.aligned_bias()
     return (
         yield from followed(method, stage, test, usual, seed=seed, images=len(train), device=device)
     )
-
-
-def draws(originals: int, synthetic: int, config: DebiasConfig) -> NDArray[np.int64]:
-    """How often each image of original ∪ synthetic is drawn an epoch, [originals + synthetic].
-
-    Once; or for a `synthetic_share` each synthetic image so often (±1) that the share is met.
-    """
-    share, times = config.synthetic_share, np.ones(originals + synthetic, dtype=np.int64)
-    if share is not None and synthetic:
-        total = max(synthetic, round(originals * share / (1 - share)))
-        mine = times[originals:]
-        mine[:] = total // synthetic
-        mine[np.random.default_rng(0).permutation(synthetic)[: total % synthetic]] += 1
-    return times
-
-
-def optimiser_steps(times: NDArray[np.int64], config: DebiasConfig) -> int:
-    """The steps of a training whose images are drawn so often an epoch."""
-    size = config.classifier.batch_size
-    return config.classifier.epochs * -(-int(times.sum()) // size)
 
 
 def _as_part(stage: Stage[T], part: int, parts: int) -> Stage[T]:

@@ -19,8 +19,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from debias_core.classifier.networks import Classifier, build_classifier
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 
 # Network, px, images a step.
 CASES = (("conv", 16, 128), ("conv", 32, 128), ("conv", 64, 64), ("resnet18", 64, 64))

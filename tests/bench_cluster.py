@@ -21,14 +21,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from debias_core.cluster import connected
-from debias_core.config import InjectConfig
-from debias_core.data.benchmarks import SHIPPED, colored_digits
+from debias_core.compute.ray_team import connected
+from debias_core.compute.team import Cluster
+from debias_core.data.making.digits import colored_digits
+from debias_core.data.making.shipped import SHIPPED
 from debias_core.diffusion.unet import load_model
 from debias_core.pipeline import synthesise
-from debias_core.team import Cluster
+from debias_core.settings.injection import InjectConfig
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 
 BATCH = 32
 STORE = 200 << 20  # bytes of shared memory of a node

@@ -19,21 +19,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from debias_core.config import DiffusionConfig, InjectConfig
-from debias_core.data.benchmarks import SHIPPED, WITH_SWAPS, colored_digits
+from debias_core.compute.devices import pick_device
+from debias_core.compute.memory import GRAIN
+from debias_core.data.making.digits import colored_digits
+from debias_core.data.making.shipped import SHIPPED, WITH_SWAPS
 from debias_core.data.table import ImageTable
 from debias_core.diffusion.synthesis import generate, settled
-from debias_core.diffusion.unet import (
-    EpsilonNet,
-    EvaluationCount,
-    forward_equivalents,
-    load_model,
-)
-from debias_core.memory import GRAIN
+from debias_core.diffusion.unet import EpsilonNet, EvaluationCount, forward_equivalents, load_model
 from debias_core.methods.crossinject import draw_pairs
-from debias_core.pipeline import pick_device
+from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.injection import InjectConfig
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 
 # Of one thread: several wait for each other actively, which counts as work.
 clock = time.perf_counter if torch.cuda.is_available() else time.process_time

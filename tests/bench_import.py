@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--with-torch", action="store_true", help="as the app's own process")
     args = parser.parse_args()
     width, height = map(int, args.source_size.split("x"))
-    extra = "import debias_core.workspace.stages" if args.with_torch else ""
+    extra = "import debias_core.stages.audit" if args.with_torch else ""
     with tempfile.TemporaryDirectory(prefix="bench-import-", dir="/tmp") as name:
         scratch = Path(name)
         began = time.perf_counter()

@@ -22,13 +22,15 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from debias_core.baseline_settings import LfFConfig
 from debias_core.classifier.networks import build_classifier
 from debias_core.classifier.training import Run, train_classifier
-from debias_core.config import ClassifierConfig
 from debias_core.data.table import ImageTable
 from debias_core.methods.baselines import lff
+from debias_core.methods.baselines.lff import LfFConfig
+from debias_core.settings.training import ClassifierConfig
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 
 CPU = torch.device("cpu")
 ROWS, SIZE, BATCH = 60_000, 28, 256

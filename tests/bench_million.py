@@ -41,7 +41,7 @@ def make(path: Path, rows: int, size: int) -> None:
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    from debias_core.data.planted import PALETTE
+    from debias_core.data.making.planted import PALETTE
 
     digits = load_digits()
     files: dict[tuple[int, int], bytes] = {}
@@ -94,16 +94,17 @@ class Watch:
 
 def job(workspace: Path, kind: str, args: dict[str, Any], *, kill_at: float | None = None) -> int:
     """Run a job as the page does, telling its progress; killed at a share, it goes on. The peak in bytes."""
-    from debias_core.workspace import jobs
+    from debias_core.jobs import queue
+    from debias_core.jobs import runner as jobs_runner
     from debias_core.workspace.database import database
 
     db = database(workspace)
-    number = jobs.submit(db, NAME, kind, args)
-    runner, peak, watch, told = jobs.Runner(db, ("cpu",)), 0, None, -1.0
+    number = queue.submit(db, NAME, kind, args)
+    runner, peak, watch, told = jobs_runner.Runner(db, ("cpu",)), 0, None, -1.0
     began = time.perf_counter()
     while True:
         runner.tick()
-        j = jobs.get(db, number)
+        j = queue.get(db, number)
         if watch is None and j.pid:
             watch = Watch(j.pid)
         share = j.done / j.total if j.total and j.stage == kind else 0.0
@@ -113,14 +114,14 @@ def job(workspace: Path, kind: str, args: dict[str, Any], *, kill_at: float | No
         if kill_at is not None and j.state == "running" and share >= kill_at:
             os.killpg(j.pid, signal.SIGKILL)
             kill_at = None
-        if j.state in jobs.ENDED:
+        if j.state in queue.ENDED:
             peak, watch = max(peak, watch.stop() if watch else 0), None
             if j.state not in ("interrupted", "failed"):
                 break
             print(f"    {j.state} at {j.done:,}: {j.error}", flush=True)
             if "killed" not in j.error.lower() and j.state == "failed":
                 raise SystemExit(j.error)
-            jobs.act(db, number, "resume")
+            queue.act(db, number, "resume")
         time.sleep(0.05)
     runner.close()
     print(f"  {kind}: {time.perf_counter() - began:.0f} s, peak {peak / 2**20:,.0f} MB", flush=True)
@@ -178,9 +179,10 @@ def first_page(url: str) -> tuple[dict[str, float], dict[str, Any]]:
 
 def main() -> None:
     """Make, import, audit, open, print, remove."""
-    from debias_core.config import AuditConfig, ClassifierConfig, to_json
+    from debias_core.settings.base import to_json
+    from debias_core.settings.training import AuditConfig, ClassifierConfig
     from debias_core.workspace.database import database
-    from debias_core.workspace.store import Project
+    from debias_core.workspace.project import Project
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)

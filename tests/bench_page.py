@@ -71,10 +71,12 @@ TURN = """() => {
 def make(workspace: Path, rows: int, synthetic: int) -> None:
     """The project, as the stages would have left it."""
     from debias_core.classifier.networks import build_classifier
-    from debias_core.config import AuditConfig, ClassifierConfig, InjectConfig, to_json
     from debias_core.data.table import ImageTable, save_table
     from debias_core.records import AuditResult, Cost, Recipe, Scores, SyntheticSet, TopK
-    from debias_core.workspace.store import Project
+    from debias_core.settings.base import to_json
+    from debias_core.settings.injection import InjectConfig
+    from debias_core.settings.training import AuditConfig, ClassifierConfig
+    from debias_core.workspace.project import Project
 
     rng = np.random.default_rng(0)
     project, n = Project(workspace, NAME), rows

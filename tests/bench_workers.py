@@ -18,12 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from debias_core.config import InjectConfig
-from debias_core.data.benchmarks import SHIPPED, colored_digits
+from debias_core.compute.devices import pick_devices
+from debias_core.data.making.digits import colored_digits
+from debias_core.data.making.shipped import SHIPPED
 from debias_core.diffusion.unet import load_model
-from debias_core.pipeline import pick_devices, synthesise
+from debias_core.pipeline import synthesise
+from debias_core.settings.injection import InjectConfig
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def measured(devices: tuple[torch.device, ...], config: InjectConfig) -> tuple[float, float]:

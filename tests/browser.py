@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 import uvicorn
 
-from debias_core.workspace import jobs
-from debias_core.workspace.jobs import Runner
-from debias_core.workspace.store import Project
+from debias_core.jobs import queue
+from debias_core.jobs.runner import Runner
+from debias_core.workspace.project import Project
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SHOTS = os.environ.get("DEBIAS_SCREENSHOTS")
@@ -43,8 +43,8 @@ class Studio:
 
     def up(self) -> None:
         """Serve, with an app that knows nothing of those before it."""
-        from ui.server import create_app
-        from ui.session import Place
+        from ui.server.serve import create_app
+        from ui.shown.place import Place
 
         config = uvicorn.Config(
             create_app(Place(self.workspace, self.roots)), host="127.0.0.1", port=self.port,
@@ -69,9 +69,9 @@ class Studio:
         """A project of the workspace, as it is on disk."""
         return Project(self.workspace, name)
 
-    def job(self, name: str) -> jobs.Job:
+    def job(self, name: str) -> queue.Job:
         """The project's newest job."""
-        return jobs.of_project(self.project(name).db, name)[0]
+        return queue.of_project(self.project(name).db, name)[0]
 
 
 class Watch:
@@ -127,7 +127,7 @@ def until(holds: Callable[[], Any], what: str = "", seconds: float = WAIT) -> An
 
 
 @contextmanager
-def frozen(job: jobs.Job) -> Iterator[None]:
+def frozen(job: queue.Job) -> Iterator[None]:
     """Stop the job's process in its tracks, so that what it has done so far can be looked at."""
     os.killpg(job.pid, signal.SIGSTOP)
     try:

@@ -5,6 +5,15 @@ from __future__ import annotations
 import json
 import os
 
+from debias_core.compute import hire as compute_hire
+from debias_core.compute import memory, team
+from debias_core.data.table import ImageTable, save_table
+from debias_core.diffusion.unet import EpsilonNet
+from debias_core.language import text2image
+from debias_core.settings.diffusion import UNetConfig
+from debias_core.workspace.project import Project
+from tests.nursery import Nursery
+
 # Before torch is loaded: tests run in two processes, and threads that wait for each other are slow.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -18,14 +27,6 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
-
-from debias_core import memory, team
-from debias_core.config import UNetConfig
-from debias_core.data.table import ImageTable, save_table
-from debias_core.diffusion.unet import EpsilonNet
-from debias_core.language import text2image
-from debias_core.workspace.store import Project
-from tests.nursery import Nursery
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 CPU = torch.device("cpu")
@@ -48,8 +49,8 @@ def nursery() -> Iterator[Nursery]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")  # the kill tests compare to the last bit
         made = Nursery(
-            "debias_core.workspace.worker", "diffusers.models.unets.unet_2d", "tests.test_kill",
-            "ui.server",
+            "debias_core.jobs.worker", "diffusers.models.unets.unet_2d", "tests.test_kill",
+            "ui.server.serve",
         )  # fmt: skip
     yield made
     made.close()
@@ -120,7 +121,7 @@ def inline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
         hired.append(min(tasks, cluster.workers or 2))
         yield Inline(work, hired[-1])
 
-    monkeypatch.setattr(team, "hire", hire)
+    monkeypatch.setattr(compute_hire, "hire", hire)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return hired
 

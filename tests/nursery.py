@@ -43,13 +43,13 @@ class Nursery:
         asked = {"call": call, "args": args, "output": output is not None, "fds": len(fds)}
         return Child(self, self._ask(asked, fds))
 
-    def jobs(self, call: str = "debias_core.workspace.worker:main") -> Any:
+    def jobs(self, call: str = "debias_core.jobs.worker:main") -> Any:
         """What the runner takes for `subprocess`: a job's process is forked, and does `call`."""
 
         def popen(
             command: Sequence[str], *, stdout: Any, pass_fds: Sequence[int], **_: Any
         ) -> Child:
-            assert command[1:3] == ["-m", "debias_core.workspace.worker"]
+            assert command[1:3] == ["-m", "debias_core.jobs.worker"]
             (lock,) = pass_fds
             return self.fork(call, command[3:], output=stdout.fileno(), keep=lock)
 

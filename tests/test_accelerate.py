@@ -19,17 +19,18 @@ import psutil
 import pytest
 
 import app
-from debias_core import ranks
-from debias_core.baseline_settings import LfFConfig
 from debias_core.classifier import training
 from debias_core.classifier.groupdro import group_objective
 from debias_core.classifier.training import Run, train_classifier
-from debias_core.config import ClassifierConfig, DiffusionConfig
+from debias_core.compute import ranks
 from debias_core.data.table import ImageTable, save_table
 from debias_core.diffusion.training import image_batches, image_swaps, train_diffusion
 from debias_core.methods.baselines import lff
+from debias_core.methods.baselines.lff import LfFConfig
 from debias_core.pipeline import drain
-from debias_core.workspace.store import Project
+from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.training import ClassifierConfig
+from debias_core.workspace.project import Project
 from tests.conftest import CPU, TINY_UNET
 
 ROOT = Path(__file__).resolve().parents[1]

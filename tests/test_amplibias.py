@@ -8,14 +8,14 @@ import pytest
 import torch
 
 import app
-from debias_core.config import GANConfig
 from debias_core.data.images import to_float
 from debias_core.data.table import save_table
 from debias_core.methods import amplibias
 from debias_core.methods.audit import top_k
 from debias_core.pipeline import drain
 from debias_core.records import Scores, UserError
-from debias_core.workspace.store import Project
+from debias_core.settings.amplification import GANConfig
+from debias_core.workspace.project import Project
 from tests.conftest import CPU
 
 TINY = GANConfig(count=5, steps=4, batch_size=4, width=4, noise=8, checkpoint_every=2)
@@ -183,7 +183,7 @@ def test_recipes_take_the_classes_that_the_top_k_shows_by_turns(table):
 
 
 def test_a_projects_set_comes_from_its_top_k_and_is_kept(table, tmp_path, monkeypatch, quick_judge):
-    from debias_core.workspace import gan
+    from debias_core.stages import amplibias
 
     project = Project(tmp_path, "p")
     save_table(table, project.folder("data"))
@@ -196,12 +196,12 @@ def test_a_projects_set_comes_from_its_top_k_and_is_kept(table, tmp_path, monkey
             self.top_k = top
 
     monkeypatch.setattr(Project, "audit", lambda self: Audit())
-    made = drain(gan.run_amplibias(project, TINY, device=CPU, with_flags=False))
+    made = drain(amplibias.run_amplibias(project, TINY, device=CPU, with_flags=False))
     assert made.pixels.shape == (5, 8, 8, 3) and [r.label for r in made.recipes] == [0, 1, 2, 0, 1]
     assert np.array_equal(project.synthetic().pixels, made.pixels)
     assert to_float(made.pixels).std() > 0
     monkeypatch.setattr(amplibias, "train_generators", None)  # nothing is trained again
-    again = drain(gan.run_amplibias(project, TINY, device=CPU, with_flags=False))
+    again = drain(amplibias.run_amplibias(project, TINY, device=CPU, with_flags=False))
     assert np.array_equal(again.pixels, made.pixels)
 
 

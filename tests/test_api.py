@@ -17,24 +17,26 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from debias_core.config import (
-    AuditConfig,
-    ClassifierConfig,
-    DebiasConfig,
-    DiffusionConfig,
-    InjectConfig,
-    to_json,
-)
 from debias_core.data.table import ImageTable, save_table
 from debias_core.diffusion.unet import EpsilonNet, save_model
+from debias_core.jobs import queue
 from debias_core.pipeline import drain
-from debias_core.workspace import jobs, stages, verdicts
-from debias_core.workspace.store import Project, working, write_json
+from debias_core.settings.base import to_json
+from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.injection import InjectConfig
+from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
+from debias_core.stages import audit as audit_stage
+from debias_core.stages import debias as debias_stage
+from debias_core.stages import generate
+from debias_core.stages import report as report_stage
+from debias_core.workspace import judgements
+from debias_core.workspace.files import write_json
+from debias_core.workspace.project import Project, working
 from tests.conftest import CPU, TINY_UNET
-from ui import guards
-from ui.server import create_app
-from ui.session import Place
-from ui.view import inside
+from ui.server import guard
+from ui.server.serve import create_app
+from ui.shown.audit_view import inside
+from ui.shown.place import Place
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "http://127.0.0.1:7860"
@@ -75,16 +77,16 @@ def workspace(tmp_path_factory):
         save_table(images(), project.folder("data"))
         write_json(project.folder("data") / "import.json", {"accepted": 60, "refused": []})
         project.register({"kind": "files", "path": "/nowhere"})
-        drain(stages.run_audit(project, config, device=CPU))
+        drain(audit_stage.run_audit(project, config, device=CPU))
     torch.manual_seed(0)
     net = EpsilonNet(TINY_UNET)
     save_model(net, DiffusionConfig(unet=TINY_UNET), p.folder("diffusion"), made_by="a test")
-    drain(stages.run_generate(p, INJECT, device=CPU))
-    drain(stages.run_debias(p, DEBIAS, device=CPU))
+    drain(generate.run_generate(p, INJECT, device=CPU))
+    drain(debias_stage.run_debias(p, DEBIAS, device=CPU))
     report = p.begin("report")
     (report / "report.html").write_text("<script>window.pwned = 1</script>")
     p.finish("report", {})
-    drain(stages.run_export(p, "all"))
+    drain(report_stage.run_export(p, "all"))
     return home
 
 
@@ -174,7 +176,7 @@ def test_the_state_tells_steps_jobs_and_a_stamp_that_changes_with_the_project(cl
     assert get(client, f"{name}/state")["stamp"] == before["stamp"]
     post(client, f"{name}/k", {"k": 5})
     assert get(client, f"{name}/state")["stamp"] != before["stamp"]
-    job = jobs.submit(fresh.db, name, "audit", {"config": to_json(AUDIT)})
+    job = queue.submit(fresh.db, name, "audit", {"config": to_json(AUDIT)})
     (row,) = get(client, f"{name}/state")["jobs"]
     has_keys(
         row, "id", "kind", "title", "state", "place", "stage", "done", "total", "note", "eta",
@@ -436,8 +438,8 @@ def test_at_most_two_hundred_cards_come_at_once(client):
 
 def test_a_body_of_more_than_two_megabytes_is_refused(client):
     for path in ("marks", "verdicts", "cards", "lasso"):
-        answer = client.post(f"/api/p/{path}", content=b" " * (guards.MOST_JSON + 1))
-        assert answer.status_code == 413 and answer.json() == {"error": guards.TOO_LONG}
+        answer = client.post(f"/api/p/{path}", content=b" " * (guard.MOST_JSON + 1))
+        assert answer.status_code == 413 and answer.json() == {"error": guard.TOO_LONG}
 
 
 @pytest.mark.parametrize("k", [0, -1, TRAIN + 1, 10**30, 1.5, None, "many", True, math.nan, "NaN"])
@@ -709,11 +711,11 @@ def test_marks_stay_with_their_images_through_a_new_import_of_the_same_data(clie
     fresh.replace_all()
     save_table(images(), fresh.folder("data"))
     fresh.register({"kind": "files", "path": "/nowhere"})
-    drain(stages.run_audit(fresh, AUDIT, device=CPU))
+    drain(audit_stage.run_audit(fresh, AUDIT, device=CPU))
     assert get(client, f"{fresh.name}/audit")["marks"] == {"4": "junk", "40": "label"}
     fresh.replace_all()
     save_table(images(seed=3), fresh.folder("data"))
-    drain(stages.run_audit(fresh, AUDIT, device=CPU))
+    drain(audit_stage.run_audit(fresh, AUDIT, device=CPU))
     assert get(client, f"{fresh.name}/audit")["marks"] == {}
 
 
@@ -762,11 +764,11 @@ def test_undo_takes_the_last_verdict_back_and_then_the_one_before(client, fresh)
 def test_undo_reaches_nothing_but_verdicts_on_the_project_s_own_sets(client, fresh, which):
     post(client, f"{fresh.name}/marks", marks((4, "junk")))
     set_id = {"data": fresh.data_id(), "unknown": "no-such-set", "guess": "guess"}[which]
-    decision = [verdicts.Decision("g", "looks at", "colour")]
-    verdicts.record(fresh.db, fresh.name, "guess", decision, ["colour"])
+    decision = [judgements.Decision("g", "looks at", "colour")]
+    judgements.record(fresh.db, fresh.name, "guess", decision, ["colour"])
     refused(client, f"{fresh.name}/undo", {"set": set_id})
     assert get(client, f"{fresh.name}/audit")["marks"] == {"4": "junk"}
-    assert verdicts.current(fresh.db, fresh.name, "guess") == {"looks at": "colour"}
+    assert judgements.current(fresh.db, fresh.name, "guess") == {"looks at": "colour"}
 
 
 def test_twenty_threads_judge_and_read_at_once_and_nothing_is_lost(client, fresh):
@@ -820,11 +822,11 @@ def test_reading_while_the_cut_moves_never_fails(client, fresh):
 
 
 def test_a_job_of_another_project_can_t_be_touched(client, fresh):
-    job = jobs.submit(fresh.db, fresh.name, "report", {})
+    job = queue.submit(fresh.db, fresh.name, "report", {})
     for action in ("now", "keep", "dismiss", "resume", "half"):
         refused(client, f"p/jobs/{job}/{action}", {})
-    assert jobs.get(fresh.db, job).state == "queued"
-    jobs.act(fresh.db, job, "now")
+    assert queue.get(fresh.db, job).state == "queued"
+    queue.act(fresh.db, job, "now")
 
 
 @pytest.mark.parametrize("job", [0, -1, 10**6, 2**63, 10**30])
@@ -833,7 +835,7 @@ def test_a_job_that_is_not_there_is_refused(client, job):
 
 
 def test_an_action_that_is_none_is_refused(client, fresh):
-    job = jobs.submit(fresh.db, fresh.name, "report", {})
+    job = queue.submit(fresh.db, fresh.name, "report", {})
     for action in ("keep", "resume", "explode", "x" * 3000, "%00", "${x}"):
         refused(client, f"{fresh.name}/jobs/{job}/{action}", {})
     assert client.post(f"/api/{fresh.name}/jobs/one/now").status_code in (400, 422)

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 
 import app
-from debias_core.config import AuditConfig, ClassifierConfig
-from debias_core.data.benchmarks import colored_digits
+from debias_core.data.making.digits import colored_digits
 from debias_core.data.table import save_table
 from debias_core.methods.audit import audit, rank, top_k
 from debias_core.pipeline import drain
 from debias_core.records import Scores, UserError
-from debias_core.workspace import stages
-from debias_core.workspace.audit_curve import run_audit_curve
-from debias_core.workspace.store import Project
+from debias_core.settings.training import AuditConfig, ClassifierConfig
+from debias_core.stages import audit as audit_stage
+from debias_core.study.audit_curve import run_audit_curve
+from debias_core.workspace.project import Project
 
 QUICK = AuditConfig(
     classifier=ClassifierConfig(network="mlp", loss="gce", epochs=15, batch_size=16), top_k=6
@@ -122,7 +122,9 @@ def test_a_chosen_k_is_kept_as_the_number_that_it_was(table, device, tmp_path):
     project = Project(tmp_path, "p")
     save_table(table, project.folder("data"))
     net = ClassifierConfig(network="mlp", loss="gce", epochs=5, batch_size=16)
-    result = drain(stages.run_audit(project, AuditConfig(classifier=net, top_k=0), device=device))
+    result = drain(
+        audit_stage.run_audit(project, AuditConfig(classifier=net, top_k=0), device=device)
+    )
     assert project.manifest("audit")["config"]["top_k"] == len(result.top_k.ids) >= 1
 
 

@@ -10,20 +10,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from debias_core import baseline_settings, pipeline, presets
-from debias_core import config as cfg
-from debias_core.classifier import training
+from debias_core import pipeline
+from debias_core.classifier import scoring, training
 from debias_core.classifier.arms import same_steps
 from debias_core.classifier.difficulty import relative_difficulty
 from debias_core.classifier.groupdro import balanced_repeats, group_objective, true_groups
-from debias_core.classifier.losses import (
-    cross_entropy,
-    generalised_cross_entropy,
-    gradient_gce,
-)
+from debias_core.classifier.losses import cross_entropy, generalised_cross_entropy, gradient_gce
 from debias_core.classifier.networks import build_classifier, logits_of
-from debias_core.classifier.training import Run, penultimate, score, train_classifier
+from debias_core.classifier.scoring import penultimate, score
+from debias_core.classifier.training import Run, train_classifier
 from debias_core.data.images import planes, scaled, to_float
+from debias_core.methods import catalog
 from debias_core.methods.baselines import (
     bias_ensemble,
     dfr,
@@ -34,15 +31,24 @@ from debias_core.methods.baselines import (
     selecmix,
     vanilla,
 )
+from debias_core.methods.baselines.bias_ensemble import BiasEnsembleConfig
+from debias_core.methods.baselines.dfr import DFRConfig
+from debias_core.methods.baselines.disent import DisEntConfig
+from debias_core.methods.baselines.jtt import JTTConfig
+from debias_core.methods.baselines.lff import LfFConfig
+from debias_core.methods.baselines.selecmix import SelecMixConfig
+from debias_core.methods.catalog import ORACLES
 from debias_core.pipeline import drain
+from debias_core.presets.data_sets import BENCHMARKS, SIZES
+from debias_core.presets.methods import BASELINES, baseline_config
 from debias_core.records import UserError
+from debias_core.settings.base import from_json, to_json
+from debias_core.settings.data_sets import RATIOS
+from debias_core.settings.training import ClassifierConfig
 
 CPU = torch.device("cpu")
-MLP = cfg.ClassifierConfig(network="mlp", epochs=4, batch_size=16, lr=1e-2)
-CONFIGS = {
-    name: replace(config, classifier=MLP)
-    for name, config in baseline_settings.BASELINES["digits"].items()
-}
+MLP = ClassifierConfig(network="mlp", epochs=4, batch_size=16, lr=1e-2)
+CONFIGS = {name: replace(config, classifier=MLP) for name, config in BASELINES["digits"].items()}
 CONFIGS["bias-ensemble"] = replace(CONFIGS["bias-ensemble"], iterations=30, confidence=0.5)
 CONFIGS["jtt"] = replace(CONFIGS["jtt"], first_epochs=1, times=3)
 CONFIGS["disent"] = replace(CONFIGS["disent"], swap_after=0.5)
@@ -90,7 +96,7 @@ def test_images_without_any_loss_have_a_finite_weight():
 
 def test_lff_minimises_gce_of_f_b_and_weighted_ce_of_f_d(table):
     train, x, y, rows = batch(table)
-    config = baseline_settings.LfFConfig(MLP)
+    config = LfFConfig(MLP)
     both = lff.joint(train, config, seed=0, device=CPU)
     total = both.step(x, y, rows, torch.empty(6, 0))
     ce_b = F.cross_entropy(both.nets["f_B"](x), y, reduction="none")
@@ -111,7 +117,7 @@ def test_lff_minimises_gce_of_f_b_and_weighted_ce_of_f_d(table):
 def test_lff_in_bf16_is_the_same_step_but_for_rounding(table):
     train, x, y, rows = batch(table)
     totals = [
-        lff.joint(train, baseline_settings.LfFConfig(MLP, precision=p), seed=0, device=CPU)
+        lff.joint(train, LfFConfig(MLP, precision=p), seed=0, device=CPU)
         .step(x, y, rows, torch.empty(6, 0))
         .item()
         for p in ("float32", "bf16")
@@ -203,7 +209,7 @@ def test_disent_s_encoders_learn_from_their_own_head_alone(table):
 
 
 def test_disent_s_rate_halves_from_the_second_share_of_the_swaps_on():
-    config = baseline_settings.DisEntConfig(cfg.ClassifierConfig(epochs=50, lr=1e-2))
+    config = DisEntConfig(ClassifierConfig(epochs=50, lr=1e-2))
     # Steps 0-20,000 of 50,000 at the full rate, then half of it every 10,000.
     rates = [config.lr_at(e) for e in (0, 9, 10, 19, 20, 29, 30, 40, 49)]
     assert rates == pytest.approx([0.01] * 4 + [0.005] * 2 + [0.0025] + [0.00125] * 2)
@@ -236,7 +242,7 @@ def test_bias_ensemble_s_f_b_learns_from_the_aligned_alone(table):
 
 
 def test_bias_ensemble_has_its_own_mlps_and_steps_on_colored_mnist(table, device):
-    config = baseline_settings.baseline_config("cmnist", "bias-ensemble", paper_protocol=True)
+    config = baseline_config("cmnist", "bias-ensemble", paper_protocol=True)
     net = config.classifier
     assert (net.network, net.lr, net.epochs * -(-60_000 // 256)) == ("mlp255", 1e-2, 50_055)
     small = replace(config, iterations=2, confidence=0.01, classifier=replace(net, epochs=1))
@@ -262,7 +268,7 @@ def test_each_biased_net_is_its_best_on_the_validation_part_where_there_is_one(
 
     # A validation accuracy per epoch, of each net in turn: the second is the best, and the fourth as good.
     given = itertools.cycle([0.2, 0.9, 0.4, 0.9, 0.1, 0.3])
-    real = training.score
+    real = scoring.score
 
     def judged(net, images, *, device):
         found = real(net, images, device=device)
@@ -273,7 +279,7 @@ def test_each_biased_net_is_its_best_on_the_validation_part_where_there_is_one(
         return replace(found, pred=np.where(right, images.y, 3))
 
     monkeypatch.setattr(bias_ensemble, "score", score_of)
-    monkeypatch.setattr(training, "score", judged)
+    monkeypatch.setattr(scoring, "score", judged)
 
     def trained(run):
         voted.clear()
@@ -373,7 +379,7 @@ def test_jtt_trains_a_fresh_net_on_the_first_one_s_errors(table, device):
 
 
 def test_as_many_optimiser_steps_whatever_is_drawn():
-    config = cfg.ClassifierConfig(epochs=30, batch_size=64)
+    config = ClassifierConfig(epochs=30, batch_size=64)
     assert same_steps(config, 1300, 2600).epochs == round(30 * 21 / 41)
     assert same_steps(config, 1300, 1300).epochs == 30
     assert same_steps(replace(config, epochs=1), 1300, 10**6).epochs == 1
@@ -437,7 +443,7 @@ def test_the_strength_is_the_one_of_the_best_worst_group():
     y = np.arange(80) % 2
     groups = np.arange(80) % 4
     features = np.stack([y + rng.normal(0, 0.1, 80), rng.normal(0, 1, 80)], 1)
-    config = baseline_settings.DFRConfig(strengths=(1e-6, 1.0))
+    config = DFRConfig(strengths=(1e-6, 1.0))
     # So strong an L1 leaves no weight, and one class is never named.
     assert dfr.choose_c(features, y, groups, 2, config) == 1.0
     assert dfr.choose_c(features[:8], y[:8], groups[:8], 2, config) == 1e-6  # too few: the first
@@ -504,7 +510,7 @@ def test_the_mix_is_mostly_the_partner_and_has_its_label(table, variant):
         expected = expected + mixed
         assert set(made.nets) == {"f_D", "f_A"} and not made.state
     else:
-        both = lff.joint(train, baseline_settings.LfFConfig(MLP), seed=0, device=CPU)
+        both = lff.joint(train, LfFConfig(MLP), seed=0, device=CPU)
         expected = expected + both.step(x, y, rows, noise) + 0.1 * mixed
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -572,7 +578,7 @@ def test_g_sees_single_pixels(table):
 # ---- all of them ----
 
 
-@pytest.mark.parametrize("method", [m for m in pipeline.BASELINES if m != "vanilla"])
+@pytest.mark.parametrize("method", [m for m in catalog.TRAININGS if m != "vanilla"])
 def test_a_resumed_training_is_the_undisturbed_one(table, method, tmp_path, device):
     whole, net = drain(pipeline.baseline(table, method, CONFIGS[method], seed=0, device=device))
     seen = []
@@ -600,9 +606,7 @@ def test_a_training_with_another_setting_does_not_go_on_from_this_one(table, tmp
     assert found == expected
 
 
-@pytest.mark.parametrize(
-    "method", [m for m in pipeline.BASELINES if m not in baseline_settings.ORACLES]
-)
+@pytest.mark.parametrize("method", [m for m in catalog.TRAININGS if m not in ORACLES])
 def test_no_method_but_the_oracles_sees_the_attribute(table, method, device):
     config = replace(CONFIGS[method], classifier=replace(MLP, epochs=1))
     if method == "bias-ensemble":
@@ -612,7 +616,7 @@ def test_no_method_but_the_oracles_sees_the_attribute(table, method, device):
     assert seeing.loss == blind.loss and seeing.accuracy.average == blind.accuracy.average
 
 
-@pytest.mark.parametrize("method", pipeline.BASELINES)
+@pytest.mark.parametrize("method", catalog.TRAININGS)
 def test_only_an_oracle_is_handed_the_attribute(table, method, monkeypatch, device):
     handed = []
 
@@ -621,7 +625,7 @@ def test_only_an_oracle_is_handed_the_attribute(table, method, monkeypatch, devi
         yield from ()
         return build_classifier("mlp", 8, 3, 0)
 
-    monkeypatch.setitem(pipeline.BASELINES, method, spy)
+    monkeypatch.setitem(catalog.TRAININGS, method, spy)
     drain(pipeline.baseline(table, method, CONFIGS[method], seed=0, device=device))
     assert (handed[0] is not None) == (method in ("group-dro", "dfr"))
 
@@ -644,7 +648,7 @@ def test_groupdro_draws_every_true_group_as_often(table, device):
     assert found.epochs == 2
 
 
-@pytest.mark.parametrize("method", baseline_settings.ORACLES)
+@pytest.mark.parametrize("method", ORACLES)
 def test_an_oracle_without_the_attribute_says_so(table, method, device):
     with pytest.raises(UserError, match="bias attribute"):
         drain(
@@ -716,71 +720,60 @@ def test_a_validation_part_tells_every_epoch_s_accuracy_and_selects_nothing(tabl
 
 
 def test_settings_come_from_the_preset_with_what_is_asked():
-    config = baseline_settings.baseline_config("cmnist", "lff", epochs=3, lr=None)
+    config = baseline_config("cmnist", "lff", epochs=3, lr=None)
     assert (config.classifier.network, config.classifier.epochs) == ("mlp", 3)
     assert config.classifier.lr == 1e-3
-    paper = baseline_settings.baseline_config("cmnist", "lff", paper_protocol=True)
+    paper = baseline_config("cmnist", "lff", paper_protocol=True)
     assert paper.classifier.network == "mlp255"
-    assert baseline_settings.baseline_config("digits", "lff", precision="bf16").precision == "bf16"
-    assert (
-        baseline_settings.baseline_config("digits", "jtt", precision="bf16")
-        == baseline_settings.BASELINES["digits"]["jtt"]
-    )
-    other = baseline_settings.baseline_config("cifar10c", "jtt").classifier
-    assert other == replace(presets.BENCHMARKS["cifar10c"].debias.classifier, epochs=200)
-    mine = baseline_settings.baseline_config("cmnist", "jtt", jtt_epochs=7, jtt_times=9)
+    assert baseline_config("digits", "lff", precision="bf16").precision == "bf16"
+    assert baseline_config("digits", "jtt", precision="bf16") == BASELINES["digits"]["jtt"]
+    other = baseline_config("cifar10c", "jtt").classifier
+    assert other == replace(BENCHMARKS["cifar10c"].debias.classifier, epochs=200)
+    mine = baseline_config("cmnist", "jtt", jtt_epochs=7, jtt_times=9)
     assert (mine.first_epochs, mine.times) == (7, 9)
-    strong = baseline_settings.baseline_config("cmnist", "group-dro", weight_decay=1e-2)
+    strong = baseline_config("cmnist", "group-dro", weight_decay=1e-2)
     assert strong.classifier.weight_decay == 1e-2
     # What suits pixels that are divided twice is not what suits the others; what is asked for goes before both.
     for twice, lr, decay in ((False, 1e-3, 1e-4), (True, 1e-2, 1e-5)):
-        dro = baseline_settings.baseline_config("cmnist", "group-dro", paper_protocol=twice)
+        dro = baseline_config("cmnist", "group-dro", paper_protocol=twice)
         assert (dro.classifier.lr, dro.classifier.weight_decay) == (lr, decay)
-        jtt = baseline_settings.baseline_config("cmnist", "jtt", paper_protocol=twice, lr=0.5)
+        jtt = baseline_config("cmnist", "jtt", paper_protocol=twice, lr=0.5)
         assert jtt.classifier.lr == 0.5
     # DisEnt's λ and lr go by the ratio; JTT's T by the length of the training.
-    disent = {
-        p: baseline_settings.baseline_config("cifar10c", "disent", percent=p) for p in cfg.RATIOS
-    }
+    disent = {p: baseline_config("cifar10c", "disent", percent=p) for p in RATIOS}
     # In the order of the published triples: λ_dis, λ_swap_b, λ_swap.
     triples = [(c.lambda_dis, c.lambda_swap_b, c.lambda_swap) for c in disent.values()]
     assert triples == [(1, 1, 1), (5, 5, 1), (5, 5, 1), (1, 1, 1)]
     assert {round(c.classifier.epochs * 176, -3) for c in disent.values()} == {50_000}
     assert [c.classifier.lr for c in disent.values()] == [5e-4, 1e-3, 1e-3, 1e-3]
-    on_faces = baseline_settings.baseline_config("bffhq", "disent")
+    on_faces = baseline_config("bffhq", "disent")
     assert (on_faces.lambda_dis, on_faces.lambda_swap_b, on_faces.lambda_swap) == (2, 2, 0.1)
-    on_digits = baseline_settings.BASELINES["cmnist"]["disent"]
+    on_digits = BASELINES["cmnist"]["disent"]
     assert (on_digits.lambda_dis, on_digits.lambda_swap_b, on_digits.lambda_swap) == (10, 10, 1)
-    small, paper = (
-        baseline_settings.baseline_config("waterbirds", "jtt", preset=p) for p in presets.SIZES
-    )
+    small, paper = (baseline_config("waterbirds", "jtt", preset=p) for p in SIZES)
     assert (small.first_epochs, paper.first_epochs, paper.times) == (4, 60, 100)
     assert (small.classifier.epochs, paper.classifier.epochs) == (20, 300)
     with pytest.raises(UserError, match="MLP alone"):
-        baseline_settings.baseline_config("digits", "lff", paper_protocol=True)
+        baseline_config("digits", "lff", paper_protocol=True)
     with pytest.raises(UserError, match="no baseline 'a2'"):
-        baseline_settings.baseline_config("digits", "a2")
-    assert (
-        set(baseline_settings.BASELINES["digits"])
-        == set(baseline_settings.BASELINES["cmnist"])
-        == set(pipeline.BASELINES)
-    )
+        baseline_config("digits", "a2")
+    assert set(BASELINES["digits"]) == set(BASELINES["cmnist"]) == set(catalog.TRAININGS)
 
 
 def test_settings_travel_through_json():
     for config in CONFIGS.values():
-        assert cfg.from_json(type(config), cfg.to_json(config)) == config
+        assert from_json(type(config), to_json(config)) == config
 
 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: baseline_settings.LfFConfig(q=0), "q must lie"),
-        (lambda: baseline_settings.LfFConfig(precision="half"), "precision"),
-        (lambda: baseline_settings.BiasEnsembleConfig(votes=6), "votes"),
-        (lambda: baseline_settings.SelecMixConfig(variant="W"), "V\\+ or L\\+"),
-        (lambda: baseline_settings.DisEntConfig(swap_after=0), "swap_after"),
-        (lambda: baseline_settings.JTTConfig(times=0), "times"),
+        (lambda: LfFConfig(q=0), "q must lie"),
+        (lambda: LfFConfig(precision="half"), "precision"),
+        (lambda: BiasEnsembleConfig(votes=6), "votes"),
+        (lambda: SelecMixConfig(variant="W"), "V\\+ or L\\+"),
+        (lambda: DisEntConfig(swap_after=0), "swap_after"),
+        (lambda: JTTConfig(times=0), "times"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(make, said):

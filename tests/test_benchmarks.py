@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 import app
-from debias_core.config import CENTRE, RATIOS
-from debias_core.data.benchmarks import colored_digits, colored_mnist
-from debias_core.data.planted import PALETTE, plant_in_order
+from debias_core.data.making.cmnist import colored_mnist
+from debias_core.data.making.digits import colored_digits
+from debias_core.data.making.planted import PALETTE, plant_in_order
 from debias_core.records import ArmResult, GroupAccuracy, UserError
-from debias_core.workspace import benchmark, cells
+from debias_core.settings.data_sets import RATIOS
+from debias_core.settings.injection import CENTRE
+from debias_core.study import benchmark, cells, published
 from tests.conftest import NEEDS_MNIST
 
 
@@ -40,7 +42,7 @@ def test_a_seed_changes_the_planted_images_but_never_the_split():
 def test_the_image_has_the_colour_that_its_attribute_names():
     table = colored_digits(5.0)
     brightest = table.pixels.reshape(len(table), -1, 3).max(1) / 255
-    from debias_core.data.planted import PALETTE
+    from debias_core.data.making.planted import PALETTE
 
     distance = np.linalg.norm(brightest[:, None] - PALETTE[None], axis=2)
     # A faint digit never reaches its full colour; its hue is still nearest for almost all.
@@ -110,37 +112,37 @@ def test_mnist_that_is_nowhere_is_said_with_the_remedy(tmp_path, monkeypatch):
     [("bias-ensemble", 81.17, 90.04), ("a2", 83.92, 91.64), ("amplibias", 67.79, 74.88)],
 )
 def test_diffinject_s_table_1_stands_beside_colored_mnist(method, one, five):
-    found = [benchmark.published("cmnist", method, r) for r in (0.5, 1.0, 2.0, 5.0)]
+    found = [published.published("cmnist", method, r) for r in (0.5, 1.0, 2.0, 5.0)]
     assert found == [None, pytest.approx(one / 100), None, pytest.approx(five / 100)]
 
 
 def test_figures_of_another_metric_do_not_stand_as_the_average():
-    assert benchmark.published("bffhq", "ddb-2", 0.5) == pytest.approx(0.8315)  # not 0.7093
-    assert benchmark.published("waterbirds", "ddb-2", None) is None
-    assert benchmark.published("urbancars", "ddb-1", None) is None
+    assert published.published("bffhq", "ddb-2", 0.5) == pytest.approx(0.8315)  # not 0.7093
+    assert published.published("waterbirds", "ddb-2", None) is None
+    assert published.published("urbancars", "ddb-1", None) is None
     arm = ArmResult(
         "ddb-2", 0, GroupAccuracy(("a",), (0.5,), (4,), 0.5, 0.5, "a", None, None), 4, 1, (1.0,), (0.5,)
     )  # fmt: skip
-    made = benchmark.cell(benchmark.Own("waterbirds"), "ddb-2", arm, None, None)
+    made = benchmark.cell(published.Own("waterbirds"), "ddb-2", arm, None, None)
     assert made["published"] is None
     assert made["published_worst_group"] == pytest.approx(0.9156)
-    held_out = benchmark.cell(benchmark.Own("waterbirds", validation=True), "ddb-2", arm, 0, 0)
+    held_out = benchmark.cell(published.Own("waterbirds", validation=True), "ddb-2", arm, 0, 0)
     assert held_out["published_worst_group"] is None
 
 
 @pytest.mark.parametrize(
     ("on", "method", "found"),
     [
-        (benchmark.Own("cmnist", 1.0), "vanilla", {"unbiased_accuracy": 0.5034}),  # not 32.59
-        (benchmark.Own("cmnist", 1.0), "diffinject", {"unbiased_accuracy": 0.8558}),
-        (benchmark.Own("cmnist", 1.0), "diffubias", {}),
-        (benchmark.Own("dogs_cats", 5.0), "lff", {"conflicting_accuracy": 0.8432}),
-        (benchmark.Own("waterbirds"), "ddb-1", {"worst_group_accuracy": 0.9081}),
-        (benchmark.Own("waterbirds", validation=True), "ddb-1", {}),
+        (published.Own("cmnist", 1.0), "vanilla", {"unbiased_accuracy": 0.5034}),  # not 32.59
+        (published.Own("cmnist", 1.0), "diffinject", {"unbiased_accuracy": 0.8558}),
+        (published.Own("cmnist", 1.0), "diffubias", {}),
+        (published.Own("dogs_cats", 5.0), "lff", {"conflicting_accuracy": 0.8432}),
+        (published.Own("waterbirds"), "ddb-1", {"worst_group_accuracy": 0.9081}),
+        (published.Own("waterbirds", validation=True), "ddb-1", {}),
     ],
 )
 def test_a_published_figure_stands_beside_the_accuracy_that_it_is_of(on, method, found):
-    assert benchmark.printed(on, method) == pytest.approx(found)
+    assert published.printed(on, method) == pytest.approx(found)
 
 
 def test_a_method_that_is_known_from_papers_alone_prints_its_figure(tmp_path, capsys, monkeypatch):

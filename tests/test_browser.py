@@ -16,20 +16,27 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from debias_core.data.making.digits import colored_digits
+from debias_core.data.table import save_table
+from debias_core.jobs import queue, runner
+from debias_core.pipeline import drain
+from debias_core.settings.injection import InjectConfig
+from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
+from debias_core.stages import audit as audit_stage
+from debias_core.stages import debias as debias_stage
+from debias_core.stages import generate
+from debias_core.stages import report as report_stage
+from debias_core.study import sweep
+from debias_core.study.cells import run_cells
+from debias_core.study.rows import row_of
+from debias_core.workspace import judgements
+from debias_core.workspace.project import demo_project
+from tests.browser import CHROMIUM, FLAGS, WAIT, WIDE, Studio, Watch, frozen, shoot, until
+from tests.conftest import CPU
+
 pytest.importorskip("playwright", reason="needs playwright (pip install -r tests/requirements.txt)")
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect, sync_playwright
-
-from debias_core.config import AuditConfig, ClassifierConfig, DebiasConfig, InjectConfig
-from debias_core.data.benchmarks import colored_digits
-from debias_core.data.table import save_table
-from debias_core.pipeline import drain
-from debias_core.workspace import jobs, stages, sweep, verdicts
-from debias_core.workspace.cells import run_cells
-from debias_core.workspace.rows import row_of
-from debias_core.workspace.store import demo_project
-from tests.browser import CHROMIUM, FLAGS, WAIT, WIDE, Studio, Watch, frozen, shoot, until
-from tests.conftest import CPU
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)"
@@ -69,9 +76,9 @@ def studio(tmp_path_factory, incoming, nursery):
     save_table(table.take(np.sort(np.concatenate(some))), project.folder("data"))
     project.register({"kind": "files", "path": "/nowhere"})
     quick = AuditConfig(classifier=ClassifierConfig(loss="gce", epochs=8))
-    drain(stages.run_audit(project, quick, device=CPU))
+    drain(audit_stage.run_audit(project, quick, device=CPU))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "subprocess", nursery.jobs())
+        patch.setattr(runner, "subprocess", nursery.jobs())
         studio = Studio(workspace, incoming)
         yield studio
         studio.close()
@@ -171,12 +178,12 @@ def history(page: Page):
 
 def curated(studio, name: str) -> dict[str, str]:
     project = studio.project(name)
-    return verdicts.current(project.db, name, project.set_id())
+    return judgements.current(project.db, name, project.set_id())
 
 
 def marked(studio, name: str) -> dict[str, str]:
     project = studio.project(name)
-    return verdicts.current(project.db, name, project.data_id())
+    return judgements.current(project.db, name, project.data_id())
 
 
 def accessible(page: Page) -> None:
@@ -591,7 +598,7 @@ def test_retraining_draws_its_curves_while_it_runs(page, studio, demo):
     until(lambda: studio.job("demo").kind == "debias", "the job")
     training = studio.job("demo").id
     curves = page.locator(".ds-curves")
-    until(lambda: jobs.curves(demo.db, training), "the first epoch")
+    until(lambda: queue.curves(demo.db, training), "the first epoch")
     with frozen(studio.job("demo")):
         expect(curves.get_by_role("button", name="vanilla, seed 0")).to_be_visible()
         expect(curves.get_by_text("Training…")).to_be_visible()
@@ -860,7 +867,7 @@ def test_stop_now_asks_first_and_the_job_can_be_resumed(other, studio):
     other.get_by_role("dialog").get_by_role("button", name="Stop now").click()
     expect(running).to_have_attribute("data-state", "stopped")
     stopped = studio.job("photos")
-    assert stopped.state == "stopped" and not jobs.alive(studio.project("photos").db, stopped.id)
+    assert stopped.state == "stopped" and not queue.alive(studio.project("photos").db, stopped.id)
     running.get_by_role("button", name="Resume", exact=True).click()
     expect(running).to_have_attribute("data-state", "running")
     expect(running).to_contain_text("of 4000")
@@ -884,10 +891,10 @@ def test_hostile_class_names_stay_text_on_every_tab(other, studio, tmp_path):
     project = studio.project("photos")
     tiny = ClassifierConfig(epochs=2)
     audit = AuditConfig(classifier=replace(tiny, loss="gce"), top_k=9)
-    drain(stages.run_audit(project, audit, device=CPU))
-    drain(stages.run_generate(project, InjectConfig(count=20, steps=4), device=CPU))
-    drain(stages.run_debias(project, DebiasConfig(classifier=tiny), device=CPU))
-    drain(stages.run_report(project, device=CPU))
+    drain(audit_stage.run_audit(project, audit, device=CPU))
+    drain(generate.run_generate(project, InjectConfig(count=20, steps=4), device=CPU))
+    drain(debias_stage.run_debias(project, DebiasConfig(classifier=tiny), device=CPU))
+    drain(report_stage.run_report(project, device=CPU))
     expect(other.locator(".ds-steps li[data-state=done]")).to_have_count(5)
     for name in TABS:
         tab(other, name)

@@ -15,25 +15,28 @@ import torch
 from rich.console import Console
 
 import app
-from debias_core import baseline_settings, presets
-from debias_core.config import AuditConfig, ClassifierConfig
+from debias_core.compute.team import Cluster
 from debias_core.pipeline import drain
+from debias_core.presets.data_sets import BENCHMARKS
+from debias_core.presets.methods import baseline_config
 from debias_core.records import ArmResult, GroupAccuracy, UserError
-from debias_core.team import Cluster
-from debias_core.workspace import afield, cells, rows, stages
-from debias_core.workspace import tables as tables_of
-from debias_core.workspace.benchmark import (
+from debias_core.settings.training import AuditConfig, ClassifierConfig
+from debias_core.stages import audit as audit_stage
+from debias_core.study import cells, on_workers, rows, table_text
+from debias_core.study import field_table as tables_of
+from debias_core.study.benchmark import (
     benchmark_project,
     cell,
     ensure_audit,
     ensure_data,
-    published,
     run_benchmark,
 )
-from debias_core.workspace.cells import run_cells
-from debias_core.workspace.rows import Row
-from debias_core.workspace.store import Project, working, write_text
-from ui.commands import common, tables
+from debias_core.study.cells import run_cells
+from debias_core.study.published import published
+from debias_core.study.rows import Row
+from debias_core.workspace.files import write_text
+from debias_core.workspace.project import Project, working
+from ui.cli import common, tables
 
 CPU = torch.device("cpu")
 SHORT_NET = ClassifierConfig(network="mlp", epochs=1, batch_size=512)
@@ -41,9 +44,9 @@ SHORT = ("--epochs", "1", "--network", "mlp", "--batch-size", "512")
 
 
 def row(method, percent=1.0, **classifier):
-    on = replace(presets.BENCHMARKS["digits"], percent=percent)
+    on = replace(BENCHMARKS["digits"], percent=percent)
     short = {"epochs": 2, "network": "mlp", "batch_size": 512, **classifier}
-    return Row(method, on, baseline_settings.baseline_config("digits", method, **short))
+    return Row(method, on, baseline_config("digits", method, **short))
 
 
 def test_the_command_fills_a_table_of_methods_ratios_and_seeds(tmp_path, capsys):
@@ -133,8 +136,8 @@ def test_a_cell_that_can_t_be_run_says_why_and_the_others_go_on(tmp_path, monkey
     assert found["cells"][0]["error"] == "Out of luck: try another day."
     assert found["cells"][0]["unbiased_accuracy"] is None
     assert found["cells"][1]["unbiased_accuracy"] > 0
-    assert "Out of luck" in cells.as_markdown(found["rows"]).splitlines()[2]
-    assert "Out of luck" in cells.as_csv(found["cells"])
+    assert "Out of luck" in table_text.as_markdown(found["rows"]).splitlines()[2]
+    assert "Out of luck" in table_text.as_csv(found["cells"])
     with pytest.raises(UserError, match="Out of luck"):
         drain(run_cells(tmp_path, [row("jtt")], seeds=[0], device=CPU))
 
@@ -163,7 +166,7 @@ def arm(**changes):
 
 
 def test_the_best_epoch_is_the_validation_part_s_never_the_test_part_s():
-    on = replace(presets.BENCHMARKS["cmnist"], percent=1.0)
+    on = replace(BENCHMARKS["cmnist"], percent=1.0)
     with_valid = cell(on, "lff", arm(valid_accuracy=(0.1, 0.6, 0.6)), 1.0, None)
     assert with_valid["best_on_validation"] == {"epoch": 2, "unbiased_accuracy": 0.8}
     assert with_valid["unbiased_accuracy"] == 5 / 6  # the last one's
@@ -208,16 +211,16 @@ def test_what_can_t_be_run_is_one_line(words, said, tmp_path, capsys):
 
 def test_another_k_cuts_the_ranking_that_is_there(tmp_path, monkeypatch):
     project = Project(tmp_path, "one")
-    config = replace(presets.BENCHMARKS["digits"].audit.classifier, epochs=1, network="mlp")
+    config = replace(BENCHMARKS["digits"].audit.classifier, epochs=1, network="mlp")
     ten = AuditConfig(classifier=config)
-    drain(ensure_data(project, presets.BENCHMARKS["digits"], 0))
+    drain(ensure_data(project, BENCHMARKS["digits"], 0))
     first = drain(ensure_audit(project, ten, device=CPU))
 
     def train_again(*_, **__):
         raise AssertionError("f_B was trained again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "run_audit", train_again)
+        patch.setattr(audit_stage, "run_audit", train_again)
         a_class = drain(ensure_audit(project, replace(ten, top_k=2, per_class=True), device=CPU))
         assert len(a_class.top_k.ids) == 20 and len(first.top_k.ids) == 10
         assert np.array_equal(a_class.scores.loss, first.scores.loss)
@@ -273,7 +276,7 @@ def test_a_cell_of_images_has_one_key_on_a_cluster_and_here(tmp_path, quick_judg
         assert asked == []
         yield from ()
 
-    monkeypatch.setattr(afield, "table_cells", nothing_left)
+    monkeypatch.setattr(on_workers, "table_cells", nothing_left)
     (there,) = drain(run_cells(tmp_path, wanted, seeds=[0], device=CPU, cluster=Cluster("auto")))[
         "cells"
     ]
@@ -331,7 +334,7 @@ def test_a_file_that_is_a_link_stays_one_and_a_device_is_written_to(tmp_path):
 
 def made(method, seed, best=None, dataset="bffhq", ratio=1.0):
     """A cell of four accuracies around 0.9."""
-    figures = dict.fromkeys(cells.METRICS, 0.9 + seed / 100)
+    figures = dict.fromkeys(table_text.METRICS, 0.9 + seed / 100)
     beside = published(dataset, method, ratio)
     best = None if best is None else {"epoch": 2, "unbiased_accuracy": best}
     return {
@@ -351,15 +354,19 @@ def printed(rows, monkeypatch, width):
 def test_the_best_on_validation_has_a_column_where_some_have_it_and_on_test_has_none(monkeypatch):
     some = [made("bias-ensemble", 0, 0.8), made("bias-ensemble", 1, 0.86), made("lff", 0)]
     rows = [cells.over_seeds(some[:2]), cells.over_seeds(some[2:])]
-    table = cells.as_markdown(rows).splitlines()
+    table = table_text.as_markdown(rows).splitlines()
     assert "| best on validation | seconds |" in table[0] and "| 83.0 ± 4.2 % |" in table[2]
-    lines = list(csv.DictReader(cells.as_csv(some).splitlines()))
+    lines = list(csv.DictReader(table_text.as_csv(some).splitlines()))
     assert [x["best_on_validation"] for x in lines] == ["0.8", "0.86", ""]
-    for text in (cells.as_markdown(rows), cells.as_csv(some), *printed(rows, monkeypatch, 200)):
+    for text in (
+        table_text.as_markdown(rows),
+        table_text.as_csv(some),
+        *printed(rows, monkeypatch, 200),
+    ):
         assert "98.7" not in text and "0.987" not in text and "best_on_test" not in text
     none = [made("lff", 0), made("lff", 1)]
-    assert "validation" not in cells.as_markdown([cells.over_seeds(none)])
-    assert "validation" not in cells.as_csv(none)
+    assert "validation" not in table_text.as_markdown([cells.over_seeds(none)])
+    assert "validation" not in table_text.as_csv(none)
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -382,23 +389,23 @@ def test_no_figure_is_cut_on_a_terminal(width, monkeypatch):
 def test_a_published_figure_over_other_images_is_marked(monkeypatch):
     rows = [cells.over_seeds([made("lff", 0, dataset="dogs_cats")])]
     assert rows[0]["published_over"] == "conflicting"
-    table = cells.as_markdown(rows)
+    table = table_text.as_markdown(rows)
     assert (
         "| 71.72 % ¹ |" in table and "\n¹ Published is the accuracy over the conflicting" in table
     )
     assert any("¹ Published is" in line for line in printed(rows, monkeypatch, 80))
-    (line,) = csv.DictReader(cells.as_csv([made("lff", 0, dataset="dogs_cats")]).splitlines())
+    (line,) = csv.DictReader(table_text.as_csv([made("lff", 0, dataset="dogs_cats")]).splitlines())
     assert line["published_over"] == "conflicting"
     others = [
         made("lff", 0),
         made("jtt", 0, dataset="dogs_cats"),
     ]  # nothing published of the second
-    assert "¹" not in cells.as_markdown([cells.over_seeds([c]) for c in others])
-    assert "published_over" not in cells.as_csv(others)
+    assert "¹" not in table_text.as_markdown([cells.over_seeds([c]) for c in others])
+    assert "published_over" not in table_text.as_csv(others)
 
 
 def test_a_seed_that_another_process_works_on_is_refused(tmp_path):
-    on = presets.BENCHMARKS["digits"]
+    on = BENCHMARKS["digits"]
     with working(benchmark_project(tmp_path, on, 0)), pytest.raises(UserError, match="working on"):
         drain(run_benchmark(on, lambda s: benchmark_project(tmp_path, on, s), device=CPU, only=0))
 
@@ -421,7 +428,7 @@ def test_workers_fill_the_table_that_one_process_fills(tmp_path, inline, monkeyp
     )
 
     def figures(result):
-        return [{k: v for k, v in c.items() if k not in cells.COSTS} for c in result["cells"]]
+        return [{k: v for k, v in c.items() if k not in table_text.COSTS} for c in result["cells"]]
 
     assert figures(here) == figures(there) and inline == [2]
     assert there["cells"][1]["error"] == "Out of luck: try another day."

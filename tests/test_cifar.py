@@ -14,30 +14,27 @@ from sklearn.datasets import load_sample_images
 from torchvision.datasets import CIFAR10
 
 import app
-from debias_core.config import RATIOS, UNetConfig
-from debias_core.data import benchmarks
-from debias_core.data.benchmarks import (
-    CIFAR_SIZES,
-    NAMED,
-    UNIFORM,
-    corrupted_cifar10,
-    free_of_bias,
-    plan_of_cifar10,
-)
-from debias_core.data.corruptions import CORRUPTIONS
-from debias_core.data.layouts import PUBLISHED
-from debias_core.data.originals import CIFAR_CLASSES, cifar10
-from debias_core.data.planted import uniform
+from debias_core.data.importing.layouts import PUBLISHED
+from debias_core.data.making import shipped
+from debias_core.data.making.catalog import NAMED, UNIFORM, free_of_bias
+from debias_core.data.making.cifar10c import CIFAR_SIZES, corrupted_cifar10, plan_of_cifar10
+from debias_core.data.making.corruptions import CORRUPTIONS
+from debias_core.data.making.originals import CIFAR_CLASSES, cifar10
+from debias_core.data.making.planted import uniform
 from debias_core.insight import fidelity
 from debias_core.pipeline import drain
-from debias_core.presets import BENCHMARKS, PRESETS
+from debias_core.presets.data_sets import BENCHMARKS
+from debias_core.presets.models import PRESETS
 from debias_core.records import UserError
-from debias_core.workspace import imports, models
-from debias_core.workspace.store import Project
+from debias_core.settings.data_sets import RATIOS
+from debias_core.settings.diffusion import UNetConfig
+from debias_core.stages import importing, models
+from debias_core.workspace.project import Project
 from tests.conftest import CPU
-from ui import augment_tab, words
-from ui.data_tab import NAMED_SETS
-from ui.session import Place
+from ui.shown.place import Place
+from ui.tabs import augment
+from ui.tabs.data import NAMED_SETS
+from ui.words import data as data_words
 
 TRAIN, TEST = 200, 100  # ten classes each
 PAPERS = {0.5: (44_832, 228), 1: (44_527, 442), 2: (44_145, 887), 5: (42_820, 2_242)}
@@ -253,9 +250,9 @@ def test_an_unbiased_control_has_every_corruption_in_every_class(tiny_cifar):
 def test_every_named_set_is_offered_and_described():
     assert set(NAMED) == set(UNIFORM)
     everything = set(NAMED) | set(PUBLISHED)
-    assert set(words.NAMED_ABOUT) == set(BENCHMARKS) == everything
+    assert set(data_words.NAMED_ABOUT) == set(BENCHMARKS) == everything
     assert {s["kind"] for s in NAMED_SETS.values()} == everything
-    assert words.LOW_LEVEL in words.NAMED_ABOUT["cifar10c"]
+    assert data_words.LOW_LEVEL in data_words.NAMED_ABOUT["cifar10c"]
 
 
 def test_the_preset_has_the_bottleneck_of_the_paper():
@@ -274,7 +271,7 @@ SMALL = UNetConfig(image_size=32, channels=(8, 8), attention=(), res_blocks=1, h
 
 def test_the_loop_runs_from_pretraining_to_both_arms(tiny_cifar, tmp_path, monkeypatch, capsys):
     model, at = tmp_path / "model", ["--workspace", str(tmp_path / "ws")]
-    monkeypatch.setitem(benchmarks.SHIPPED, "cifar-", model)
+    monkeypatch.setitem(shipped.SHIPPED, "cifar-", model)
     monkeypatch.setattr(fidelity, "MIN_STEPS", 1)  # the judge need not learn here
     short = ["--seeds", "1", "--network", "conv", "--epochs", "2", "--audit-epochs", "2"]
     command = ["benchmark", "cifar10c", "--ratio", "5", *short, "--count", "6", "--steps", "2", *at]
@@ -311,12 +308,12 @@ def test_the_loop_runs_from_pretraining_to_both_arms(tiny_cifar, tmp_path, monke
 
 def test_augment_warns_where_the_bias_is_a_corruption(tiny_cifar, tmp_path):
     for kind in ("digits", "cifar10c"):
-        imports.import_named(Project(tmp_path / "ws", kind), kind, percent=5.0, seed=0)
+        importing.import_named(Project(tmp_path / "ws", kind), kind, percent=5.0, seed=0)
     with gr.Blocks():
-        part = augment_tab.build(Place(tmp_path / "ws", ()), gr.Dropdown())
+        part = augment.build(Place(tmp_path / "ws", ()), gr.Dropdown())
     shown = {
         kind: [v for v in part.refresh(kind, None, "diffinject") if isinstance(v, str)]
         for kind in ("digits", "cifar10c")
     }
-    assert any(words.LOW_LEVEL in text for text in shown["cifar10c"])
-    assert not any(words.LOW_LEVEL in text for text in shown["digits"])
+    assert any(data_words.LOW_LEVEL in text for text in shown["cifar10c"])
+    assert not any(data_words.LOW_LEVEL in text for text in shown["digits"])

@@ -8,14 +8,16 @@ import torch
 from torch.nn import functional as F
 
 from debias_core.classifier import losses, training
+from debias_core.classifier.augment import augment
 from debias_core.classifier.metrics import average_precision, group_accuracy
 from debias_core.classifier.networks import build_classifier, load_classifier, save_classifier
-from debias_core.classifier.training import augment, penultimate, score, train_classifier
-from debias_core.config import NETWORKS, ClassifierConfig
+from debias_core.classifier.scoring import penultimate, score
+from debias_core.classifier.training import train_classifier
 from debias_core.data.images import to_float
 from debias_core.data.table import ImageTable
 from debias_core.pipeline import drain
 from debias_core.records import UserError
+from debias_core.settings.training import NETWORKS, ClassifierConfig
 from tests.bench_classifier import relu_first
 
 

@@ -20,15 +20,19 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from debias_core import config as cfg
-from debias_core.config import AuditConfig, ClassifierConfig
+from debias_core.jobs import queue
 from debias_core.pipeline import drain
-from debias_core.workspace import classroom, imports, jobs, stages, verdicts
+from debias_core.settings.data_sets import BenchmarkConfig
+from debias_core.settings.training import AuditConfig, ClassifierConfig
+from debias_core.stages import audit as audit_stage
+from debias_core.stages import classroom, importing
+from debias_core.workspace import judgements
 from debias_core.workspace.database import database, now
-from debias_core.workspace.store import SANDBOX, Project
+from debias_core.workspace.project import Project
+from debias_core.workspace.project_base import SANDBOX
 from tests.conftest import CPU
-from ui.server import create_app
-from ui.session import Place
+from ui.server.serve import create_app
+from ui.shown.place import Place
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "http://127.0.0.1:7860"
@@ -39,10 +43,10 @@ TINY = AuditConfig(classifier=ClassifierConfig(network="mlp", epochs=1, loss="gc
 def workspace(tmp_path_factory):
     """Both templates, made by the classroom itself with 5 epochs instead of 30."""
     home = tmp_path_factory.mktemp("class")
-    audit = cfg.BenchmarkConfig().audit
+    audit = BenchmarkConfig().audit
     short = replace(audit, classifier=replace(audit.classifier, epochs=5))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classroom, "BenchmarkConfig", lambda: cfg.BenchmarkConfig(audit=short))
+        patch.setattr(classroom, "BenchmarkConfig", lambda: BenchmarkConfig(audit=short))
         classroom.prepare(home)
     return home
 
@@ -205,7 +209,7 @@ def test_a_project_that_is_not_a_sandbox_leads_to_one_s_own(app, project):
 
 
 def test_only_sandboxes_can_be_named(app, workspace):
-    imports.import_named(Project(workspace, "demo"), "digits", percent=1.0, seed=0)
+    importing.import_named(Project(workspace, "demo"), "digits", percent=1.0, seed=0)
     client = visitor(app)
     mine = arrive(client)
     other = arrive(visitor(app))
@@ -255,7 +259,7 @@ def test_a_visitor_s_marks_k_and_jobs_are_seen_by_nobody_else(app, workspace):
     before = bert.get(f"/api/{b}/audit").json()
     anna.post(f"/api/{a}/marks", json={"marks": [{"key": "k", "row": 3, "mark": "junk"}]})
     anna.post(f"/api/{a}/k", json={"k": 77})
-    job = jobs.submit(database(workspace), a, "report", {})
+    job = queue.submit(database(workspace), a, "report", {})
     assert bert.get(f"/api/{b}/audit").json() == before
     assert bert.get(f"/api/{b}/state").json()["jobs"] == []
     assert bert.post(f"/api/{b}/jobs/{job}/now").status_code == 400
@@ -328,7 +332,7 @@ def test_a_guess_that_is_none_is_refused(hall, app, workspace, guess):
     hall.post("/gradio_api/queue/join", json=body, headers={"Origin": BASE})
     stream = hall.get("/gradio_api/queue/data", params={"session_hash": "bad"}).text
     assert '"success":false' in stream.replace(" ", "")
-    assert verdicts.current(database(workspace), name, "guess") == {}
+    assert judgements.current(database(workspace), name, "guess") == {}
 
 
 def test_a_guess_in_another_s_name_is_refused(hall, app, workspace):
@@ -359,14 +363,14 @@ def test_sandboxes_share_their_files_and_a_stage_in_one_changes_no_other(app, wo
         assert (mine.root / file).stat().st_ino == (source.root / file).stat().st_ino
         assert (mine.root / file).stat().st_nlink > 2
     before = files(other), files(source)
-    stages.choose_k(mine, 33, per_class=False)
+    audit_stage.choose_k(mine, 33, per_class=False)
     assert mine.manifest("audit")["config"]["top_k"] == 33
     assert (files(other), files(source)) == before
-    drain(stages.run_audit(mine, TINY, device=CPU))
+    drain(audit_stage.run_audit(mine, TINY, device=CPU))
     mine.save_tsne(mine.points("pca")[0], mine.points("pca")[1])
     assert files(mine)["audit/scores.csv"] != before[0]["audit/scores.csv"]
     assert (files(other), files(source)) == before
-    imports.import_named(mine, "digits", percent=5.0, seed=1)
+    importing.import_named(mine, "digits", percent=5.0, seed=1)
     assert (files(other), files(source)) == before
 
 
@@ -382,12 +386,12 @@ def test_sandboxes_older_than_a_day_are_swept_but_not_those_with_work_under_way(
         for kind in ("demo", "control"):
             age(workspace, f"{SANDBOX}{token(name)}-{kind}", classroom.KEPT_SECONDS + 10)
     age(workspace, young, classroom.KEPT_SECONDS - 60)
-    decision = [verdicts.Decision("k", "x", "junk")]
-    verdicts.record(db, old, "set", decision, verdicts.MARKS)
-    done = jobs.submit(db, old, "report", {})
-    jobs.act(db, done, "now")
-    jobs.submit(db, waiting, "report", {})
-    running = jobs.submit(db, busy, "report", {})
+    decision = [judgements.Decision("k", "x", "junk")]
+    judgements.record(db, old, "set", decision, judgements.MARKS)
+    done = queue.submit(db, old, "report", {})
+    queue.act(db, done, "now")
+    queue.submit(db, waiting, "report", {})
+    running = queue.submit(db, busy, "report", {})
     db.write("UPDATE jobs SET state = 'running' WHERE id = ?", (running,))
     classroom.sweep(workspace)
     assert not (workspace / old).exists()

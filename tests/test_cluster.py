@@ -12,14 +12,16 @@ import pytest
 import torch
 
 import app
-from debias_core import cluster as clusters
-from debias_core import team
-from debias_core.config import DiffusionConfig, InjectConfig
+from debias_core.compute import ray_team as clusters
+from debias_core.compute import team
+from debias_core.compute.team import Cluster, Work
+from debias_core.diffusion.on_workers import generate_classes
+from debias_core.diffusion.sink import InMemory
 from debias_core.diffusion.unet import EpsilonNet, EvaluationCount
-from debias_core.diffusion.workers import generate_classes
-from debias_core.pipeline import InMemory, drain, synthesise
+from debias_core.pipeline import drain, synthesise
 from debias_core.records import StopAsked, UserError
-from debias_core.team import Cluster, Work
+from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.injection import InjectConfig
 from tests.conftest import CPU, TINY_UNET
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -237,7 +239,7 @@ def test_a_run_on_a_cluster_that_is_stopped_goes_on_here(tiny_net, table, here, 
 
 
 def test_what_fails_on_a_worker_is_told_once_and_in_words(two_nodes):
-    work = Work("debias_core.diffusion.workers:make_pairs", ({}, team.as_bytes({})))
+    work = Work("debias_core.diffusion.on_workers:make_pairs", ({}, team.as_bytes({})))
     hired = clusters.actors(work, Cluster(workers=1), most=1)
     with pytest.raises(UserError, match=r"The worker on .* failed \(KeyError"), hired as workers:
         list(team.in_order(workers, iter([team.message({})])))
@@ -245,8 +247,8 @@ def test_what_fails_on_a_worker_is_told_once_and_in_words(two_nodes):
 
 CALLER = """
 import sys
-from debias_core import team
-from debias_core.cluster import actors
+from debias_core.compute import team
+from debias_core.compute.ray_team import actors
 
 work = team.Work("builtins:print", ({}, team.as_bytes({})))
 with actors(work, team.Cluster(sys.argv[1], workers=1), most=1) as workers:

@@ -7,16 +7,18 @@ import pytest
 
 import app
 from debias_core import pipeline
-from debias_core.baseline_settings import CompareConfig, baseline_config
-from debias_core.config import from_json
 from debias_core.data.table import save_table
+from debias_core.jobs import queue
 from debias_core.pipeline import drain
+from debias_core.presets.methods import baseline_config
 from debias_core.records import StopAsked, UserError
-from debias_core.workspace import jobs
-from debias_core.workspace.cells import run_compare
+from debias_core.settings.base import from_json
+from debias_core.study.compare import run_compare
+from debias_core.study.settings import CompareConfig
 from tests.conftest import CPU
-from ui import compare_part, words
-from ui.session import Place
+from ui.shown.place import Place
+from ui.tabs import compare
+from ui.words import train as train_words
 
 FEW = CompareConfig(("vanilla", "jtt"), (0, 1), "mlp", 2)
 
@@ -68,13 +70,13 @@ def test_an_oracle_without_the_attribute_and_other_mistakes_are_told(project, ta
 def test_the_page_submits_a_comparison_and_shows_it_as_it_grows(project):
     place = Place(project.workspace, ())
     with gr.Blocks() as page:
-        part = compare_part.compare(place, gr.Dropdown())
+        part = compare.compare(place, gr.Dropdown())
     submit = next(iter(page.fns.values())).fn
-    assert part.refresh("p")[0] == words.NOT_COMPARED
+    assert part.refresh("p")[0] == train_words.NOT_COMPARED
     with pytest.raises(gr.Error, match="at least one method"):
         submit("p", [], "mlp", 2, 1)
     submit("p", ["vanilla", "jtt"], "mlp", 2, 2)
-    (job,) = jobs.of_project(project.db, "p")
+    (job,) = queue.of_project(project.db, "p")
     assert job.kind == "compare" and from_json(CompareConfig, job.args["config"]) == FEW
     for p in run_compare(project, FEW, device=CPU):
         if p.part == 3:

@@ -2,18 +2,13 @@ import json
 
 import pytest
 
-from debias_core.config import (
-    AuditConfig,
-    BenchmarkConfig,
-    ClassifierConfig,
-    DebiasConfig,
-    DiffusionConfig,
-    InjectConfig,
-    from_json,
-    to_json,
-)
-from debias_core.presets import PRESETS, diffusion_for
+from debias_core.presets.models import PRESETS, diffusion_for
 from debias_core.records import UserError
+from debias_core.settings.base import from_json, to_json
+from debias_core.settings.data_sets import BenchmarkConfig
+from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.injection import InjectConfig
+from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from debias_core.data import corruptions
-from debias_core.data.corruptions import CORRUPTIONS, corrupt, frost_sheet
+from debias_core.data.making import corruptions
+from debias_core.data.making.corruptions import CORRUPTIONS, corrupt, frost_sheet
 
 RANDOM = ("snow", "frost", "spatter", "frosted glass blur")
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import app
-from debias_core.config import InjectConfig
 from debias_core.diffusion.synthesis import Frame, generate, recipes
 from debias_core.methods import crossinject, diffinject
 from debias_core.records import UserError
+from debias_core.settings.injection import InjectConfig
 
 NONE = np.array([], dtype=np.str_)
 
@@ -96,7 +96,7 @@ def test_a_frame_puts_28_pixels_into_32_and_takes_them_out():
 
 
 def test_smaller_images_go_through_the_model_and_keep_their_size(table, tiny_net, device):
-    from debias_core.config import DiffusionConfig
+    from debias_core.settings.diffusion import DiffusionConfig
 
     train = table.where("train")
     small = replace(train, pixels=np.ascontiguousarray(train.pixels[:, 1:8, 1:8]))

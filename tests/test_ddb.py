@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from debias_core.classifier.groups import judge_flags, pseudo_groups
-from debias_core.config import AmplifyConfig, ClassifierConfig, DDBConfig
 from debias_core.methods import ddb
 from debias_core.pipeline import drain
 from debias_core.records import Scores, UserError
+from debias_core.settings.amplification import AmplifyConfig, DDBConfig
+from debias_core.settings.training import ClassifierConfig
 
 NAMES = ("ant", "bee")
 MLP = ClassifierConfig(network="mlp", epochs=4, batch_size=16, lr=1e-2)

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from debias_core.config import DiffusionConfig, ScheduleConfig, UNetConfig
-from debias_core.data.benchmarks import grey_digits
 from debias_core.data.images import to_float
+from debias_core.data.making.digits import grey_digits
 from debias_core.diffusion import schedule
 from debias_core.diffusion.injection import inject_directly, noised_bank
 from debias_core.diffusion.inversion import content_bank, invert, invert_step
@@ -31,6 +30,7 @@ from debias_core.diffusion.unet import (
 )
 from debias_core.pipeline import drain
 from debias_core.records import UserError
+from debias_core.settings.diffusion import DiffusionConfig, ScheduleConfig, UNetConfig
 from tests.conftest import TINY_UNET
 
 A_BAR = schedule.alpha_bar(ScheduleConfig())

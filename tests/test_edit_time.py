@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import app
-from debias_core.config import ScheduleConfig
-from debias_core.data.benchmarks import ASSETS
+from debias_core.data.making.shipped import ASSETS
 from debias_core.diffusion import schedule
 from debias_core.diffusion.edit_time import (
     NoLPIPS,
@@ -23,10 +22,13 @@ from debias_core.diffusion.unet import EvaluationCount
 from debias_core.insight.figures import edit_time_curves
 from debias_core.pipeline import drain
 from debias_core.records import UserError
-from debias_core.workspace import imports, judges, stages
-from debias_core.workspace.store import Project
-from ui import augment_tab, show
-from ui.session import Place
+from debias_core.settings.diffusion import ScheduleConfig
+from debias_core.stages import edit_time as edit_time_stage
+from debias_core.stages import fidelity_judge, importing
+from debias_core.workspace.project import Project
+from ui.shown import rows as shown_rows
+from ui.shown.place import Place
+from ui.tabs import augment
 
 A_BAR = schedule.alpha_bar(ScheduleConfig())
 
@@ -88,7 +90,7 @@ def test_where_lpips_cannot_run_the_recorded_value_is_used_and_named_as_such(
     tmp_path, no_weights, capsys, monkeypatch
 ):
     project = Project(tmp_path, "d")
-    imports.import_named(project, "digits", percent=1.0, seed=0)
+    importing.import_named(project, "digits", percent=1.0, seed=0)
     out = tmp_path / "out.json"
     command = ["t-edit", "--workspace", str(tmp_path), "--name", "d", "--by", "lpips",
                "--json", str(out)]  # fmt: skip
@@ -98,16 +100,16 @@ def test_where_lpips_cannot_run_the_recorded_value_is_used_and_named_as_such(
     said = " ".join(capsys.readouterr().out.split())
     assert "recorded value 200 (LPIPS could not run: LPIPS needs AlexNet's weights" in said
     assert "https://download.pytorch.org" in said and result["found"][:20] in said
-    assert show.edit_times(project) == [result]
+    assert shown_rows.edit_times(project) == [result]
 
     # Weights at last: the rule itself counts, and the page no longer shows what stood in for it.
     monkeypatch.setattr(
-        stages, "lpips_distance", lambda _: lambda a, b: (a - b).abs().mean((1, 2, 3))
+        edit_time_stage, "lpips_distance", lambda _: lambda a, b: (a - b).abs().mean((1, 2, 3))
     )
-    monkeypatch.setattr(stages, "EDIT_IMAGES", 4)
-    monkeypatch.setattr(stages, "edit_time", lambda *_: 300)
+    monkeypatch.setattr(edit_time_stage, "EDIT_IMAGES", 4)
+    monkeypatch.setattr(edit_time_stage, "edit_time", lambda *_: 300)
     assert app.main(command) == 0
-    assert [m["by"] for m in show.edit_times(project)] == ["lpips"]
+    assert [m["by"] for m in shown_rows.edit_times(project)] == ["lpips"]
 
     # Nothing is recorded of a project's own model: the error stays, and stands in for nothing.
     own = project.folder("diffusion")
@@ -116,7 +118,7 @@ def test_where_lpips_cannot_run_the_recorded_value_is_used_and_named_as_such(
     del about["t_edit"]
     (own / "config.json").write_text(json.dumps(about))
     (own / "t_edit-lpips.json").unlink()
-    monkeypatch.setattr(stages, "lpips_distance", lpips_distance)
+    monkeypatch.setattr(edit_time_stage, "lpips_distance", lpips_distance)
     assert app.main(command) == 2
     assert "alexnet-owt" in "".join(capsys.readouterr().err.split())
     assert not list(own.glob("t_edit-*.json"))
@@ -146,8 +148,8 @@ def test_both_curves_are_drawn_each_with_its_axes_and_choice():
 
 def test_augment_shows_both_curves_and_offers_the_newest_value(tmp_path, device, no_weights):
     project = Project(tmp_path, "d")
-    imports.import_named(project, "digits", percent=1.0, seed=0)
-    recorded = drain(stages.run_edit_time(project, "lpips", device=device))
+    importing.import_named(project, "digits", percent=1.0, seed=0)
+    recorded = drain(edit_time_stage.run_edit_time(project, "lpips", device=device))
     folder = project.folder("diffusion")
     for by, t, seconds in (("fidelity", 100, 10), ("lpips", 350, 20)):
         path = folder / f"t_edit-{by}.json"
@@ -156,7 +158,7 @@ def test_augment_shows_both_curves_and_offers_the_newest_value(tmp_path, device,
         later = (folder / "t_edit-recorded.json").stat().st_mtime + seconds
         os.utime(path, (later, later))
     with gr.Blocks():
-        part = augment_tab.build(Place(tmp_path, (tmp_path,)), gr.Dropdown(["d"]))
+        part = augment.build(Place(tmp_path, (tmp_path,)), gr.Dropdown(["d"]))
     shown = part.refresh("d", None, "diffinject")
     assert len(shown) == len(part.outputs)
     plot, button = (
@@ -172,30 +174,30 @@ def test_augment_shows_both_curves_and_offers_the_newest_value(tmp_path, device,
 
 
 def test_t_edit_by_fidelity_is_measured_once_and_kept_in_the_project(tmp_path, device, monkeypatch):
-    monkeypatch.setattr(stages, "EDIT_IMAGES", 4)
-    monkeypatch.setattr(stages, "EDIT_TIMES", (100, 500, 800))
+    monkeypatch.setattr(edit_time_stage, "EDIT_IMAGES", 4)
+    monkeypatch.setattr(edit_time_stage, "EDIT_TIMES", (100, 500, 800))
     monkeypatch.setattr("debias_core.insight.fidelity.MIN_STEPS", 20)
     project = Project(tmp_path, "d")
-    imports.import_named(project, "digits", percent=1.0, seed=0)
+    importing.import_named(project, "digits", percent=1.0, seed=0)
     out = tmp_path / "out.json"
     command = ["t-edit", "--workspace", str(tmp_path), "--name", "d", "--json", str(out)]
     assert app.main(command) == 0
     first = json.loads(out.read_text())
     assert first["timesteps"] == [100, 500, 800] and len(first["values"]) == 3
     good = [t for t, v in zip(first["timesteps"], first["values"], strict=True)
-            if v >= max(first["values"]) - stages.AS_GOOD]  # fmt: skip
+            if v >= max(first["values"]) - edit_time_stage.AS_GOOD]  # fmt: skip
     assert first["t_edit"] == max(good)
     # Kept: a second call measures nothing.
-    monkeypatch.setattr(judges, "train_judge", None)
+    monkeypatch.setattr(fidelity_judge, "train_judge", None)
     assert app.main(command) == 0
     assert json.loads(out.read_text()) == first
     assert not project.has("diffusion")  # the shipped model is still the one in use
-    assert show.edit_times(project) == [first]
+    assert shown_rows.edit_times(project) == [first]
     # Another model: the page no longer offers what was measured with the one that ships.
     own = project.folder("diffusion")
     shutil.copytree(project.model_folder(project.table()), own, dirs_exist_ok=True)
     later = (own / "t_edit-fidelity.json").stat().st_mtime + 1
     os.utime(own / "model.safetensors", (later, later))
-    assert show.edit_times(project) == []
+    assert shown_rows.edit_times(project) == []
     shutil.rmtree(own)
     assert app.main([*command, "--by", "taste"]) == 2

@@ -10,8 +10,8 @@ from debias_core.data.table import save_table
 from debias_core.insight import energy
 from debias_core.pipeline import drain
 from debias_core.records import Progress, StopAsked, UserError
-from debias_core.workspace import footprint
-from debias_core.workspace.store import Project
+from debias_core.workspace import energy_log
+from debias_core.workspace.project import Project
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ def test_each_run_of_a_stage_is_written_down_however_it_ends(project, monkeypatc
         def stop(self):
             return energy.Energy(2e-3, 2.0)
 
-    monkeypatch.setattr(footprint, "Meter", Clockwork)
+    monkeypatch.setattr(energy_log, "Meter", Clockwork)
 
-    @footprint.metered("generate")
+    @energy_log.metered("generate")
     def stage(project, n):
         for i in range(n):
             try:
@@ -73,27 +73,27 @@ def test_each_run_of_a_stage_is_written_down_however_it_ends(project, monkeypatc
     with pytest.raises(ValueError, match="broken"):
         drain(stage(project, 3))
     # Killed: what was noted last is what stays.
-    monkeypatch.setattr(footprint, "NOTE_SECONDS", -1.0)
+    monkeypatch.setattr(energy_log, "NOTE_SECONDS", -1.0)
     killed = stage(project, 5)
     next(killed), next(killed)
-    (found,) = footprint.footprints(project)
+    (found,) = energy_log.footprints(project)
     assert (found.stage, found.runs, found.kwh) == ("generate", 4, pytest.approx(7e-3))
     assert found.grams == pytest.approx(7e-3 * 475)
     killed.close()
     monkeypatch.setenv("DEBIAS_CARBON_INTENSITY", "50")
-    assert footprint.footprints(project)[0].grams == pytest.approx(8e-3 * 50)
-    assert footprint.to_json(project)["kwh"] == pytest.approx(8e-3)
+    assert energy_log.footprints(project)[0].grams == pytest.approx(8e-3 * 50)
+    assert energy_log.to_json(project)["kwh"] == pytest.approx(8e-3)
 
 
 def test_the_power_that_long_runs_had_is_what_is_predicted_with(project):
-    assert footprint.usual_watts(project.db) == (footprint.ASSUMED_WATTS, False)
+    assert energy_log.usual_watts(project.db) == (energy_log.ASSUMED_WATTS, False)
     for kwh, seconds in ((1e-3, 60.0), (None, 60.0), (5.0, 2.0)):
         project.db.write(
             "INSERT INTO energy (project, data_id, stage, kwh, seconds, began)"
             " VALUES ('p', '', 'audit', ?, ?, 0)",
             (kwh, seconds),
         )
-    watts, measured = footprint.usual_watts(project.db)
+    watts, measured = energy_log.usual_watts(project.db)
     assert measured and watts == pytest.approx(60.0)
 
 

@@ -17,22 +17,22 @@ import pytest
 import torch
 from PIL import Image
 
-from debias_core.config import (
-    AuditConfig,
-    ClassifierConfig,
-    DebiasConfig,
-    DiffusionConfig,
-    InjectConfig,
-)
-from debias_core.data.importers import import_images
+from debias_core.data.importing.importers import import_images
 from debias_core.diffusion.synthesis import settled
 from debias_core.diffusion.unet import save_model
 from debias_core.pipeline import drain
 from debias_core.records import StopAsked, UserError
-from debias_core.workspace import exports, imports, models, stages, verdicts
-from debias_core.workspace.exports import export, folder_names
-from debias_core.workspace.repeat import check, read_recipe, repeat
-from debias_core.workspace.store import Project
+from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.injection import InjectConfig
+from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
+from debias_core.stages import audit as audit_stage
+from debias_core.stages import debias as debias_stage
+from debias_core.stages import exports, generate, importing, models
+from debias_core.stages.exports import export, folder_names
+from debias_core.stages.repeat import repeat
+from debias_core.stages.repeat_check import check, read_recipe
+from debias_core.workspace import judgements
+from debias_core.workspace.project import Project
 from tests.conftest import CPU, TINY_UNET
 
 ROOT = Path(exports.__file__).parents[2]
@@ -64,15 +64,15 @@ def write_source(table, folder):
 def build(workspace, source, net):
     """A project up to its training, with a diffusion model of its own, marks and verdicts."""
     p = Project(workspace, "first")
-    drain(imports.import_data(p, source, size=8, limit=None, seed=0, replace=False))
+    drain(importing.import_data(p, source, size=8, limit=None, seed=0, replace=False))
     save_model(net, DIFFUSION, p.folder("diffusion"), made_by="a test")
-    drain(stages.run_audit(p, AUDIT, device=CPU))
+    drain(audit_stage.run_audit(p, AUDIT, device=CPU))
     top = p.audit().top_k.ids.tolist()
-    judge(p, p.data_id(), {top[0]: "junk", top[1]: "label", top[2]: "conflict"}, verdicts.MARKS)
-    drain(stages.run_generate(p, INJECT, device=CPU))
+    judge(p, p.data_id(), {top[0]: "junk", top[1]: "label", top[2]: "conflict"}, judgements.MARKS)
+    drain(generate.run_generate(p, INJECT, device=CPU))
     said = {"0": "accept", "1": "reject", "2": "skip", "5": "reject"}
-    judge(p, p.set_id(), said, verdicts.VERDICTS)
-    drain(stages.run_debias(p, DEBIAS, device=CPU))
+    judge(p, p.set_id(), said, judgements.VERDICTS)
+    drain(debias_stage.run_debias(p, DEBIAS, device=CPU))
 
 
 @pytest.fixture
@@ -89,8 +89,8 @@ def project(table, tiny_net, tmp_path, tmp_path_factory):
 
 
 def judge(project, set_id, said, allowed):
-    decisions = [verdicts.Decision(f"{set_id}-{i}-{v}", i, v) for i, v in said.items()]
-    verdicts.record(project.db, project.name, set_id, decisions, allowed)
+    decisions = [judgements.Decision(f"{set_id}-{i}-{v}", i, v) for i, v in said.items()]
+    judgements.record(project.db, project.name, set_id, decisions, allowed)
 
 
 def taken(project, what):
@@ -206,7 +206,7 @@ def test_our_own_importer_reads_the_union_back(project, tmp_path):
 
 
 def test_the_union_follows_the_last_training_s_settings(project):
-    drain(stages.run_debias(project, replace(DEBIAS, only_accepted=True), device=CPU))
+    drain(debias_stage.run_debias(project, replace(DEBIAS, only_accepted=True), device=CPU))
     rows = lines(taken(project, "union")["train/metadata.jsonl"])
     assert [r["id"] for r in rows if r["kind"] == "synthetic"] == [f"{project.set_id()}/0"]
 
@@ -234,7 +234,7 @@ def test_the_loading_example_runs_and_names_the_class_of_an_image(project, tmp_p
             cwd=tmp_path, capture_output=True, text=True, check=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
-        said = stages.score(net, table.take([row]), device=CPU).pred[0]
+        said = generate.score(net, table.take([row]), device=CPU).pred[0]
         assert run.stdout.strip() == NAMES[said]
 
 
@@ -325,7 +325,7 @@ def test_a_run_is_repeated_to_the_same_numbers_from_its_config_alone(project):
         a, b = (p.net(arm, CPU).state_dict() for p in (project, fresh))
         assert all(torch.equal(a[k], b[k]) for k in a)
     for which in (project.data_id(), project.set_id()):
-        there, here = (verdicts.current(p.db, p.name, which) for p in (project, fresh))
+        there, here = (judgements.current(p.db, p.name, which) for p in (project, fresh))
         assert there == here and there
     assert recipe_of(fresh) == {**recipe, "data": recipe["data"]}  # and can be repeated again
 
@@ -340,8 +340,8 @@ def test_the_recorded_number_of_threads_is_used_and_put_back(project):
 
 def test_a_model_of_the_project_s_own_is_trained_again(project):
     drain(models.run_pretrain(project, DIFFUSION, device=CPU, restart=True))
-    drain(stages.run_generate(project, INJECT, device=CPU))
-    drain(stages.run_debias(project, DEBIAS, device=CPU))
+    drain(generate.run_generate(project, INJECT, device=CPU))
+    drain(debias_stage.run_debias(project, DEBIAS, device=CPU))
     fresh, result = repeated(project, recipe_of(project), model=None)
     assert result["same"] and models.model_id(fresh) == models.model_id(project)
 
@@ -362,8 +362,8 @@ def stopped(stage, name, done):
 def test_what_was_stopped_and_kept_is_repeated_as_far_as_it_went(project, small_grain):
     stopped(models.run_pretrain(project, replace(DIFFUSION, steps=40), device=CPU, restart=True),
             "pretrain", 10)  # fmt: skip
-    stopped(stages.run_generate(project, INJECT, device=CPU), "generate", 4)
-    arms = stages.run_debias(project, replace(DEBIAS, seeds=(3, 4, 5)), device=CPU)
+    stopped(generate.run_generate(project, INJECT, device=CPU), "generate", 4)
+    arms = debias_stage.run_debias(project, replace(DEBIAS, seeds=(3, 4, 5)), device=CPU)
     told = []
     for p in arms:
         told.append(p)
@@ -382,12 +382,12 @@ def test_what_was_stopped_and_kept_is_repeated_as_far_as_it_went(project, small_
 def test_marks_made_after_the_images_are_kept_but_change_nothing(project):
     top = project.audit().top_k.ids.tolist()
     later = {top[3]: "junk", top[0]: None}
-    judge(project, project.data_id(), later, verdicts.MARKS)
+    judge(project, project.data_id(), later, judgements.MARKS)
     recipe = recipe_of(project)
     assert sorted(recipe["excluded"]) == sorted(top[:2]) and top[0] not in recipe["marks"]
     fresh, result = repeated(project, recipe)
     assert result["same"]
-    assert verdicts.current(fresh.db, fresh.name, fresh.data_id()) == recipe["marks"]
+    assert judgements.current(fresh.db, fresh.name, fresh.data_id()) == recipe["marks"]
 
 
 def test_a_k_moved_after_the_images_is_noticed(project):
@@ -395,7 +395,7 @@ def test_a_k_moved_after_the_images_is_noticed(project):
     about = json.loads(path.read_text())
     then = project.manifest("audit")["config"]
     before = recipe_of(project)
-    stages.choose_k(project, 4, per_class=False)
+    audit_stage.choose_k(project, 4, per_class=False)
     path.write_text(json.dumps({k: v for k, v in about.items() if k != "audit"}))
     with pytest.raises(UserError, match="another audit, K or diffusion model"):
         recipe_of(project)
@@ -414,7 +414,7 @@ def test_a_model_replaced_after_the_images_is_noticed(project, tiny_net):
 
 
 def test_verdicts_changed_after_the_training_are_noticed(project):
-    judge(project, project.set_id(), {"7": "reject"}, verdicts.VERDICTS)
+    judge(project, project.set_id(), {"7": "reject"}, judgements.VERDICTS)
     with pytest.raises(UserError, match="Verdicts were changed since the last training"):
         recipe_of(project)
 
@@ -457,8 +457,8 @@ def test_only_a_new_project_can_be_repeated_into(project):
 def test_what_an_earlier_project_of_the_name_left_does_not_count(project, tmp_path):
     recipe = recipe_of(project)
     fresh, _ = repeated(project, recipe)
-    judge(fresh, fresh.set_id(), {"3": "reject", "1": None}, verdicts.VERDICTS)
-    judge(fresh, fresh.data_id(), {str(fresh.table().ids[20]): "junk"}, verdicts.MARKS)
+    judge(fresh, fresh.set_id(), {"3": "reject", "1": None}, judgements.VERDICTS)
+    judge(fresh, fresh.data_id(), {str(fresh.table().ids[20]): "junk"}, judgements.MARKS)
     fresh.replace_all()
     _, result = repeated(project, recipe)
     assert result["same"]
@@ -466,10 +466,10 @@ def test_what_an_earlier_project_of_the_name_left_does_not_count(project, tmp_pa
 
 def test_the_digits_are_drawn_again(tmp_path, quick_judge):
     p = Project(tmp_path / "ws", "digits")
-    imports.import_named(p, "digits", percent=1.0, seed=2, validation=True)
-    drain(stages.run_audit(p, replace(AUDIT, top_k=20), device=CPU))
-    drain(stages.run_generate(p, replace(INJECT, count=4, steps=2), device=CPU))
-    drain(stages.run_debias(p, replace(DEBIAS, seeds=(0,)), device=CPU))
+    importing.import_named(p, "digits", percent=1.0, seed=2, validation=True)
+    drain(audit_stage.run_audit(p, replace(AUDIT, top_k=20), device=CPU))
+    drain(generate.run_generate(p, replace(INJECT, count=4, steps=2), device=CPU))
+    drain(debias_stage.run_debias(p, replace(DEBIAS, seeds=(0,)), device=CPU))
     recipe = recipe_of(p)
     assert recipe["diffusion"]["config"] is None
     with pytest.raises(UserError, match="leave --source out"):
@@ -589,7 +589,7 @@ def test_the_check_itself_starts_nothing(project):
 def test_an_export_older_than_what_it_is_made_of_is_not_offered(project):
     drain(export(project, "weights"))
     assert project.export_made("weights") and not project.export_made("union")
-    drain(stages.run_debias(project, replace(DEBIAS, seeds=(1,)), device=CPU))
+    drain(debias_stage.run_debias(project, replace(DEBIAS, seeds=(1,)), device=CPU))
     assert not project.export_made("weights") and project.export_file("weights").is_file()
     drain(export(project, "weights"))
     assert project.export_made("weights")

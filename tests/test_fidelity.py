@@ -8,18 +8,19 @@ import pytest
 import torch
 
 import app
-from debias_core.classifier.training import augment, score
-from debias_core.data import planted
-from debias_core.data.benchmarks import colored_digits
+from debias_core.classifier.augment import augment
+from debias_core.classifier.scoring import score
+from debias_core.data.making import planted
+from debias_core.data.making.digits import colored_digits
 from debias_core.data.table import save_table
 from debias_core.insight import fidelity as measures
 from debias_core.insight.fidelity import fidelity, mean_colour, train_judge
 from debias_core.pipeline import drain
 from debias_core.records import Cost, Recipe, SyntheticSet
-from debias_core.workspace import imports, judges, sets
-from debias_core.workspace.store import Project
+from debias_core.stages import fidelity_judge, importing, synthetic
+from debias_core.workspace.project import Project
 from tests.conftest import CPU
-from ui import words
+from ui.words import augment as augment_words
 
 
 def test_the_judge_of_a_biased_set_reads_digits_of_any_colour_and_tells_whose_they_are(
@@ -88,18 +89,20 @@ def test_every_finished_set_knows_its_fidelity_as_worked_by_hand(table, tmp_path
     made = SyntheticSet(pixels, recipes, 1.3, 1.0, 2.0)
     read = np.eye(3, dtype=np.float32)[[1, 1, 0, 2]]
     monkeypatch.setattr(measures, "probabilities", lambda *_, **__: read)
-    monkeypatch.setattr(judges, "probabilities", lambda *_, **__: read)
+    monkeypatch.setattr(fidelity_judge, "probabilities", lambda *_, **__: read)
 
     def judge(*_, **__):
         yield from ()
         return object()
 
-    monkeypatch.setattr(judges, "run_judge", judge)
+    monkeypatch.setattr(fidelity_judge, "run_judge", judge)
     project.sink("s", 4, 8).add(0, pixels, recipes, Cost(4, 4, 2.0, 2.0))
     about = {"config": {}}
-    drain(sets.finish_set(project, "s", made, about, beside=None, device=CPU, with_flags=False))
+    drain(
+        synthetic.finish_set(project, "s", made, about, beside=None, device=CPU, with_flags=False)
+    )
     assert "fidelity" not in project.manifest("synthetic")  # nobody was asked
-    drain(sets.finish_set(project, "s", made, about, beside=None, device=CPU))
+    drain(synthetic.finish_set(project, "s", made, about, beside=None, device=CPU))
     found = project.manifest("synthetic")["fidelity"]
     assert (found["content"], found["original"], found["neither"], found["look"]) == (
         0.5, 0.25, 0.25, 0.75,
@@ -110,26 +113,26 @@ def test_every_finished_set_knows_its_fidelity_as_worked_by_hand(table, tmp_path
     assert found["to_original"] == pytest.approx(apart[3] / 4, rel=1e-5)
     assert found["to_content"] == pytest.approx(apart[:3].sum() / 4, rel=1e-5)
     assert "score" not in found
-    said = words.generated(project.manifest("synthetic"))
+    said = augment_words.generated(project.manifest("synthetic"))
     assert "reads 50% as the content's class, 25% as the original's, 25% as neither" in said
     assert "75% are nearer to the original's colour" in said
-    drawn = words.fidelity({**found, "look": None, "to_original": None})
+    drawn = augment_words.fidelity({**found, "look": None, "to_original": None})
     assert "Look fidelity" not in drawn and f"{found['to_content']:.2f}" in drawn
 
 
 def test_a_set_s_pictures_and_costs_are_named_by_how_it_was_made():
     drawn = Recipe(method="amplibias", label=0, content_id="a", steps=1, seed=0, pair=0)
     blend = replace(drawn, method="diffinject", original_id="b")
-    assert "Generated**: original | content | result" in words.results([blend])
-    assert "Generated**: content | result" in words.results([drawn])
-    assert "original (where there is one) | content" in words.results([blend, drawn])
+    assert "Generated**: original | content | result" in augment_words.results([blend])
+    assert "Generated**: content | result" in augment_words.results([drawn])
+    assert "original (where there is one) | content" in augment_words.results([blend, drawn])
     about = {"count": 2, "seconds": 3.4, "unet_evaluations_per_image": 1.0}
-    assert words.generated(about) == "2 images in 3 s, 1.0 U-Net forward-equivalents each."
-    assert words.generated({**about, "method": "amplibias"}) == "2 images in 3 s."
+    assert augment_words.generated(about) == "2 images in 3 s, 1.0 U-Net forward-equivalents each."
+    assert augment_words.generated({**about, "method": "amplibias"}) == "2 images in 3 s."
 
 
 def test_the_command_prints_the_fidelity_of_its_run(tmp_path, capsys, quick_judge):
-    imports.import_named(Project(tmp_path, "p"), "digits", percent=1.0, seed=0)
+    importing.import_named(Project(tmp_path, "p"), "digits", percent=1.0, seed=0)
     out = tmp_path / "out.json"
     command = ["generate", "--name", "p", "--workspace", str(tmp_path), "--method", "crossinject",
                "--count", "8", "--contents", "8", "--direct", "200", "--json", str(out)]  # fmt: skip
@@ -137,4 +140,4 @@ def test_the_command_prints_the_fidelity_of_its_run(tmp_path, capsys, quick_judg
     found = json.loads(out.read_text())["fidelity"]
     assert found == Project(tmp_path, "p").manifest("synthetic")["fidelity"]
     assert found["content"] + found["original"] + found["neither"] == pytest.approx(1)
-    assert words.fidelity(found) in " ".join(capsys.readouterr().out.split())
+    assert augment_words.fidelity(found) in " ".join(capsys.readouterr().out.split())

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from debias_core.data.benchmarks import colored_digits
+from debias_core.data.making.digits import colored_digits
 from debias_core.insight import flags
 from debias_core.insight.flags import DISAGREES, NEAR, RANGE, judge
 from debias_core.records import UserError

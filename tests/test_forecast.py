@@ -6,17 +6,18 @@ from dataclasses import replace
 import pytest
 
 import app
-from debias_core import memory
-from debias_core.config import DiffusionConfig, InjectConfig
+from debias_core.compute import memory
 from debias_core.data.table import save_table
+from debias_core.diffusion.on_workers import Rates
 from debias_core.diffusion.unet import save_model
-from debias_core.diffusion.workers import Rates
 from debias_core.pipeline import drain
-from debias_core.workspace import stages
-from debias_core.workspace.forecast import predicted, run_forecast
-from debias_core.workspace.store import Project
+from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.injection import InjectConfig
+from debias_core.stages import generate
+from debias_core.stages.forecast import predicted, run_forecast
+from debias_core.workspace.project import Project
 from tests.conftest import CPU, TINY_UNET
-from ui import words
+from ui.words import augment as augment_words
 
 CONFIG = InjectConfig(method="crossinject", contents=10, count=24, steps=4, batch_size=8)
 RATES = Rates(start=5.0, inverting=0.5, making=2.0, bytes=7 << 20, device="some GPU")
@@ -63,14 +64,14 @@ def test_a_run_is_held_against_its_own_forecast_alone(project, tmp_path, capsys)
     assert said.seconds > 0 and 50 << 20 < said.bytes_per_worker < 1 << 36
     assert said.images_per_second > 24 / said.seconds
     other = replace(CONFIG, gamma=0.4)
-    drain(stages.run_generate(project, other, device=CPU, with_flags=False))
+    drain(generate.run_generate(project, other, device=CPU, with_flags=False))
     assert "forecast" not in project.manifest("synthetic")
-    drain(stages.run_generate(project, CONFIG, device=CPU, with_flags=False))
+    drain(generate.run_generate(project, CONFIG, device=CPU, with_flags=False))
     held = project.manifest("synthetic")["forecast"]
     took = project.manifest("synthetic")["seconds"]
     assert held["measured_seconds"] == took and held["seconds"] == said.seconds
     assert held["error"] == pytest.approx(said.seconds / took - 1)
-    assert "the forecast was off by: time" in words.held_against(held)
+    assert "the forecast was off by: time" in augment_words.held_against(held)
     # This process and the worker that was measured hold much the same: torch, a net, a few images.
     assert held["measured_bytes_per_worker"] > 50 << 20
     assert held["memory_error"] == pytest.approx(
@@ -90,7 +91,7 @@ def test_the_command_says_it_and_makes_nothing(project, tmp_path, capsys, monkey
         yield
         return next(rates)
 
-    monkeypatch.setattr("debias_core.diffusion.workers.measure", measured)
+    monkeypatch.setattr("debias_core.diffusion.on_workers.measure", measured)
     out = tmp_path / "out.json"
     command = ["generate", "--name", "p", "--workspace", str(tmp_path), "--method", "crossinject"]
     options = ["--count", "100", "--batch-size", "10", "--contents", "10", "--workers", "3"]

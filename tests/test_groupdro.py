@@ -6,8 +6,8 @@ import torch
 
 from debias_core.classifier.groupdro import balanced_repeats, group_objective, true_groups
 from debias_core.classifier.training import train_classifier
-from debias_core.config import ClassifierConfig
 from debias_core.pipeline import drain
+from debias_core.settings.training import ClassifierConfig
 
 GROUPS = np.array([0, 0, 1, 2])
 CONFIG = ClassifierConfig(network="mlp", epochs=6, batch_size=16, lr=1e-2)
@@ -94,7 +94,7 @@ def test_early_stopping_returns_the_net_of_the_lowest_held_out_loss(table, tmp_p
     curve = [p.values["held_out"] for p in seen]
     lowest = int(np.argmin(curve))
     assert len(curve) == lowest + 4 < 60
-    from debias_core.classifier.training import score
+    from debias_core.classifier.scoring import score
 
     assert float(score(net, watch, device=device).loss.mean()) == pytest.approx(min(curve))
     started = stage(checkpoint=tmp_path / "ck")

@@ -13,8 +13,9 @@ from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 
 from debias_core.records import UserError
-from ui import guards
-from ui.guards import Door, Password, allowed_hosts, check_address, guarded, protect
+from ui.server import guard, login
+from ui.server.guard import allowed_hosts, check_address, guarded, protect
+from ui.server.login import Door, Password
 
 HOST = "127.0.0.1:7860"
 BASE = f"http://{HOST}"
@@ -106,12 +107,12 @@ def door(password, now):
 
 @pytest.fixture
 def locked(bare, door):
-    return guarded(bare, hosts=frozenset(guards.LOOPBACK), door=door)
+    return guarded(bare, hosts=frozenset(guard.LOOPBACK), door=door)
 
 
 @pytest.fixture
 def opened(bare):
-    return guarded(bare, hosts=frozenset(guards.LOOPBACK), door=None)
+    return guarded(bare, hosts=frozenset(guard.LOOPBACK), door=None)
 
 
 def log_in(app, address="10.0.0.1", form=GOOD, **headers):
@@ -160,7 +161,7 @@ def test_a_wildcard_address_answers_to_this_machine_s_names_and_addresses(monkey
 def test_one_address_answers_to_itself_and_the_loopback_names_only():
     assert allowed_hosts("192.168.1.5") == ["127.0.0.1", "localhost", "[::1]", "192.168.1.5"]
     assert allowed_hosts("fd00::5")[-1] == allowed_hosts("[FD00::5]")[-1] == "[fd00::5]"
-    assert allowed_hosts("127.0.0.1", ["::1"]) == list(guards.LOOPBACK)
+    assert allowed_hosts("127.0.0.1", ["::1"]) == list(guard.LOOPBACK)
 
 
 @pytest.mark.parametrize("name", ["*", "*.example", "http://a.example", "a.example:80", "", "a b"])
@@ -296,13 +297,13 @@ def test_a_websocket_needs_the_session_too(locked):
 def test_every_answer_carries_the_headers(client, path, headers, status):
     answer = client.get(path, headers=headers)
     assert answer.status_code == status
-    for name, value in guards.HEADERS.items():
+    for name, value in guard.HEADERS.items():
         assert answer.headers[name] == value
 
 
 def test_scripts_frames_and_connections_stay_within_the_app():
     policy = dict(
-        part.split(" ", 1) for part in guards.HEADERS["Content-Security-Policy"].split("; ")
+        part.split(" ", 1) for part in guard.HEADERS["Content-Security-Policy"].split("; ")
     )
     assert policy["default-src"] == policy["connect-src"] == policy["form-action"] == "'self'"
     assert policy["frame-ancestors"] == policy["object-src"] == "'none'"
@@ -317,7 +318,7 @@ def test_an_error_tells_nothing_of_the_server(client):
 
 def test_refusals_of_the_api_are_json(client):
     answer = client.get("/api/state", headers={"Origin": "null"})
-    assert answer.json() == {"error": guards.FOREIGN}
+    assert answer.json() == {"error": guard.FOREIGN}
 
 
 def test_gradio_s_queue_works_through_the_guards(client):
@@ -435,9 +436,9 @@ def test_a_password_may_hold_colons_and_accents_and_is_not_shown(password):
 
 
 def test_user_and_password_are_compared_as_hashes_in_constant_time(password, monkeypatch):
-    compared, real = [], guards.hmac.compare_digest
+    compared, real = [], guard.hmac.compare_digest
     monkeypatch.setattr(
-        guards.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or real(a, b)
+        guard.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or real(a, b)
     )
     assert password.fits("ann", "correct-horse")
     for user, secret in (
@@ -479,7 +480,7 @@ def test_no_route_answers_without_a_session(locked, bare):
             continue
         answer = visitor.request(method, path)
         assert answer.status_code == 401, (method, path)
-        assert answer.text in ("", guards.NO_SESSION, f'{{"error":"{guards.NO_SESSION}"}}')
+        assert answer.text in ("", login.NO_SESSION, f'{{"error":"{login.NO_SESSION}"}}')
 
 
 def test_protect_puts_the_password_around_everything(password):
@@ -543,7 +544,7 @@ def test_another_site_can_neither_log_in_nor_out(locked, origin):
 def test_a_wrong_password_gets_the_form_again_and_no_cookie(locked, form):
     visitor, answer = log_in(locked, form=form)
     assert answer.status_code == 401
-    assert guards.WRONG_PASSWORD in answer.text
+    assert login.WRONG_PASSWORD in answer.text
     assert "set-cookie" not in answer.headers
     assert visitor.get("/api/state").status_code == 401
 
@@ -580,7 +581,7 @@ def test_logging_out_ends_the_session_for_a_copy_of_the_cookie_too(locked):
 
 def test_a_session_comes_to_its_end(locked, now):
     visitor, _ = log_in(locked)
-    now[0] += guards.SESSION - 1
+    now[0] += login.SESSION - 1
     assert visitor.get("/api/state").status_code == 200
     now[0] += 2
     assert visitor.get("/api/state").status_code == 401
@@ -589,7 +590,7 @@ def test_a_session_comes_to_its_end(locked, now):
 def test_a_cookie_of_an_earlier_start_is_refused(locked, bare, password):
     cookie = log_in(locked)[1].cookies["debias-7860"]
     later = Door(password, lambda: 1000.0)
-    later = guarded(bare, hosts=frozenset(guards.LOOPBACK), door=later)
+    later = guarded(bare, hosts=frozenset(guard.LOOPBACK), door=later)
     assert browse(later, cookies={"debias-7860": cookie}).get("/api/state").status_code == 401
 
 
@@ -642,10 +643,10 @@ def test_many_addresses_together_are_limited_and_fill_no_memory(locked, door, no
         log_in(locked, f"10.1.{i // 200}.{i % 200}", form=BAD)[1].status_code for i in range(300)
     ]
     assert codes == [401] * 50 + [429] * 250
-    assert len(door.failures) == guards.FAILURES_OF_ALL
+    assert len(door.failures) == login.FAILURES_OF_ALL
     assert all(a[0] <= b[0] for a, b in pairwise(door.failures))
     assert log_in(locked, "10.2.0.1")[1].status_code == 429
-    now[0] += guards.WINDOW
+    now[0] += login.WINDOW
     assert log_in(locked, "10.2.0.1")[1].status_code == 303
     assert len(door.failures) == 0
 
@@ -656,5 +657,5 @@ def test_the_log_in_reads_a_short_form_only(locked):
 
 
 def test_without_a_password_there_is_no_log_in(client):
-    assert guards.WRONG_PASSWORD not in client.post("/login", data=BAD).text
+    assert login.WRONG_PASSWORD not in client.post("/login", data=BAD).text
     assert client.get("/api/state").status_code == 200

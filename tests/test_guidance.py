@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from debias_core.config import DiffusionConfig, ScheduleConfig, UNetConfig, from_json, to_json
 from debias_core.diffusion import schedule
 from debias_core.diffusion.guidance import guided_epsilon, sample_classes
 from debias_core.diffusion.training import image_batches, labelled_batches, train_diffusion
 from debias_core.diffusion.unet import EpsilonNet, EvaluationCount, load_model, save_model
 from debias_core.pipeline import drain
 from debias_core.records import UserError
+from debias_core.settings.base import from_json, to_json
+from debias_core.settings.diffusion import DiffusionConfig, ScheduleConfig, UNetConfig
 from tests.conftest import TINY_UNET
 
 A_BAR = schedule.alpha_bar(ScheduleConfig())

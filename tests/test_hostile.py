@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from debias_core.data import images, importers, sources
-from debias_core.data.about import load_about
-from debias_core.data.importers import import_images, survey
+from debias_core.data import images
+from debias_core.data.importing import importers, sources
+from debias_core.data.importing.about import load_about
+from debias_core.data.importing.importers import import_images, survey
 from debias_core.data.table import load_table
 from debias_core.pipeline import drain
 from debias_core.records import UserError
@@ -855,7 +856,7 @@ def test_arrays_are_under_the_limits_of_all_sources(tmp_path, monkeypatch, limit
 
 
 def test_an_image_of_too_many_pixels_in_an_array_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("debias_core.data.arrays.MAX_PIXELS", 63)
+    monkeypatch.setattr("debias_core.data.importing.arrays.MAX_PIXELS", 63)
     write(tmp_path / "in", ARRAYS)
     with pytest.raises(UserError, match="8 x 8 is more than 63 pixels an image"):
         survey(tmp_path / "in")

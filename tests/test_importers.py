@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from debias_core.data import importers, sources
-from debias_core.data.about import load_about
 from debias_core.data.images import Facts
-from debias_core.data.importers import import_images, preview, survey
-from debias_core.data.journal import Journal
+from debias_core.data.importing import importers, sources
+from debias_core.data.importing.about import load_about
+from debias_core.data.importing.importers import import_images, preview, survey
+from debias_core.data.importing.journal import Journal
 from debias_core.data.table import load_table
 from debias_core.pipeline import drain
 from debias_core.records import Progress, StopAsked, UserError

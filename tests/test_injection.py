@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from debias_core.config import DiffusionConfig, InjectConfig, ScheduleConfig
-from debias_core.data.benchmarks import SHIPPED, colored_digits
 from debias_core.data.images import to_float
+from debias_core.data.making.digits import colored_digits
+from debias_core.data.making.shipped import SHIPPED
 from debias_core.diffusion import schedule
 from debias_core.diffusion.injection import (
     blend,
@@ -21,20 +21,18 @@ from debias_core.diffusion.injection import (
     slerp,
 )
 from debias_core.diffusion.inversion import content_bank, invert
+from debias_core.diffusion.preview import Preview
 from debias_core.diffusion.sampling import ddim_step
-from debias_core.diffusion.synthesis import Preview, generate, recipes, settled
-from debias_core.diffusion.unet import (
-    EvaluationCount,
-    forward_equivalents,
-    load_model,
-    save_model,
-)
+from debias_core.diffusion.synthesis import generate, recipes, settled
+from debias_core.diffusion.unet import EvaluationCount, forward_equivalents, load_model, save_model
 from debias_core.methods import crossinject
 from debias_core.methods.diffinject import draw_pairs
 from debias_core.pipeline import drain, synthesise
 from debias_core.records import UserError
-from debias_core.workspace import imports, models
-from debias_core.workspace.store import Project
+from debias_core.settings.diffusion import DiffusionConfig, ScheduleConfig
+from debias_core.settings.injection import InjectConfig
+from debias_core.stages import importing, models
+from debias_core.workspace.project import Project
 from tests.conftest import CPU, TINY_UNET
 
 A_BAR = schedule.alpha_bar(ScheduleConfig())
@@ -527,7 +525,7 @@ def test_a_start_below_one_step_is_refused():
 
 def test_a_direct_injection_takes_the_model_that_was_trained_with_swaps(tmp_path, device):
     project = Project(tmp_path, "d")
-    imports.import_named(project, "digits", percent=1.0, seed=0)
+    importing.import_named(project, "digits", percent=1.0, seed=0)
     plain, swapped = (models.diffusion_folder(project, swaps=s) for s in (False, True))
     assert plain != swapped
     assert not load_model(plain, device)[1].swap and load_model(swapped, device)[1].swap

@@ -13,23 +13,26 @@ import numpy as np
 import pytest
 import torch
 
-from debias_core.config import (
-    AuditConfig,
-    ClassifierConfig,
-    DebiasConfig,
-    DiffusionConfig,
-    InjectConfig,
-    to_json,
-)
 from debias_core.data.table import save_table
 from debias_core.diffusion.unet import EpsilonNet, save_model
+from debias_core.jobs import kinds
+from debias_core.jobs import queue as jobs
+from debias_core.jobs import runner as jobs_runner
+from debias_core.jobs.runner import Runner
 from debias_core.pipeline import drain
 from debias_core.records import UserError
-from debias_core.workspace import footprint, jobs, stages
-from debias_core.workspace.jobs import Runner
-from debias_core.workspace.store import Project, fingerprint, write_json
+from debias_core.settings.base import to_json
+from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.injection import InjectConfig
+from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
+from debias_core.stages import audit as audit_stage
+from debias_core.stages import debias as debias_stage
+from debias_core.stages import generate
+from debias_core.workspace import energy_log
+from debias_core.workspace.files import fingerprint, write_json
+from debias_core.workspace.project import Project
 from tests.conftest import CPU, TINY_UNET
-from ui import show
+from ui.shown import curation
 
 AUDIT = AuditConfig(classifier=ClassifierConfig(network="mlp", epochs=3, loss="gce"), top_k=6)
 INJECT = InjectConfig(count=24, steps=4, batch_size=4)
@@ -58,7 +61,7 @@ def project(table, tmp_path):
 @pytest.fixture
 def runner(project, nursery, monkeypatch):
     """A runner whose processes are forked; tests that make their own start them anew."""
-    monkeypatch.setattr(jobs, "subprocess", nursery.jobs())
+    monkeypatch.setattr(jobs_runner, "subprocess", nursery.jobs())
     r = Runner(project.db, ("cpu",))
     r.start()
     yield r
@@ -128,8 +131,8 @@ def test_an_upload_goes_with_the_job_that_is_dismissed(project, tmp_path):
 def test_half_the_batch_is_offered_where_it_can_be_had_alone(project):
     for kind, offered in (("generate", True), ("sweep", False)):
         job = replace(jobs.get(project.db, submit(project, kind)), state="interrupted")
-        assert ("half" in jobs.actions(job)) == offered == (kind in jobs.HALVES)
-        assert ("half the batch" in jobs._verdict(job, -9, [])[1]) == offered
+        assert ("half" in jobs.actions(job)) == offered == (kind in kinds.HALVES)
+        assert ("half the batch" in jobs_runner._verdict(job, -9, [])[1]) == offered
 
 
 def test_half_the_batch_is_asked_for_in_the_job_s_arguments(project):
@@ -175,7 +178,7 @@ def test_the_loop_runs_as_jobs_one_after_the_other(project, runner):
     assert not list((project.root / "work").glob("*"))
     # In a process of its own or in this one: the same weights.
     kept = project.net("debiased", CPU).state_dict()
-    drain(stages.run_debias(project, DEBIAS, device=CPU))
+    drain(debias_stage.run_debias(project, DEBIAS, device=CPU))
     again = project.net("debiased", CPU).state_dict()
     assert all(torch.equal(kept[k], again[k]) for k in kept)
 
@@ -226,7 +229,7 @@ def test_a_killed_process_is_interrupted_and_a_second_server_offers_it(project):
 
 
 def test_a_stopped_server_parks_its_job_with_a_checkpoint(project, nursery, monkeypatch):
-    monkeypatch.setattr(jobs, "subprocess", nursery.jobs())
+    monkeypatch.setattr(jobs_runner, "subprocess", nursery.jobs())
     runner = Runner(project.db, ("cpu",))
     runner.start()
     job = submit(project, "pretrain", LONG, restart=False)
@@ -240,7 +243,7 @@ def test_a_stopped_server_parks_its_job_with_a_checkpoint(project, nursery, monk
 
 
 def test_two_processes_never_work_on_one_project(project, runner):
-    from debias_core.workspace.store import working
+    from debias_core.workspace.project import working
 
     with working(project):
         job = wait(project, submit(project, "audit", AUDIT), "failed")
@@ -254,8 +257,8 @@ def test_stopped_generation_keeps_the_images_so_far_and_the_rest_is_made_later(
     from debias_core.records import StopAsked
 
     model(project.folder("diffusion"))
-    drain(stages.run_audit(project, AUDIT, device=CPU))
-    stage = stages.run_generate(project, INJECT, device=CPU)
+    drain(audit_stage.run_audit(project, AUDIT, device=CPU))
+    stage = generate.run_generate(project, INJECT, device=CPU)
     while next(stage).done < 12:
         pass
     with pytest.raises(StopIteration):
@@ -264,61 +267,63 @@ def test_stopped_generation_keeps_the_images_so_far_and_the_rest_is_made_later(
     part, set_id = np.array(project.synthetic().pixels), project.set_id()
 
     def count():
-        return sum(row["undecided"] for row in show.balance(project, project.table()))
+        return sum(row["undecided"] for row in curation.balance(project, project.table()))
 
     assert count() == 12
     write_json(project.folder("debias") / "manifest.json", {"of": "the 12"})
     beside = replace(INJECT, seed=1)
-    both = drain(stages.run_generate(project, beside, device=CPU, beside=set_id))
+    both = drain(generate.run_generate(project, beside, device=CPU, beside=set_id))
     assert len(both.recipes) == 36
-    whole = drain(stages.run_generate(project, INJECT, device=CPU))
+    whole = drain(generate.run_generate(project, INJECT, device=CPU))
     assert project.set_id() == set_id and len(whole.recipes) == 24
     # The same set is another one now for what was made of it, and for a second set beside it.
     assert count() == 24 and not project.has("debias")
-    assert len(drain(stages.run_generate(project, beside, device=CPU, beside=set_id)).recipes) == 48
-    drain(stages.run_generate(project, INJECT, device=CPU))
+    assert (
+        len(drain(generate.run_generate(project, beside, device=CPU, beside=set_id)).recipes) == 48
+    )
+    drain(generate.run_generate(project, INJECT, device=CPU))
     assert [len(s) > 0 for s in project.scores()] == [True] * 24
     assert np.array_equal(whole.pixels[:12], part)
 
 
 def test_the_same_settings_are_the_same_set_and_marks_change_it(project):
-    from debias_core.workspace import verdicts
+    from debias_core.workspace import judgements
 
     model(project.folder("diffusion"))
-    drain(stages.run_audit(project, AUDIT, device=CPU))
-    drain(stages.run_generate(project, INJECT, device=CPU))
+    drain(audit_stage.run_audit(project, AUDIT, device=CPU))
+    drain(generate.run_generate(project, INJECT, device=CPU))
     first, top = project.set_id(), project.audit().top_k.ids
     junk = str(top[0])
-    decision = [verdicts.Decision("k", junk, "junk")]
-    verdicts.record(project.db, "p", project.data_id(), decision, verdicts.MARKS)
-    made = drain(stages.run_generate(project, INJECT, device=CPU))
+    decision = [judgements.Decision("k", junk, "junk")]
+    judgements.record(project.db, "p", project.data_id(), decision, judgements.MARKS)
+    made = drain(generate.run_generate(project, INJECT, device=CPU))
     assert project.set_id() != first
     # The energy of an image is that of its own set's making.
     project.db.write("UPDATE energy SET kwh = id * 1e-3 WHERE stage = 'generate'")
     rows = project.db.rows("SELECT kwh FROM energy WHERE stage = 'generate' ORDER BY id")
-    wh = footprint.to_json(project)["wh_per_image"]["generated"]
+    wh = energy_log.to_json(project)["wh_per_image"]["generated"]
     assert len(rows) == 2 and wh == pytest.approx(1_000 * rows[1]["kwh"] / len(made.recipes))
     assert junk not in {i for r in made.recipes for i in (r.content_id, r.original_id)}
 
 
 def test_what_is_rejected_is_not_trained_on(project):
-    from debias_core.workspace import verdicts
+    from debias_core.workspace import judgements
 
     model(project.folder("diffusion"))
-    drain(stages.run_audit(project, AUDIT, device=CPU))
-    drain(stages.run_generate(project, INJECT, device=CPU))
+    drain(audit_stage.run_audit(project, AUDIT, device=CPU))
+    drain(generate.run_generate(project, INJECT, device=CPU))
 
     def say(item, verdict):
-        decision = [verdicts.Decision(f"{item}{verdict}", str(item), verdict)]
-        verdicts.record(project.db, "p", project.set_id(), decision, verdicts.VERDICTS)
+        decision = [judgements.Decision(f"{item}{verdict}", str(item), verdict)]
+        judgements.record(project.db, "p", project.set_id(), decision, judgements.VERDICTS)
 
     for item in range(5):
         say(item, "reject")
     say(5, "accept")
-    arms = drain(stages.run_debias(project, DEBIAS, device=CPU))
+    arms = drain(debias_stage.run_debias(project, DEBIAS, device=CPU))
     assert [a.train_images for a in arms] == [48, 48 + 19]
     only = DebiasConfig(classifier=DEBIAS.classifier, only_accepted=True)
-    arms = drain(stages.run_debias(project, only, device=CPU))
+    arms = drain(debias_stage.run_debias(project, only, device=CPU))
     assert arms[1].train_images == 48 + 1
     assert project.manifest("debias")["curated"] == {
         "accepted": 1, "rejected": 5, "undecided": 18, "doubtful": 0, "trained_on": 1,
@@ -326,4 +331,4 @@ def test_what_is_rejected_is_not_trained_on(project):
     }  # fmt: skip
     say(5, "reject")
     with pytest.raises(UserError, match="accept some"):
-        drain(stages.run_debias(project, only, device=CPU))
+        drain(debias_stage.run_debias(project, only, device=CPU))

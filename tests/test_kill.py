@@ -21,22 +21,22 @@ import numpy as np
 import pytest
 import torch
 
-from debias_core.config import (
-    AmplifyConfig,
-    AuditConfig,
-    ClassifierConfig,
-    DDBConfig,
-    DebiasConfig,
-    DiffusionConfig,
-    InjectConfig,
-)
 from debias_core.data.table import save_table
 from debias_core.diffusion.training import steps_done
 from debias_core.insight import fidelity
+from debias_core.jobs import queue, worker
+from debias_core.jobs import runner as jobs_runner
+from debias_core.jobs.runner import Runner
 from debias_core.pipeline import drain
-from debias_core.workspace import amplify, jobs, models, stages, verdicts, worker
-from debias_core.workspace.jobs import Runner
-from debias_core.workspace.store import Project
+from debias_core.settings.amplification import AmplifyConfig, DDBConfig
+from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.injection import InjectConfig
+from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
+from debias_core.stages import amplify, generate, models
+from debias_core.stages import audit as audit_stage
+from debias_core.stages import debias as debias_stage
+from debias_core.workspace import judgements
+from debias_core.workspace.project import Project
 from tests.conftest import CPU, TINY_UNET
 from tests.test_jobs import model, submit
 
@@ -80,9 +80,9 @@ def undisturbed(tmp_path_factory):
 
     project = fresh(tmp_path_factory.mktemp("undisturbed"), fixture.__wrapped__())
     drain(models.run_pretrain(project, PRETRAIN, device=CPU, restart=False))
-    drain(stages.run_audit(project, AUDIT, device=CPU))
-    drain(stages.run_generate(project, INJECT, device=CPU))
-    drain(stages.run_debias(project, DEBIAS, device=CPU))
+    drain(audit_stage.run_audit(project, AUDIT, device=CPU))
+    drain(generate.run_generate(project, INJECT, device=CPU))
+    drain(debias_stage.run_debias(project, DEBIAS, device=CPU))
     drain(amplify.run_amplify(project, AMPLIFY, device=CPU))
     drain(amplify.run_ddb(project, DDB, device=CPU))
     torch.set_num_threads(threads)
@@ -143,7 +143,7 @@ def finished(project, job):
 def test_jobs_killed_at_random_moments_lose_nothing_and_end_the_same(
     tmp_path, table, undisturbed, monkeypatch, nursery
 ):
-    monkeypatch.setattr(jobs, "subprocess", nursery.jobs("tests.test_kill:work"))
+    monkeypatch.setattr(jobs_runner, "subprocess", nursery.jobs("tests.test_kill:work"))
     seed = random.randrange(1 << 30)
     print("seed", seed)
     rng = random.Random(seed)
@@ -155,23 +155,23 @@ def test_jobs_killed_at_random_moments_lose_nothing_and_end_the_same(
         for number, (kind, config, more) in enumerate(PLAN):
             job_id = submit(project, kind, config, **more)
             kept, left = 0, (KILLS - kills) // (len(PLAN) - number)
-            while (job := jobs.get(project.db, job_id)).state != "done":
+            while (job := queue.get(project.db, job_id)).state != "done":
                 assert job.state in ("queued", "running", "interrupted"), job.error
                 if job.state == "interrupted":
                     # What was seen to be finished before the kill is there after it.
                     now = finished(project, job)
                     assert now >= kept, (kind, kept, now)
                     resumed_from += now > 0
-                    jobs.act(project.db, job_id, "resume")
+                    queue.act(project.db, job_id, "resume")
                 elif job.state == "running" and left and job.pid and job.stage:
                     time.sleep(rng.uniform(0, 0.3))
                     kept = max(kept, finished(project, job))
                     with suppress(ProcessLookupError):
                         os.killpg(job.pid, signal.SIGKILL)
                         left, kills = left - 1, kills + 1
-                    while jobs.alive(project.db, job_id):
+                    while queue.alive(project.db, job_id):
                         time.sleep(0.01)
-                    while jobs.get(project.db, job_id).state == "running":
+                    while queue.get(project.db, job_id).state == "running":
                         time.sleep(0.01)
                 time.sleep(0.02)
     finally:
@@ -221,7 +221,7 @@ class Server:
 
 def serve(workspace, port):
     """The real server; only the built-in demo is not prepared, which this test has no use for."""
-    from ui import server
+    from ui.server import serve as server
 
     server.prepare_demo = lambda workspace: None
     server.serve(Path(workspace), host="127.0.0.1", port=int(port), roots=(), open_browser=False)
@@ -237,9 +237,9 @@ def test_a_server_killed_at_random_moments_loses_no_verdict_and_no_job(
     project = fresh(tmp_path / "ws", table)
     # A set to judge, and a long job to be under way all the time.
     model(project.folder("diffusion"))
-    drain(stages.run_audit(project, AUDIT, device=CPU))
+    drain(audit_stage.run_audit(project, AUDIT, device=CPU))
     few = InjectConfig(count=40, steps=4, batch_size=40)
-    drain(stages.run_generate(project, few, device=CPU, with_flags=False))
+    drain(generate.run_generate(project, few, device=CPU, with_flags=False))
     set_id, accepted = project.set_id(), {}
     long = DiffusionConfig(unet=TINY_UNET, steps=100_000, batch_size=4, checkpoint_every=50)
     (project.folder("diffusion") / "config.json").unlink()
@@ -253,22 +253,22 @@ def test_a_server_killed_at_random_moments_loses_no_verdict_and_no_job(
         assert server.ask("GET", "/api/p/curate")["set"] == set_id
         until, n = time.monotonic() + rng.uniform(0, 0.8), 0
         while time.monotonic() < until:
-            item, verdict = rng.randrange(40), rng.choice(verdicts.VERDICTS)
+            item, verdict = rng.randrange(40), rng.choice(judgements.VERDICTS)
             body = {"key": f"{kill}-{n}", "item": item, "verdict": verdict}
             answer = server.ask("POST", "/api/p/verdicts", {"set": set_id, "verdicts": [body]})
             assert answer["saved"] == 1
             accepted[str(item)] = verdict
             n += 1
         server.kill()
-        row = jobs.get(project.db, job_id)
+        row = queue.get(project.db, job_id)
         seen, _ = row.done, pids.add(row.pid)
-        assert verdicts.current(project.db, "p", set_id) == accepted
+        assert judgements.current(project.db, "p", set_id) == accepted
     assert len(accepted) > 20
     # One process did the job all along, under all these servers, and its progress grew.
     assert len(pids - {0}) == 1 and seen > 0
     # It dies with no server there to see it: the next one says so, and resumes it.
-    os.killpg(jobs.get(project.db, job_id).pid, signal.SIGKILL)
-    while jobs.alive(project.db, job_id):
+    os.killpg(queue.get(project.db, job_id).pid, signal.SIGKILL)
+    while queue.alive(project.db, job_id):
         time.sleep(0.01)
     done = steps_done(project.folder("diffusion") / "checkpoint")
     server.start()
@@ -279,12 +279,12 @@ def test_a_server_killed_at_random_moments_loses_no_verdict_and_no_job(
     server.ask("POST", f"/api/p/jobs/{job_id}/resume")
     until = time.monotonic() + 60
     while True:
-        job = jobs.get(project.db, job_id)
+        job = queue.get(project.db, job_id)
         if job.state == "running" and job.done > done > 0:
             break
         assert time.monotonic() < until, job
         time.sleep(0.05)
     server.ask("POST", f"/api/p/jobs/{job_id}/now")
-    while jobs.alive(project.db, job_id):
+    while queue.alive(project.db, job_id):
         time.sleep(0.05)
     server.kill()

@@ -11,30 +11,30 @@ import pytest
 import torch
 
 import app
-from debias_core.config import (
-    AuditConfig,
-    CaptionConfig,
-    ClassifierConfig,
-    DebiasConfig,
-    DrawConfig,
-    InjectConfig,
-    SmallModelConfig,
-)
-from debias_core.data import captions
-from debias_core.data.benchmarks import colored_digits, grey_digits, grey_images
-from debias_core.data.originals import mnist
+from debias_core.compute.team import Cluster
+from debias_core.data.making import captions as tinted
+from debias_core.data.making.catalog import grey_images
+from debias_core.data.making.digits import colored_digits, grey_digits
+from debias_core.data.making.originals import mnist
 from debias_core.data.table import save_table
 from debias_core.insight.keywords import keywords, looks
+from debias_core.jobs import runner as jobs_runner
+from debias_core.jobs.runner import Runner
 from debias_core.language import captioner, hub, pretrain, text2image, textfilter
 from debias_core.methods import diffubias
 from debias_core.methods.diffubias import Prompt
 from debias_core.pipeline import drain
-from debias_core.presets import DIFFUBIAS
+from debias_core.presets.methods import DIFFUBIAS
 from debias_core.records import StopAsked, UserError
-from debias_core.team import Cluster
-from debias_core.workspace import jobs, language, stages, verdicts
-from debias_core.workspace.jobs import Runner
-from debias_core.workspace.store import Project
+from debias_core.settings.injection import InjectConfig
+from debias_core.settings.language import CaptionConfig, DrawConfig, SmallModelConfig
+from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
+from debias_core.stages import audit as audit_stage
+from debias_core.stages import captions, drawings, generate
+from debias_core.stages import debias as debias_stage
+from debias_core.stages import report as report_stage
+from debias_core.workspace import judgements
+from debias_core.workspace.project import Project
 from tests.conftest import CPU, NEEDS_MNIST
 from tests.test_jobs import model, submit, wait
 from tests.test_project import MLP
@@ -132,7 +132,8 @@ def models(tmp_path_factory):
     home = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "debias_core.data.benchmarks.grey_digits", lambda: (*seen_8px(), np.full(1797, "train"))
+            "debias_core.data.making.digits.grey_digits",
+            lambda: (*seen_8px(), np.full(1797, "train")),
         )
         blip = drain(
             pretrain.pretrain_captioner(home / "blip", TINY, device=CPU, checkpoint=home / "a")
@@ -150,7 +151,7 @@ def models(tmp_path_factory):
 
 def test_the_models_of_mnist_learn_from_its_train_part(monkeypatch):
     grey, y = np.full((3, 8, 8), 255, np.uint8), np.array([7, 7, 7])
-    monkeypatch.setattr("debias_core.data.benchmarks.mnist", {"train": (grey, y)}.__getitem__)
+    monkeypatch.setattr("debias_core.data.making.catalog.mnist", {"train": (grey, y)}.__getitem__)
     for size in (8, 16):
         settings = SmallModelConfig(of="mnist", image_size=size)
         drawn = pretrain.digits_drawn(settings)(np.random.default_rng(0), 5)
@@ -160,7 +161,7 @@ def test_the_models_of_mnist_learn_from_its_train_part(monkeypatch):
 
 def test_a_pipeline_goes_on_from_another_s_weights(models, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "debias_core.data.benchmarks.grey_digits", lambda: (*seen_8px(), np.full(1797, "train"))
+        "debias_core.data.making.digits.grey_digits", lambda: (*seen_8px(), np.full(1797, "train"))
     )
 
     def weights(folder):
@@ -195,7 +196,7 @@ def test_who_says_and_draws_to_begin_with_is_what_ships_where_the_digits_are_kno
     def known(size, first):
         table = colored_digits().take(np.arange(2))
         pixels = np.zeros((2, size, size, 3), np.uint8)
-        return language.default_models(replace(table, pixels=pixels, ids=np.array([first, "b"])))
+        return captions.default_models(replace(table, pixels=pixels, ids=np.array([first, "b"])))
 
     assert known(16, "digit-0001") == ("digits-captioner", "digits-text2image")
     assert known(28, "mnist-train-00001") == ("mnist-captioner", "mnist-text2image")
@@ -210,7 +211,7 @@ def project(table, tmp_path):
     save_table(table, p.folder("data"))
     p.register({"kind": "files", "path": "/nowhere"})
     audit = AuditConfig(classifier=ClassifierConfig(network="mlp", epochs=2, loss="gce"), top_k=6)
-    drain(stages.run_audit(p, audit, device=CPU))
+    drain(audit_stage.run_audit(p, audit, device=CPU))
     return p
 
 
@@ -223,7 +224,7 @@ def told(project, monkeypatch):
         "describe",
         lambda c, pixels, **_: iter([[(text,) for text in SAID[: len(pixels)]]]),
     )
-    drain(language.run_describe(project, CaptionConfig(per_image=1, rest=0), device=CPU))
+    drain(captions.run_describe(project, CaptionConfig(per_image=1, rest=0), device=CPU))
     return project
 
 
@@ -320,7 +321,7 @@ def test_captions_are_recombined_into_every_look_but_their_class_s_own():
 
 def test_where_captions_name_no_looks_recombining_is_refused(told, models):
     with pytest.raises(UserError, match="name no looks"):
-        drain(language.run_draw(told, draw_config(models, recombine=True), device=CPU))
+        drain(drawings.run_draw(told, draw_config(models, recombine=True), device=CPU))
 
 
 # ---- drawing ----
@@ -352,36 +353,36 @@ def test_captions_are_asked_once_and_a_person_s_changes_survive_a_restart(told, 
         raise AssertionError("asked again")
 
     monkeypatch.setattr(captioner, "describe", never)
-    again = drain(language.run_describe(told, CaptionConfig(per_image=1, rest=0), device=CPU))
+    again = drain(captions.run_describe(told, CaptionConfig(per_image=1, rest=0), device=CPU))
     assert [c.said for c in again.captions] == list(SAID)
     # 2 · 3 classes: red 3; ant, ants, bee, cat, grass by the alphabet; "round" is the seventh.
     assert [w.word for w in again.words] == ["red", "ant", "ants", "bee", "cat", "grass"]
     assert [c.kept for c in again.captions] == [True, True, True, False, True, False]
-    language.switch_words(told, {"red": False, "nothing": True}, "k1")
-    language.edit_caption(told, 1, "two  green\nants", "k2")
-    assert language.replace_in_captions(told, "red", "blue", "k3") == 3
+    captions.switch_words(told, {"red": False, "nothing": True}, "k1")
+    captions.edit_caption(told, 1, "two  green\nants", "k2")
+    assert captions.replace_in_captions(told, "red", "blue", "k3") == 3
     fresh = Project(told.workspace, "p")
-    now = language.described(fresh)
+    now = captions.described(fresh)
     assert now.captions[0].text == "a blue ant on grass" and now.captions[0].said == SAID[0]
     assert now.captions[1].text == "two green ants"
     assert now.captions[3].kept and [w.word for w in now.words if w.added] == ["nothing"]
     for _ in range(3):
-        language.undo(fresh)
-    language.undo(fresh)
-    assert [c.text for c in language.described(fresh).captions] == list(SAID)
+        captions.undo(fresh)
+    captions.undo(fresh)
+    assert [c.text for c in captions.described(fresh).captions] == list(SAID)
 
 
 def test_what_is_no_word_no_caption_or_too_long_is_refused(told):
     for wrong in (
-        lambda: language.switch_words(told, {"two words": True}, "a"),
-        lambda: language.edit_caption(told, 6, "x", "b"),
-        lambda: language.edit_caption(told, 0, "x" * 501, "c"),
-        lambda: language.replace_in_captions(told, "zebra", "x", "d"),
-        lambda: language.replace_in_captions(told, " ", "x", "e"),
+        lambda: captions.switch_words(told, {"two words": True}, "a"),
+        lambda: captions.edit_caption(told, 6, "x", "b"),
+        lambda: captions.edit_caption(told, 0, "x" * 501, "c"),
+        lambda: captions.replace_in_captions(told, "zebra", "x", "d"),
+        lambda: captions.replace_in_captions(told, " ", "x", "e"),
     ):
         with pytest.raises(UserError):
             wrong()
-    assert not language.described(told).can_undo
+    assert not captions.described(told).can_undo
 
 
 def draw_config(models, **more):
@@ -391,46 +392,46 @@ def draw_config(models, **more):
 def test_drawings_and_blends_are_one_set_with_recipes_and_verdicts(told, models):
     model(told.folder("diffusion"))
     inject = InjectConfig(count=4, steps=4, batch_size=4)
-    drain(stages.run_generate(told, inject, device=CPU, with_flags=False))
+    drain(generate.run_generate(told, inject, device=CPU, with_flags=False))
     blended = told.set_id()
-    verdicts.record(
-        told.db, "p", blended, [verdicts.Decision("k", "2", "reject")], verdicts.VERDICTS
+    judgements.record(
+        told.db, "p", blended, [judgements.Decision("k", "2", "reject")], judgements.VERDICTS
     )
-    made = drain(language.run_draw(told, draw_config(models), device=CPU, beside=True))
+    made = drain(drawings.run_draw(told, draw_config(models), device=CPU, beside=True))
     assert [r.method for r in made.recipes] == ["diffinject"] * 4 + ["diffubias"] * 5
     assert told.set_id() != blended and (told.synthetic().pixels == made.pixels).all()
-    assert verdicts.current(told.db, "p", told.set_id()) == {"2": "reject"}
+    assert judgements.current(told.db, "p", told.set_id()) == {"2": "reject"}
     assert all("fidelity" in s for s in told.scores()[4:])
     parts = told.manifest("synthetic")["parts"]
     assert [(p["count"], p["refused"]) for p in parts] == [(4, 0), (5, 0)]
     # Adding the same drawings again adds nothing, to themselves neither.
-    drain(language.run_draw(told, draw_config(models), device=CPU))
-    itself = drain(language.run_draw(told, draw_config(models), device=CPU, beside=True))
+    drain(drawings.run_draw(told, draw_config(models), device=CPU))
+    itself = drain(drawings.run_draw(told, draw_config(models), device=CPU, beside=True))
     assert len(itself.recipes) == 5
-    drain(stages.run_generate(told, inject, device=CPU, with_flags=False))
-    once_more = drain(language.run_draw(told, draw_config(models), device=CPU, beside=True))
+    drain(generate.run_generate(told, inject, device=CPU, with_flags=False))
+    once_more = drain(drawings.run_draw(told, draw_config(models), device=CPU, beside=True))
     assert once_more.recipes == made.recipes
-    drain(stages.run_debias(told, DebiasConfig(classifier=MLP), device=CPU))
-    drain(stages.run_report(told, device=CPU))
+    drain(debias_stage.run_debias(told, DebiasConfig(classifier=MLP), device=CPU))
+    drain(report_stage.run_report(told, device=CPU))
     html = (told.folder("report") / "report.html").read_text()
     assert "5 by DiffuBias, 4 by DiffInject" in html
     assert "a <b>red</b> <b>ant</b> on <b>grass</b>" in " ".join(html.split())
-    drain(stages.run_export(told, "synthetic"))
+    drain(report_stage.run_export(told, "synthetic"))
     with pytest.raises(UserError, match="drawn images"):
-        drain(stages.run_export(told, "config"))
+        drain(report_stage.run_export(told, "config"))
 
 
 def test_a_stopped_drawing_goes_on_to_the_same_images(told, models, small_grain):
     config = draw_config(models)
-    whole = drain(language.run_draw(told, config, device=CPU, with_flags=False)).pixels.copy()
+    whole = drain(drawings.run_draw(told, config, device=CPU, with_flags=False)).pixels.copy()
     told.db.write("DELETE FROM synthetic")
-    stage = language.run_draw(told, config, device=CPU, with_flags=False)
+    stage = drawings.run_draw(told, config, device=CPU, with_flags=False)
     while next(stage).done < 2:
         pass
     with pytest.raises(StopAsked):
         stage.throw(StopAsked(keep=False))
     assert told.sink(told.set_id(), 5, 8).finished() == 2
-    again = drain(language.run_draw(told, config, device=CPU, with_flags=False)).pixels
+    again = drain(drawings.run_draw(told, config, device=CPU, with_flags=False)).pixels
     assert np.abs(whole.astype(int) - again).max() <= 1
 
 
@@ -445,7 +446,7 @@ def test_what_the_safety_checker_refuses_is_left_out_and_counted(
         return type(out)(out.images, [True] + [False] * (len(out.images) - 1))
 
     monkeypatch.setattr(type(painter.pipeline), "__call__", checked)
-    made = drain(language.run_draw(told, draw_config(models), device=CPU, with_flags=False))
+    made = drain(drawings.run_draw(told, draw_config(models), device=CPU, with_flags=False))
     assert len(made.recipes) == 2  # of 5 in batches of 2, the first of each batch is refused
     assert told.manifest("synthetic")["parts"][0]["refused"] == 3
 
@@ -478,7 +479,7 @@ def test_the_command_line_describes_filters_and_draws(
 
 
 def test_describing_and_drawing_are_jobs(project, models, nursery, monkeypatch):
-    monkeypatch.setattr(jobs, "subprocess", nursery.jobs())
+    monkeypatch.setattr(jobs_runner, "subprocess", nursery.jobs())
     runner = Runner(project.db, ("cpu",))
     runner.start()
     try:
@@ -557,13 +558,13 @@ WHOSE = pytest.mark.parametrize("of", ["digits", pytest.param("mnist", marks=NEE
 @WHOSE
 def test_the_shipped_captioner_names_colour_and_digit_of_unseen_digits(of):
     c = captioner.load_captioner(f"{of}-captioner", CPU)
-    drawn = captions.draw(*unseen(of), 200, np.random.default_rng(1))
+    drawn = tinted.draw(*unseen(of), 200, np.random.default_rng(1))
     said = [
         t[0]
         for part in captioner.describe(c, drawn.pixels, per_image=1, temperature=0, batch_size=100)
         for t in part
     ]
-    named = [captions.named(text) for text in said]
+    named = [tinted.named(text) for text in said]
     colour = np.mean([n[0] == k for n, k in zip(named, drawn.colour, strict=True)])
     digit = np.mean([n[1] == k for n, k in zip(named, drawn.digit, strict=True)])
     print(f"colour {colour:.3f}, digit {digit:.3f}")
@@ -580,10 +581,10 @@ def test_the_shipped_pipeline_draws_the_colour_and_digit_of_its_prompt(of):
     shapes = grey[rows].reshape(len(rows), -1) / grey.max()
     reader = SVC(C=10).fit(shapes, y[rows])
     n, rng = 60, np.random.default_rng(2)
-    colour, digit = rng.integers(len(captions.NAMES), size=n), rng.integers(10, size=n)
+    colour, digit = rng.integers(len(tinted.NAMES), size=n), rng.integers(10, size=n)
     prompts = [
-        captions.TEMPLATES[rng.integers(len(captions.TEMPLATES))].format(
-            colour=captions.NAMES[c], digit=captions.DIGITS[d]
+        tinted.TEMPLATES[rng.integers(len(tinted.TEMPLATES))].format(
+            colour=tinted.NAMES[c], digit=tinted.DIGITS[d]
         )
         for c, d in zip(colour, digit, strict=True)
     ]
@@ -594,7 +595,7 @@ def test_the_shipped_pipeline_draws_the_colour_and_digit_of_its_prompt(of):
     shape = pixels.max(3).reshape(n, -1) / 255
     said = reader.predict(shape / shape.max(1, keepdims=True))
     right = said == digit
-    tint = captions.colour_of(pixels) == colour
+    tint = tinted.colour_of(pixels) == colour
     print(f"digit {right.mean():.3f}, colour {tint.mean():.3f}, both {(right & tint).mean():.3f}")
     assert right.mean() >= 0.9 and tint.mean() >= 0.9
 
@@ -608,12 +609,12 @@ def test_workers_say_and_draw_what_one_process_does(models, project, tmp_path, i
         model=models["sd"], count=9, steps=2, batch_size=2, guidance=2.0, text_filter=False
     )
     here, there = (
-        drain(language.run_describe(p, caption, device=CPU, cluster=where))
+        drain(captions.run_describe(p, caption, device=CPU, cluster=where))
         for p, where in ((project, None), (other, Cluster(workers=3)))
     )
     assert here.captions == there.captions and inline == [3]
     for p, where in ((project, None), (other, Cluster(workers=3))):
-        drain(language.run_draw(p, drawing, device=CPU, cluster=where, with_flags=False))
+        drain(drawings.run_draw(p, drawing, device=CPU, cluster=where, with_flags=False))
     assert inline == [3, 3]
     one, several = project.synthetic(), other.synthetic()
     assert np.array_equal(one.pixels, several.pixels) and one.recipes == several.recipes

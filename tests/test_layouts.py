@@ -10,12 +10,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import app
-from debias_core.data import originals, table
-from debias_core.data.about import load_about
-from debias_core.data.benchmarks import SHIPPED
-from debias_core.data.corruptions import CORRUPTIONS
-from debias_core.data.importers import import_images, survey
-from debias_core.data.layouts import (
+from debias_core.data import table
+from debias_core.data.importing.about import load_about
+from debias_core.data.importing.importers import import_images, survey
+from debias_core.data.importing.layouts import (
     IMAGENET9,
     OFFICIAL,
     PUBLISHED,
@@ -23,11 +21,15 @@ from debias_core.data.layouts import (
     find,
     official,
 )
+from debias_core.data.making import originals
+from debias_core.data.making.corruptions import CORRUPTIONS
+from debias_core.data.making.shipped import SHIPPED
 from debias_core.pipeline import drain
-from debias_core.presets import BENCHMARKS, NO_RATIO, PHOTOGRAPHS, photographs, photographs_ddb
+from debias_core.presets.data_sets import BENCHMARKS, NO_RATIO, PHOTOGRAPHS, photographs
+from debias_core.presets.methods import photographs_ddb
 from debias_core.records import UserError
-from debias_core.workspace import imports, repeat
-from debias_core.workspace.store import Project
+from debias_core.stages import importing, repeat_check
+from debias_core.workspace.project import Project
 from tests.conftest import SHARED
 
 PIECES = [
@@ -241,7 +243,7 @@ def test_a_missing_set_is_said_with_where_to_get_it_and_how_it_must_look(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("DEBIAS_DATA", str(tmp_path))
-    monkeypatch.setattr("debias_core.data.layouts._download_celeba", lambda place: False)
+    monkeypatch.setattr("debias_core.data.importing.layouts._download_celeba", lambda place: False)
     for name, about in PUBLISHED.items():
         command = ["benchmark", name, "--method", "lff", "--workspace", str(tmp_path / "ws")]
         assert app.main(command) == 2
@@ -315,7 +317,7 @@ def test_a_large_published_set_comes_with_its_columns(bffhq, tmp_path, monkeypat
     monkeypatch.setattr(table, "MANY_ROWS", 8)
     for seed in (0, 1):
         project = Project(tmp_path, f"seed{seed}")
-        drain(imports.import_published(project, "bffhq", percent=5.0, size=16))
+        drain(importing.import_published(project, "bffhq", percent=5.0, size=16))
         assert (project.folder("data") / "columns" / "y.npy").is_file()
         assert len(project.table()) == 32
 
@@ -337,7 +339,7 @@ def test_a_set_without_a_ratio_of_its_own_has_null_in_the_table(tmp_path, monkey
     assert cell["aligned_accuracy"] is None
     with pytest.raises(UserError, match="does not look like BAR"):
         project = Project(tmp_path / "ws", "other")
-        drain(imports.import_published(project, "bar", percent=1.0, size=16))
+        drain(importing.import_published(project, "bar", percent=1.0, size=16))
 
 
 def test_every_published_set_has_settings_small_and_as_in_the_papers():
@@ -534,8 +536,8 @@ def test_a_benchmark_takes_the_published_colored_mnist_where_data_names_it(
     assert [len(k) for k in keys] == [1, 1] and keys[0] != keys[1]
     assert projects[1].table().image_size == 28
     assert "of any colour, 20 images" in projects[1].import_report()["split_rule"]
-    again = repeat._source(projects[1].source())  # as an export has it
-    assert isinstance(again, repeat.Published) and again.percent == 1.0
+    again = repeat_check._source(projects[1].source())  # as an export has it
+    assert isinstance(again, repeat_check.Published) and again.percent == 1.0
     # The diffusion model that ships has seen MNIST's training images, and these are theirs.
     assert projects[1].model_folder(projects[1].table()) == SHIPPED["mnist-"]
 

@@ -13,20 +13,22 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from debias_core.config import AuditConfig, ClassifierConfig
-from debias_core.data import importers
 from debias_core.data import table as tables
-from debias_core.data.importers import import_images
+from debias_core.data.importing import importers
+from debias_core.data.importing.importers import import_images
 from debias_core.data.table import MappedRows, load_table, map_sample, save_table
 from debias_core.pipeline import drain
 from debias_core.records import UserError
-from debias_core.workspace import imports, stages
-from debias_core.workspace.store import Project
+from debias_core.settings.training import AuditConfig, ClassifierConfig
+from debias_core.stages import audit as audit_stage
+from debias_core.stages import importing
+from debias_core.workspace.project import Project
 from tests.bench_million import make
 from tests.conftest import CPU
 from tests.test_importers import TWO, png, write
-from ui import api, explain, view
-from ui.session import Place
+from ui.server import api
+from ui.shown import audit_view, explain
+from ui.shown.place import Place
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,13 +41,13 @@ import sys
 from pathlib import Path
 import numpy as np, torch
 from debias_core.classifier import training
-from debias_core.config import AuditConfig, ClassifierConfig
+from debias_core.settings.training import AuditConfig, ClassifierConfig
 from debias_core.data import table
 from debias_core.insight import projection
-from debias_core.workspace import stages
-from debias_core.workspace.store import Project
+from debias_core.stages import audit as stages
+from debias_core.workspace.project import Project
 from tests.bench_million import Watch
-from ui.view import audit_view, shown_points
+from ui.shown.audit_view import audit_view, shown_points
 import os
 table.COPIED_BYTES = 0
 training.IN_MEMORY_BYTES = {"cpu": 0}
@@ -172,7 +174,7 @@ def test_a_stopped_import_of_a_project_goes_on_and_a_mistake_leaves_nothing(tmp_
     project = Project(tmp_path / "w", "p")
 
     def stage(size=8):
-        return imports.import_data(
+        return importing.import_data(
             project, tmp_path / "in", size=size, limit=None, seed=0, replace=False
         )
 
@@ -188,7 +190,9 @@ def test_a_stopped_import_of_a_project_goes_on_and_a_mistake_leaves_nothing(tmp_
     other = Project(tmp_path / "w", "q")
     with pytest.raises(UserError, match="No image of the class"):
         drain(
-            imports.import_data(other, tmp_path / "bad", size=8, limit=None, seed=0, replace=False)
+            importing.import_data(
+                other, tmp_path / "bad", size=8, limit=None, seed=0, replace=False
+            )
         )
     assert not (tmp_path / "w" / ".q.importing").exists()
 
@@ -255,13 +259,13 @@ def test_a_large_table_s_columns_are_mapped_and_equal_to_its_csv(table, tmp_path
 def test_the_page_says_by_which_rule_its_map_samples(tmp_path, monkeypatch):
     project = project_of(tmp_path, 5_000)
     config = AuditConfig(classifier=ClassifierConfig(network="mlp", epochs=1), top_k=7)
-    drain(stages.run_audit(project, config, device=CPU))
+    drain(audit_stage.run_audit(project, config, device=CPU))
     app = FastAPI()
     api.install(app, Place(tmp_path, roots=()))
     client = TestClient(app)
     whole = client.get("/api/p/points").json()
     assert len(whole["rows"]) == 4_500 and whole["rule"] == ""
-    monkeypatch.setattr(view, "MAX_POINTS", 200)
+    monkeypatch.setattr(audit_view, "MAX_POINTS", 200)
     some = client.get("/api/p/points").json()
     assert (
         some["rule"] == "The map shows 200 of 4,500 images: the top K, and others drawn at random."

@@ -6,12 +6,12 @@ import pytest
 from PIL import Image
 
 import app
-from debias_core.config import DiffusionConfig
 from debias_core.data.table import save_table
 from debias_core.diffusion.unet import save_model
 from debias_core.insight import fidelity
-from debias_core.workspace.model_check import passes
-from debias_core.workspace.store import Project
+from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.stages.model_check import passes
+from debias_core.workspace.project import Project
 from tests.conftest import TINY_UNET
 
 GOOD = {"steps": 50, "strength": 0.2, "label_fidelity": 0.9, "round_trip": 30.0}

@@ -8,23 +8,18 @@ import pytest
 from sklearn.datasets import load_sample_images
 
 import app
-from debias_core.config import BIASES, bias_kinds
-from debias_core.data import planted
-from debias_core.data.benchmarks import (
-    colored_digits,
-    held_out_of_training,
-    is_colored_digits,
-    named_table,
-    plant_bias,
-    shipped_model,
-)
+from debias_core.data.making import planted
+from debias_core.data.making.catalog import held_out_of_training, named_table, plant_bias
+from debias_core.data.making.digits import colored_digits, is_colored_digits
+from debias_core.data.making.shipped import shipped_model
 from debias_core.data.table import save_table
 from debias_core.pipeline import drain
 from debias_core.records import UserError
-from debias_core.workspace import imports
-from debias_core.workspace.generalisation import as_markdown, generalisation
-from debias_core.workspace.store import Project
-from ui.plant_part import bias_of, sheet_of
+from debias_core.settings.data_sets import BIASES, bias_kinds
+from debias_core.stages import importing
+from debias_core.study.generalisation import as_markdown, generalisation
+from debias_core.workspace.project import Project
+from ui.tabs.plant import bias_of, sheet_of
 
 PHOTOS = np.stack(
     [p[i : i + 32, i : i + 32] for p in load_sample_images().images for i in range(0, 380, 20)]
@@ -148,20 +143,20 @@ def test_a_planted_project_is_imported_by_a_job_and_once(table, tmp_path):
     save_table(table, project.folder("data"))
     source = {"kind": "planted", "of": "own", "bias": "corner", "percent": 10, "seed": 0}
     job = {"source": source, "replace": False}
-    assert drain(imports.import_job(new, job)).accepted == len(table)
+    assert drain(importing.import_job(new, job)).accepted == len(table)
     made = new.table()
     assert np.array_equal(made.pixels, plant_bias(table, "corner", 10, on_black=False).pixels)
-    assert drain(imports.import_job(new, job)) is None  # killed after its last step
+    assert drain(importing.import_job(new, job)) is None  # killed after its last step
     with pytest.raises(UserError, match="other images"):
-        drain(imports.import_job(new, {**job, "source": {**source, "bias": "size"}}))
+        drain(importing.import_job(new, {**job, "source": {**source, "bias": "size"}}))
 
 
 def test_what_ships_for_the_digits_is_not_for_digits_with_another_bias(tmp_path):
     demo = Project(tmp_path, "demo")
-    imports.import_named(demo, "digits", percent=1.0, seed=0)
+    importing.import_named(demo, "digits", percent=1.0, seed=0)
     for bias, ships in (("colour", True), ("corner", False)):
         new = Project(tmp_path, bias)
-        drain(imports.run_plant(demo, new, bias, percent=5))
+        drain(importing.run_plant(demo, new, bias, percent=5))
         table = new.table()
         assert (new.model_folder(table) is not None) == is_colored_digits(table) == ships
     # Nor is it for a person's folder of a similar name.

@@ -11,16 +11,22 @@ import pytest
 from PIL import Image
 
 import app
-from debias_core import memory
-from debias_core.config import AuditConfig, ClassifierConfig, DebiasConfig, InjectConfig
+from debias_core.compute import memory
 from debias_core.data.table import save_table
 from debias_core.insight.figures import feature_map
 from debias_core.insight.projection import map_rows
 from debias_core.pipeline import debias, drain
 from debias_core.records import Cost, Recipe, SyntheticSet, UserError
-from debias_core.workspace import imports, models, sets, stages, verdicts
-from debias_core.workspace.benchmark import finished
-from debias_core.workspace.store import Project, project_names, turn, write_json
+from debias_core.settings.injection import InjectConfig
+from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
+from debias_core.stages import audit as audit_stage
+from debias_core.stages import debias as debias_stage
+from debias_core.stages import generate, importing, models, synthetic
+from debias_core.stages import report as report_stage
+from debias_core.study.benchmark import finished
+from debias_core.workspace import judgements
+from debias_core.workspace.files import turn, write_json
+from debias_core.workspace.project import Project, project_names
 from tests.conftest import CPU
 
 ROOT = Path(app.__file__).parent
@@ -52,7 +58,7 @@ def project(table, tmp_path):
     p = Project(tmp_path / "ws", "p")
     save_table(table, p.folder("data"))
     drain(
-        stages.run_audit(
+        audit_stage.run_audit(
             p, AuditConfig(classifier=ClassifierConfig(epochs=3, loss="gce"), top_k=6), device=CPU
         )
     )
@@ -101,7 +107,7 @@ def test_a_stage_of_an_older_version_counts_as_finished_and_one_of_other_setting
 
 
 def test_what_was_made_from_a_replaced_stage_no_longer_counts(project):
-    drain(stages.run_debias(project, DebiasConfig(classifier=MLP), device=CPU))
+    drain(debias_stage.run_debias(project, DebiasConfig(classifier=MLP), device=CPU))
     made = project.synthetic()
     project.finish_synthetic("a-set", made, {"config": {}})
     assert project.has("debias")
@@ -121,21 +127,21 @@ def test_the_vanilla_arm_is_trained_once_for_all_synthetic_sets(project, table, 
     backward = memory.backward
     monkeypatch.setattr(memory, "backward", counted)
     config = DebiasConfig(classifier=MLP)
-    first = drain(stages.run_debias(project, config, device=CPU))
+    first = drain(debias_stage.run_debias(project, config, device=CPU))
     both, steps[:] = len(steps), []
     fresh = synthetic_of(table)
     project.sink("another", 6, 8).add(0, 255 - fresh.pixels, fresh.recipes, Cost())
     project.finish_synthetic("another", fresh, {"config": {}})
-    second = drain(stages.run_debias(project, config, device=CPU))
+    second = drain(debias_stage.run_debias(project, config, device=CPU))
     assert 0 < len(steps) < both and len(steps) == first[1].epochs * 4
     assert second[0] == first[0] and second[1] != first[1]
     # With other settings it is trained anew.
     other = replace(config, classifier=replace(MLP, lr=2e-3))
-    assert drain(stages.run_debias(project, other, device=CPU))[0] != first[0]
+    assert drain(debias_stage.run_debias(project, other, device=CPU))[0] != first[0]
 
 
 def test_a_second_import_never_drops_a_project_unasked(project, photo_folder):
-    again = imports.import_data(project, photo_folder, size=8, limit=None, seed=0, replace=False)
+    again = importing.import_data(project, photo_folder, size=8, limit=None, seed=0, replace=False)
     with pytest.raises(UserError, match="--replace"):
         drain(again)
     assert project.has("synthetic")
@@ -143,7 +149,7 @@ def test_a_second_import_never_drops_a_project_unasked(project, photo_folder):
 
 def test_a_failed_import_costs_nothing_even_with_replace(project, tmp_path):
     (tmp_path / "one" / "cat").mkdir(parents=True)
-    bad = imports.import_data(project, tmp_path / "one", size=8, limit=None, seed=0, replace=True)
+    bad = importing.import_data(project, tmp_path / "one", size=8, limit=None, seed=0, replace=True)
     with pytest.raises(UserError):
         drain(bad)
     assert project.has("data") and project.has("synthetic")
@@ -191,9 +197,11 @@ def test_the_bias_column_changes_no_weight(table):
 
 def test_the_report_is_one_file_without_network_and_with_every_part(project):
     drain(
-        stages.run_debias(project, DebiasConfig(classifier=ClassifierConfig(epochs=2)), device=CPU)
+        debias_stage.run_debias(
+            project, DebiasConfig(classifier=ClassifierConfig(epochs=2)), device=CPU
+        )
     )
-    html = drain(stages.run_report(project, device=CPU)).read_text()
+    html = drain(report_stage.run_report(project, device=CPU)).read_text()
     body = html[html.index("</head>") :]
     assert 'src="http' not in html and "<link" not in html and "@import" not in html
     for text in ("Before and after", "f_B, PCA", "f_D, t-SNE", "Where they look", "conflicting"):
@@ -211,10 +219,12 @@ def test_a_hostile_class_name_stays_text_in_the_report(table, tmp_path):
         replace(table, class_names=(evil, "</script><script>alert(2)", "${x}{{y}}")),
         p.folder("data"),
     )
-    drain(stages.run_audit(p, AuditConfig(classifier=ClassifierConfig(epochs=1)), device=CPU))
+    drain(audit_stage.run_audit(p, AuditConfig(classifier=ClassifierConfig(epochs=1)), device=CPU))
     keep(p, synthetic_of(table))
-    drain(stages.run_debias(p, DebiasConfig(classifier=ClassifierConfig(epochs=1)), device=CPU))
-    html = drain(stages.run_report(p, device=CPU)).read_text()
+    drain(
+        debias_stage.run_debias(p, DebiasConfig(classifier=ClassifierConfig(epochs=1)), device=CPU)
+    )
+    html = drain(report_stage.run_report(p, device=CPU)).read_text()
     assert evil not in html and "<script>alert(2)" not in html
     assert "&lt;img src=x" in html
 
@@ -222,10 +232,10 @@ def test_a_hostile_class_name_stays_text_in_the_report(table, tmp_path):
 def test_a_report_without_known_bias_says_so(table, tmp_path):
     p = Project(tmp_path, "blind")
     save_table(table.without_bias(), p.folder("data"))
-    drain(stages.run_audit(p, AuditConfig(classifier=ClassifierConfig(epochs=1)), device=CPU))
+    drain(audit_stage.run_audit(p, AuditConfig(classifier=ClassifierConfig(epochs=1)), device=CPU))
     keep(p, synthetic_of(table))
-    drain(stages.run_debias(p, DebiasConfig(classifier=MLP), device=CPU))
-    html = drain(stages.run_report(p, device=CPU)).read_text()
+    drain(debias_stage.run_debias(p, DebiasConfig(classifier=MLP), device=CPU))
+    html = drain(report_stage.run_report(p, device=CPU)).read_text()
     assert "Without a known bias attribute" in html
     assert "Heat maps need a convolutional network" in html  # the debiased net is an MLP
 
@@ -325,7 +335,7 @@ def test_an_interrupted_generation_keeps_the_earlier_one(project, monkeypatch):
         models, "diffusion_model", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
-        drain(stages.run_generate(project, InjectConfig(count=4), device=CPU))
+        drain(generate.run_generate(project, InjectConfig(count=4), device=CPU))
     assert project.synthetic().recipes == before
 
 
@@ -339,19 +349,19 @@ def test_an_image_file_as_a_workspace_is_told(tmp_path, capsys, photo_folder):
 def test_images_of_low_fidelity_are_left_out_unless_somebody_accepted_them(project):
     scores = [{"fidelity": f, "flags": []} for f in (0.1, 0.95, 0.2, 0.5, 0.9, 0.3)]
     project.save_scores("a-set", scores)
-    decisions = [verdicts.Decision("k0", "0", "accept"), verdicts.Decision("k1", "1", "reject")]
-    verdicts.record(project.db, project.name, "a-set", decisions, verdicts.VERDICTS)
-    made, curated = sets.curated_set(project, DebiasConfig(min_fidelity=0.5))
+    decisions = [judgements.Decision("k0", "0", "accept"), judgements.Decision("k1", "1", "reject")]
+    judgements.record(project.db, project.name, "a-set", decisions, judgements.VERDICTS)
+    made, curated = synthetic.curated_set(project, DebiasConfig(min_fidelity=0.5))
     assert curated["used"] == [0, 3, 4] and curated["doubtful"] == 2
     assert np.array_equal(made.pixels, project.synthetic().pixels[[0, 3, 4]])
-    assert sets.curated_set(project, DebiasConfig())[1]["used"] == [0, 2, 3, 4, 5]
-    decision = [verdicts.Decision("k2", "0", "reject")]
-    verdicts.record(project.db, project.name, "a-set", decision, verdicts.VERDICTS)
+    assert synthetic.curated_set(project, DebiasConfig())[1]["used"] == [0, 2, 3, 4, 5]
+    decision = [judgements.Decision("k2", "0", "reject")]
+    judgements.record(project.db, project.name, "a-set", decision, judgements.VERDICTS)
     with pytest.raises(UserError, match="lower the least label fidelity"):
-        sets.curated_set(project, DebiasConfig(min_fidelity=0.99))
+        synthetic.curated_set(project, DebiasConfig(min_fidelity=0.99))
     project.save_scores("a-set", [{}] * 6)
     with pytest.raises(UserError, match="no label fidelity yet"):
-        sets.curated_set(project, DebiasConfig(min_fidelity=0.5))
+        synthetic.curated_set(project, DebiasConfig(min_fidelity=0.5))
 
 
 def test_an_import_that_is_resumed_never_drops_other_images(table, tmp_path):
@@ -361,7 +371,7 @@ def test_an_import_that_is_resumed_never_drops_other_images(table, tmp_path):
     (project.root / "synthetic").mkdir()
     before = project.data_id()
     with pytest.raises(UserError, match="other images by now"):
-        drain(imports.import_job(project, {"source": DIGITS, "replace": False}))
+        drain(importing.import_job(project, {"source": DIGITS, "replace": False}))
     assert project.data_id() == before and (project.root / "synthetic").is_dir()
 
 
@@ -375,11 +385,11 @@ def test_an_import_killed_at_its_last_step_goes_on(killed_at, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(Project, killed_at, kill)
         with pytest.raises(KeyboardInterrupt):
-            drain(imports.import_job(project, job))
+            drain(importing.import_job(project, job))
     assert not project.has("data") and project.source() == {}
-    assert drain(imports.import_job(project, job)).accepted == 1_797
+    assert drain(importing.import_job(project, job)).accepted == 1_797
     assert project.source()["percent"] == 5.0 and project.import_report()["accepted"] == 1_797
-    assert drain(imports.import_job(project, job)) is None  # it is there
+    assert drain(importing.import_job(project, job)) is None  # it is there
     assert [p.name for p in tmp_path.iterdir() if "importing" in p.name] == []
 
 

@@ -4,18 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from debias_core.data.benchmarks import colored_digits
-from debias_core.insight import properties
-from debias_core.insight.properties import (
-    ALL,
-    compare,
-    draw_tail,
-    holm,
-    measure,
-    ranks_within,
-    say,
-    shared,
-)
+from debias_core.data.making.digits import colored_digits
+from debias_core.insight import measures, properties
+from debias_core.insight.measures import measure
+from debias_core.insight.properties import ALL, compare, draw_tail, holm, ranks_within, say, shared
 from debias_core.records import UserError
 
 
@@ -84,7 +76,7 @@ def test_tone_does_not_change_with_brightness():
 
 def test_measuring_in_chunks_changes_nothing(biased, monkeypatch):
     train, whole = biased
-    monkeypatch.setattr(properties, "CHUNK_BYTES", 10_000)
+    monkeypatch.setattr(measures, "CHUNK_BYTES", 10_000)
     parts = measure(train.pixels[:100], None)
     for key, values in parts.items():
         if values.dtype.kind == "U":

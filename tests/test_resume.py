@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from debias_core import memory
-from debias_core.checkpoint import (
+from debias_core.classifier.networks import Classifier, build_classifier
+from debias_core.classifier.scoring import penultimate, score
+from debias_core.classifier.training import train_classifier
+from debias_core.compute import memory
+from debias_core.compute.checkpoint import (
     drop_checkpoint,
     load_checkpoint,
     optimizer_tensors,
@@ -21,14 +24,13 @@ from debias_core.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from debias_core.classifier.networks import Classifier, build_classifier
-from debias_core.classifier.training import penultimate, score, train_classifier
-from debias_core.config import ClassifierConfig, DiffusionConfig
 from debias_core.diffusion import training as diffusion
 from debias_core.diffusion.training import image_batches, steps_done, train_diffusion
 from debias_core.diffusion.unet import EpsilonNet
 from debias_core.pipeline import drain
 from debias_core.records import StopAsked, UserError
+from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.training import ClassifierConfig
 from tests.conftest import TINY_UNET
 
 MLP = ClassifierConfig(network="mlp", epochs=4, batch_size=16, augment=("flip", "crop"))
@@ -274,7 +276,8 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np, torch
 from debias_core.classifier.training import train_classifier
-from debias_core.config import ClassifierConfig, from_json
+from debias_core.settings.base import from_json
+from debias_core.settings.training import ClassifierConfig
 
 torch.set_num_threads(1)
 pixels, y = np.load(sys.argv[1]), np.load(sys.argv[2])

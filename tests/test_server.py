@@ -8,9 +8,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from debias_core.records import UserError
-from ui import guards, show
-from ui.server import create_app, serve
-from ui.session import Place
+from ui.server import guard, login
+from ui.server.serve import create_app, serve
+from ui.shown import rows as shown_rows
+from ui.shown.place import Place
 
 BASE = "http://127.0.0.1:7860"
 OURS = (
@@ -33,7 +34,7 @@ def client(workspace):
 
 @pytest.fixture(scope="module")
 def locked(workspace):
-    password = guards.Password.parse("ann:correct-horse")
+    password = login.Password.parse("ann:correct-horse")
     app = create_app(Place(workspace, (workspace,)), password=password)
     return TestClient(app, base_url=BASE, follow_redirects=False)
 
@@ -47,7 +48,7 @@ def test_the_guards_stand_before_every_route(client, path):
     assert client.get(path, headers={"Host": "evil.example"}).status_code == 400
     assert client.get(path, headers={"Origin": "http://evil.example"}).status_code == 403
     answer = client.get(path)
-    for name, value in guards.HEADERS.items():
+    for name, value in guard.HEADERS.items():
         assert answer.headers[name] == value
 
 
@@ -98,4 +99,4 @@ def test_paths_outside_the_roots_are_refused_through_links_too(tmp_path):
 
 
 def test_a_class_name_is_literal_in_markdown():
-    assert show.literal("<b>*x*</b> $1$") == r"\<b\>\*x\*\</b\> \$1\$"
+    assert shown_rows.literal("<b>*x*</b> $1$") == r"\<b\>\*x\*\</b\> \$1\$"

@@ -9,29 +9,25 @@ from rich.console import Console
 
 import app
 from debias_core import pipeline
-from debias_core.config import (
-    AuditConfig,
-    Axis,
-    ClassifierConfig,
-    DebiasConfig,
-    DiffusionConfig,
-    InjectConfig,
-    SweepConfig,
-    from_json,
-    to_json,
-)
+from debias_core.compute.team import Cluster
 from debias_core.data.table import save_table
 from debias_core.diffusion.unet import save_model
 from debias_core.insight import fidelity, figures
 from debias_core.insight.quality import distance, fid, kid
 from debias_core.pipeline import drain
 from debias_core.records import StopAsked, UserError
-from debias_core.team import Cluster
-from debias_core.workspace import imports, sweep, verdicts
-from debias_core.workspace.store import Project
+from debias_core.settings.base import from_json, to_json
+from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.injection import InjectConfig
+from debias_core.settings.sweep import Axis, SweepConfig
+from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
+from debias_core.stages import importing
+from debias_core.study import sweep
+from debias_core.workspace import judgements
+from debias_core.workspace.project import Project
 from tests.conftest import TINY_UNET
-from ui import words
-from ui.commands import common, tables
+from ui.cli import common, tables
+from ui.words import train as train_words
 
 MLP = ClassifierConfig(network="mlp", epochs=3, batch_size=16)
 GRID = SweepConfig(
@@ -165,7 +161,7 @@ def test_settings_are_never_chosen_on_the_test_part(project, table, device):
 
 def test_a_named_data_set_is_scored_on_colours_of_any_kind(tmp_path):
     project = Project(tmp_path, "d")
-    imports.import_named(project, "digits", percent=1.0, seed=0)
+    importing.import_named(project, "digits", percent=1.0, seed=0)
     data = sweep.held_out(project, 0)
     held = data.table.where("test")
     assert data.unbiased and len(held) == 300 and held.conflicting().mean() > 0.8
@@ -296,7 +292,7 @@ def test_what_a_point_costs_is_in_the_table_in_80_columns_and_on_the_page(capsys
     cells = swept_cells(gain=-1.0)
     cells[1]["at"] = {"synthetic_share": "0.1", "train_images": "1300"}
     result = {"cells": cells, "scored_on": said}
-    assert "0.250 s an image, 8.1 s of generation a point." in words.swept(result)
+    assert "0.250 s an image, 8.1 s of generation a point." in train_words.swept(result)
     axes = {"rows": {"name": "synthetic_share", "values": ["0.05", "0.1"]},
             "columns": {"name": "train_images", "values": ["1300"]}, "seeds": 2}  # fmt: skip
     heat = figures.sweep_map({**result, "config": axes}).data[0]
@@ -324,8 +320,8 @@ def test_workers_find_what_one_process_finds(
     # Two sets for one worker, who makes each once; for three workers single cells.
     with_marks = filled(tmp_path / "there", table, tiny_net)
     for p in (project, with_marks):
-        verdicts.record(
-            p.db, "p", p.data_id(), [verdicts.Decision("k", "image-00", "junk")], verdicts.MARKS
+        judgements.record(
+            p.db, "p", p.data_id(), [judgements.Decision("k", "image-00", "junk")], judgements.MARKS
         )
     here = drain(sweep.run_sweep(project, GRID, device=device))
     stage = sweep.run_sweep(with_marks, GRID, device=device, cluster=Cluster(workers=workers))

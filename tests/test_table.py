@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from debias_core.data import table as tables
-from debias_core.data.about import load_about, save_about
 from debias_core.data.images import Facts
+from debias_core.data.importing.about import load_about, save_about
 from debias_core.data.table import PixelWriter, load_table, save_table
 from debias_core.records import UserError
 

@@ -13,18 +13,21 @@ import pytest
 import torch
 
 import app
-from debias_core import memory, team
-from debias_core.config import DiffusionConfig, InjectConfig
+from debias_core.compute import local_team, memory, team
+from debias_core.compute.devices import pick_devices
+from debias_core.compute.memory import Batching
 from debias_core.data.table import save_table
-from debias_core.diffusion import workers
+from debias_core.diffusion import on_workers
+from debias_core.diffusion.sink import InMemory
 from debias_core.diffusion.synthesis import Batch, Maker, batches
 from debias_core.diffusion.unet import save_model
-from debias_core.memory import Batching
 from debias_core.methods import crossinject
-from debias_core.pipeline import InMemory, drain, pick_devices, synthesise
+from debias_core.pipeline import drain, synthesise
 from debias_core.records import StopAsked, UserError
-from debias_core.workspace import stages
-from debias_core.workspace.store import Project
+from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.injection import InjectConfig
+from debias_core.stages import generate
+from debias_core.workspace.project import Project
 from tests.conftest import CPU, TINY_UNET
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,14 +46,14 @@ pytestmark = pytest.mark.usefixtures("one_thread", "small_grain")
 @pytest.fixture
 def started(monkeypatch):
     """The processes that were started, in order."""
-    processes, start = [], team._start
+    processes, start = [], local_team._start
 
     def recorded(device, threads):
         worker = start(device, threads)
         processes.append(worker.process)
         return worker
 
-    monkeypatch.setattr(team, "_start", recorded)
+    monkeypatch.setattr(local_team, "_start", recorded)
     return processes
 
 
@@ -108,9 +111,9 @@ def test_a_killed_worker_is_told_soon_and_the_set_goes_on(tiny_net, table, tmp_p
         return p
 
     a, b = project("a"), project("b")
-    one = drain(stages.run_generate(a, STEPWISE, device=CPU, with_flags=False))
+    one = drain(generate.run_generate(a, STEPWISE, device=CPU, with_flags=False))
     options = {"device": CPU, "with_flags": False}
-    stage = stages.run_generate(b, STEPWISE, devices=TWO, **options)
+    stage = generate.run_generate(b, STEPWISE, devices=TWO, **options)
     done = until_some(stage)
     os.kill(started[1].pid, signal.SIGKILL)
     began = time.monotonic()
@@ -120,7 +123,7 @@ def test_a_killed_worker_is_told_soon_and_the_set_goes_on(tiny_net, table, tmp_p
     assert all(p.returncode is not None for p in started)
     sink = b.sink(next((b.folder("synthetic")).iterdir()).name, 57, 8)
     assert done <= sink.finished() < 57
-    whole = drain(stages.run_generate(b, STEPWISE, **options))
+    whole = drain(generate.run_generate(b, STEPWISE, **options))
     assert np.array_equal(whole.pixels, one.pixels)
     assert a.set_id() == b.set_id()
 
@@ -137,9 +140,9 @@ PARENT = """
 import sys
 import numpy as np, torch
 from pathlib import Path
-from debias_core.config import InjectConfig
+from debias_core.settings.injection import InjectConfig
 from debias_core.data.table import load_table
-from debias_core import team
+from debias_core.compute import local_team as team
 from debias_core.diffusion.unet import load_model
 from debias_core.pipeline import synthesise
 
@@ -210,8 +213,8 @@ def test_a_batch_that_does_not_fit_is_made_in_parts_from_then_on(tiny_net, table
     monkeypatch.setattr(tiny_net, "encode", at_most_four)
     said, images = [], []
     for batch in some:
-        about, tensors = workers._batch_message(batch)
-        answer = workers.carry_out(maker, about, team.load(tensors))
+        about, tensors = on_workers._batch_message(batch)
+        answer = on_workers.carry_out(maker, about, team.load(tensors))
         said.append(answer[0]["starts"])
         images.append(answer[1]["images"])
     assert said == [[8, 12], [16, 20]] and refused == [8]
@@ -291,7 +294,7 @@ def test_the_commands_generate_on_the_devices_that_are_named(command, monkeypatc
         seen.append((device, devices))
         raise UserError("That is all.")
 
-    monkeypatch.setattr(stages, "run_generate", asked)
+    monkeypatch.setattr(generate, "run_generate", asked)
     short = [] if command == ["generate"] else ["--seeds", "1", "--audit-epochs", "1"]
     workspace = ["--workspace", str(tmp_path)]
     assert app.main([*command, *short, "--devices", "cpu,cpu", *workspace]) == 2

@@ -13,11 +13,18 @@ from numpy.typing import NDArray
 
 from debias_core.classifier.metrics import group_accuracy
 from debias_core.classifier.networks import Classifier
-from debias_core.classifier.training import Joint, Objective, Run, score, train_classifier
-from debias_core.config import ClassifierConfig
+from debias_core.classifier.scoring import score
+from debias_core.classifier.training import Joint, Objective, Run, train_classifier
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
-from debias_core.records import ArmResult, Progress, Stage, relayed, spread
+from debias_core.records import (
+    ArmResult,
+    Progress,
+    Stage,
+    relayed,
+    spread,
+)
+from debias_core.settings.training import ClassifierConfig, DebiasConfig
 
 # What the debiasing methods are compared by: trained without and with the synthetic images.
 ARMS = ("vanilla", "debiased")
@@ -131,3 +138,23 @@ def summary(arms: Sequence[ArmResult], names: Sequence[str] = ARMS) -> dict[str,
         }
         for arm in names
     }
+
+
+def draws(originals: int, synthetic: int, config: DebiasConfig) -> NDArray[np.int64]:
+    """How often each image of original ∪ synthetic is drawn an epoch, [originals + synthetic].
+
+    Once; or for a `synthetic_share` each synthetic image so often (±1) that the share is met.
+    """
+    share, times = config.synthetic_share, np.ones(originals + synthetic, dtype=np.int64)
+    if share is not None and synthetic:
+        total = max(synthetic, round(originals * share / (1 - share)))
+        mine = times[originals:]
+        mine[:] = total // synthetic
+        mine[np.random.default_rng(0).permutation(synthetic)[: total % synthetic]] += 1
+    return times
+
+
+def optimiser_steps(times: NDArray[np.int64], config: DebiasConfig) -> int:
+    """The steps of a training whose images are drawn so often an epoch."""
+    size = config.classifier.batch_size
+    return config.classifier.epochs * -(-int(times.sum()) // size)

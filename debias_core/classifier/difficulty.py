@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from debias_core.classifier.networks import HIDDEN, build_classifier
-from debias_core.config import ClassifierConfig
+from debias_core.settings.training import ClassifierConfig
 
 Ints = NDArray[np.int64]
 Weigh = Callable[[Tensor, Tensor, Ints], Tensor]

@@ -14,19 +14,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from debias_core import memory, ranks
-from debias_core.checkpoint import (
+from debias_core.classifier import losses
+from debias_core.classifier.augment import augment
+from debias_core.classifier.networks import HIDDEN, Classifier, build_classifier
+from debias_core.classifier.scoring import score
+from debias_core.compute import memory, ranks
+from debias_core.compute.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
 )
-from debias_core.classifier import losses
-from debias_core.classifier.networks import HIDDEN, Classifier, build_classifier
-from debias_core.config import ClassifierConfig, to_json
-from debias_core.data.images import Pixels, mix_channels, planes, scaled, to_float
+from debias_core.data.images import Pixels, planes, scaled
 from debias_core.data.table import ImageTable
-from debias_core.records import Progress, Scores, Stage, UserError
+from debias_core.records import Progress, Stage, UserError
+from debias_core.settings.base import to_json
+from debias_core.settings.training import ClassifierConfig
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,6 @@ class Run:
         return self.aside("last") | own
 
 
-SCORE_BATCH = 512
 # Largest set that is kept as one tensor on the device; beyond it rows come from the memory map, which
 # on a CPU lies in the same memory anyway.
 IN_MEMORY_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
@@ -374,89 +376,3 @@ def _loader(pixels: Pixels, device: torch.device) -> Callable[[NDArray[np.int64]
         return lambda rows: planes(pixels[rows]).to(device)
     # index_select: plain indexing of bytes is many times slower on a CPU.
     return lambda rows: held.index_select(0, torch.as_tensor(rows, device=device))
-
-
-def augment(x: Tensor, kinds: tuple[str, ...], rng: np.random.Generator) -> Tensor:
-    """[B, 3, H, W] in [-1, 1], each image changed at random as `kinds` say.
-
-    crop: a shift, after padding by an eighth; flip: mirrored half of the time; colour: its channels
-    mixed, and its brightness drawn, anew; texture: a random 3×3 filter (after RandConv, ICLR 2021) half
-    of the time.
-    """
-    n, _, height, width = x.shape
-    if "colour" in kinds:
-        mix = rng.dirichlet((0.5, 0.5, 0.5), (n, 3)) * rng.uniform(0.1, 1, (n, 3, 1))
-        bright = rng.uniform(0.4, 1, (n, 1, 1, 1))
-        weights, peak = (torch.as_tensor(v, dtype=x.dtype, device=x.device) for v in (mix, bright))
-        # As bright as drawn: brightness tells too.
-        mixed = mix_channels(x, weights)
-        x = mixed / mixed.amax((1, 2, 3), keepdim=True).clamp_min(1e-3) * peak * 2 - 1
-    if "texture" in kinds:
-        kernel = rng.normal(0, 1 / 9, (n, 1, 3, 3)) * (rng.random((n, 1, 1, 1)) < 0.5)
-        kernel[:, :, 1, 1] += 1
-        filters = torch.as_tensor(kernel, dtype=x.dtype, device=x.device).repeat(1, 3, 1, 1)
-        flat = nn.functional.pad(x.reshape(1, n * 3, height, width), (1, 1, 1, 1), mode="replicate")
-        filtered = nn.functional.conv2d(flat, filters.view(n * 3, 1, 3, 3), groups=n * 3)
-        x = filtered.view_as(x).clamp(-1, 1)
-    if "flip" in kinds:
-        mirrored = torch.as_tensor(rng.random(n) < 0.5, device=x.device)
-        x = torch.where(mirrored.view(-1, 1, 1, 1), x.flip(3), x)
-    if "crop" in kinds:
-        pad = max(1, height // 8)
-        padded = nn.functional.pad(x, (pad, pad, pad, pad), mode="reflect")
-        top, left = rng.integers(0, 2 * pad + 1, (2, n))
-        x = torch.stack(
-            [
-                image[:, i : i + height, j : j + width]
-                for image, i, j in zip(padded, top, left, strict=True)
-            ]
-        )
-    return x
-
-
-@torch.no_grad()
-def score(net: Classifier, table: ImageTable, *, device: torch.device) -> Scores:
-    """CE loss, p of the given label, and prediction for every row, in the table's order."""
-    net.eval()
-    # Filled in place: small results that stay between large ones that go would leave memory in pieces.
-    loss, p_true = (np.empty(len(table), dtype=np.float32) for _ in range(2))
-    pred = np.empty(len(table), dtype=np.int64)
-
-    def scored(rows: slice) -> bool:
-        logits = net(to_float(table.pixels[rows]).to(device)).float()
-        ce = losses.cross_entropy(logits, torch.as_tensor(table.y[rows], device=device))
-        loss[rows], p_true[rows] = ce.cpu(), torch.exp(-ce).cpu()
-        pred[rows] = logits.argmax(1).cpu()
-        return True
-
-    all(memory.in_batches(scored, len(table), SCORE_BATCH))
-    return Scores(ids=table.ids, loss=loss, p_true=p_true, pred=pred)
-
-
-@torch.no_grad()
-def probabilities(net: Classifier, pixels: Pixels, *, device: torch.device) -> NDArray[np.float32]:
-    """Softmax [N, classes] of images [N, H, W, 3]."""
-    net.eval()
-
-    def softmax(rows: slice) -> NDArray[np.float32]:
-        return net(to_float(pixels[rows]).to(device)).float().softmax(1).cpu().numpy()
-
-    return np.concatenate(list(memory.in_batches(softmax, len(pixels), SCORE_BATCH)))
-
-
-def penultimate(net: Classifier, pixels: Pixels, *, device: torch.device) -> NDArray[np.float32]:
-    """Penultimate features [N, D] of images [N, H, W, 3]."""
-    return np.concatenate(list(penultimate_parts(net, pixels, device=device)))
-
-
-def penultimate_parts(
-    net: Classifier, pixels: Pixels, *, device: torch.device
-) -> Iterator[NDArray[np.float32]]:
-    """`penultimate`, some images at a time."""
-    net.eval()
-
-    @torch.no_grad()
-    def features(rows: slice) -> NDArray[np.float32]:
-        return net.features(to_float(pixels[rows]).to(device)).float().cpu().numpy()
-
-    return memory.in_batches(features, len(pixels), SCORE_BATCH)

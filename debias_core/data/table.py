@@ -16,8 +16,8 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from debias_core.data.about import ABOUT
 from debias_core.data.images import Pixels
+from debias_core.data.importing.about import ABOUT
 from debias_core.records import Recipe, UserError
 
 SPLITS = ("train", "valid", "test")

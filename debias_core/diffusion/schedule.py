@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from debias_core.config import ScheduleConfig
+from debias_core.settings.diffusion import ScheduleConfig
 
 LAST = 999  # the timestep of x_T, of 1,000
 REFERENCE_STEPS = 50  # the grid on which the published γ were chosen

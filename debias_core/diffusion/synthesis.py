@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from debias_core.config import DiffusionConfig, InjectConfig
+from debias_core.compute.memory import GRAIN, Batching, attempt, in_batches
 from debias_core.data.images import Pixels, to_float, to_uint8
 from debias_core.data.table import ImageTable
 from debias_core.diffusion import schedule
@@ -26,15 +26,15 @@ from debias_core.diffusion.injection import (
     boost_steps,
     inject,
     inject_directly,
-    mask_from_box,
-    mask_from_cells,
     noised_bank,
 )
 from debias_core.diffusion.inversion import content_bank, invert
+from debias_core.diffusion.masks import check_class_masks, class_masks, h_mask, mask_of_class
 from debias_core.diffusion.sampling import image_noise
 from debias_core.diffusion.unet import EpsilonNet, half_pays
-from debias_core.memory import GRAIN, Batching, attempt, in_batches
 from debias_core.records import Recipe, UserError
+from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.injection import InjectConfig
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,6 @@ def recipes(train: ImageTable, pairs: Pairs, config: InjectConfig) -> tuple[Reci
     )
 
 
-def mask_of_class(config: InjectConfig, label: int) -> tuple[int, ...] | None:
-    """The cells that a content of this class takes: its class's own, or everybody's; None: see `h_mask`."""
-    if not config.class_masks:
-        return config.mask_cells
-    return config.class_masks[label] or None
-
-
 def batching(config: InjectConfig, side: int) -> Batching:
     """The batches of a run on images of `side` pixels: whole groups that share an original, which is then
     inverted once."""
@@ -151,20 +144,6 @@ def batches(train: ImageTable, pairs: Pairs, config: InjectConfig, first: int) -
         contents = train.pixels[pairs.content[rows]] if config.direct else row[rows]
         classes = train.y[pairs.content[rows]] if config.class_masks else None
         yield Batch(start, train.pixels[pairs.original[rows[::r]]], contents, classes)
-
-
-def check_class_masks(config: InjectConfig, classes: int) -> None:
-    """Refuse masks by class that are not one for each class, all of one size (or empty).
-
-    Raises:
-        UserError: saying so.
-    """
-    sizes = {len(cells) for cells in config.class_masks if cells}
-    if config.class_masks and (len(config.class_masks) != classes or len(sizes) > 1):
-        raise UserError(
-            f"class_masks must hold one mask for each of the {classes} classes, all of one size "
-            "(or empty)."
-        )
 
 
 def content_batches(train: ImageTable, pairs: Pairs, config: InjectConfig) -> Iterator[Pixels]:
@@ -371,136 +350,3 @@ def check_direct(diffusion: DiffusionConfig) -> None:
             "This diffusion model was trained without swaps, so that it can't inject directly: leave "
             "`direct` out, or pretrain a model with swaps."
         )
-
-
-def h_mask(config: InjectConfig, cells: int) -> Tensor | None:
-    """The mask of the settings on the bottleneck's grid, [cells, cells], or None for everywhere."""
-    if config.mask is not None:
-        return mask_from_box(config.mask, cells)
-    if config.mask_cells is not None:
-        return mask_from_cells(config.mask_cells, cells)
-    return None
-
-
-def class_masks(config: InjectConfig, cells: int) -> Tensor | None:
-    """The mask of each class of content, [classes, 1, cells, cells]; None where all have the same.
-
-    Raises:
-        UserError: when they are not made for a bottleneck of this size.
-    """
-    return _masks(config.class_masks, cells)
-
-
-def _masks(masks: Sequence[tuple[int, ...]], cells: int) -> Tensor | None:
-    """[len(masks), 1, cells, cells], an empty one everywhere; None where all are."""
-    if not any(masks):
-        return None
-    everywhere = torch.ones(cells, cells)
-    return torch.stack([mask_from_cells(m, cells) if m else everywhere for m in masks])[:, None]
-
-
-class Preview:
-    """A few pairs, inverted once, so that moving γ or t_edit costs the injection alone.
-
-    Owns the originals' x_T (their images, where injection is direct) and the contents' bank over the
-    whole grid.
-    """
-
-    def __init__(
-        self,
-        net: EpsilonNet,
-        diffusion: DiffusionConfig,
-        originals: Pixels,
-        contents: Pixels,
-        config: InjectConfig,
-        *,
-        device: torch.device,
-    ) -> None:
-        """originals, contents: uint8 [B, H, W, 3], paired in order."""
-        self._net, self._config, self._device = net, config, device
-        self._a_bar = schedule.alpha_bar(diffusion.schedule)
-        self._frame = Frame(originals.shape[1], net.config.image_size)
-        m = config.fixed_point_evaluations
-        x, c = (self._frame.put(pixels).to(device) for pixels in (originals, contents))
-        if config.direct:
-            check_direct(diffusion)
-            noise = self._noise(torch.arange(len(c)), (2, len(config.direct)))[:, 1]
-            self._x = x
-            self._bank = noised_bank(net, self._a_bar, c, noise, times=config.direct)
-            return
-        grid = {"steps": config.steps, "t_start": config.t_start, "fixed_point": m}
-        self._x = invert(net, self._a_bar, x, **grid)
-        self._bank = content_bank(net, self._a_bar, c, t_edit=0, **grid)
-
-    def render(self, *, gamma: float, t_edit: int, masks: Sequence[tuple[int, ...]] = ()) -> Pixels:
-        """The pairs' results at this γ and t_edit, uint8 [B, H, W, 3]; the same noise every time.
-
-        `masks` are each pair's cells, an empty one everywhere; or () for all of them everywhere.
-        """
-        return self._make(torch.arange(len(self._x)), gamma, t_edit, masks)
-
-    def sweep(
-        self,
-        pair: int,
-        *,
-        gammas: Sequence[float],
-        t_edit: int,
-        mask: tuple[int, ...] = (),
-    ) -> Pixels:
-        """One pair at several γ, uint8 [len(gammas), H, W, 3], as `render` would draw each."""
-        rows = torch.full((len(gammas),), pair)
-        masks = (mask,) * len(gammas)
-        return self._make(rows, torch.tensor(gammas, device=self._device), t_edit, masks)
-
-    def _make(
-        self,
-        rows: Tensor,
-        gamma: Tensor | float,
-        t_edit: int,
-        masks: Sequence[tuple[int, ...]],
-    ) -> Pixels:
-        c, mask = self._config, _masks(masks, self._net.config.bottleneck)
-        mask = mask if mask is None else mask.to(self._device)
-        if c.direct:
-            z = self._noise(rows, (2, len(c.direct)))[:, 0]
-            rows = rows.to(self._device)
-            x = inject_directly(
-                self._net,
-                self._a_bar,
-                self._x[rows],
-                self._bank,
-                rows,
-                times=c.direct,
-                gamma=gamma,
-                z=z,
-                mask=mask,
-                mode=c.mode,
-            )
-            return self._frame.take(x)
-        z = self._noise(rows, (boost_steps(self._a_bar, c.steps, c.t_boost, c.t_start),))
-        rows = rows.to(self._device)
-        x = inject(
-            self._net,
-            self._a_bar,
-            self._x,
-            self._bank,
-            rows,
-            original=rows,
-            gamma=gamma,
-            t_edit=t_edit,
-            t_boost=c.t_boost,
-            t_start=c.t_start,
-            steps=c.steps,
-            z=z,
-            mask=mask,
-            mode=c.mode,
-            scale_to_50_steps=c.scale_to_50_steps,
-        )
-        return self._frame.take(x)
-
-    def _noise(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The noise of the images `rows`, [len(rows), *shape, 3, side, side]."""
-        side = self._net.config.image_size
-        whole = (*shape, 3, side, side)
-        noise = [image_noise(self._config.seed, int(i), whole) for i in rows]
-        return torch.stack(noise).to(self._device)

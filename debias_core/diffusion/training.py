@@ -29,21 +29,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from debias_core import memory, ranks
-from debias_core.checkpoint import (
+from debias_core.compute import memory, ranks
+from debias_core.compute.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
     read_state,
     restore_optimizer,
     save_checkpoint,
 )
-from debias_core.config import DiffusionConfig, from_json, to_json
-from debias_core.data import planted
 from debias_core.data.images import Pixels, mix_channels, to_float
+from debias_core.data.making import planted
 from debias_core.diffusion import schedule
 from debias_core.diffusion.sampling import noised
 from debias_core.diffusion.unet import EpsilonNet, half_pays
 from debias_core.records import Progress, Stage, StopAsked, UserError
+from debias_core.settings.base import from_json, to_json
+from debias_core.settings.diffusion import DiffusionConfig
 
 # Draws the images of one step [B, 3, H, W] in [-1, 1]. The generator is made from (seed, step), so
 # that a resumed run sees the very batches that the uninterrupted one would have seen.

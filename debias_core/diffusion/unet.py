@@ -26,8 +26,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from debias_core.config import DiffusionConfig, UNetConfig, from_json, to_json
 from debias_core.records import T, UserError
+from debias_core.settings.base import from_json, to_json
+from debias_core.settings.diffusion import DiffusionConfig, UNetConfig
 
 
 class Bottleneck(NamedTuple):

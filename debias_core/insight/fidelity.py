@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from debias_core.classifier.networks import Classifier
-from debias_core.classifier.training import probabilities, train_classifier
-from debias_core.config import ClassifierConfig
+from debias_core.classifier.scoring import probabilities
+from debias_core.classifier.training import train_classifier
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
 from debias_core.records import Stage, SyntheticSet
+from debias_core.settings.training import ClassifierConfig
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

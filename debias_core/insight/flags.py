@@ -18,7 +18,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
-from debias_core.insight.properties import measure
+from debias_core.insight.measures import measure
 from debias_core.records import UserError
 
 Ints = NDArray[np.int64]

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from debias_core.classifier.networks import Classifier
-from debias_core.classifier.training import score
+from debias_core.classifier.scoring import score
 from debias_core.data.images import Pixels, to_float
 from debias_core.data.table import ImageTable, evenly
 from debias_core.records import AuditResult, UserError

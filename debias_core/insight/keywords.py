@@ -15,15 +15,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from debias_core.insight.properties import (
-    ALL,
-    ALPHA,
-    MOST,
-    Finding,
-    holm,
-    over,
-    scopes,
-)
+from debias_core.insight.properties import ALL, ALPHA, MOST, Finding, holm, over, scopes
 
 Ints = NDArray[np.int64]
 RARE = 0.2  # share of a class's images up to which a word is unusual there

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from debias_core.classifier.networks import Classifier
-from debias_core.classifier.training import penultimate
+from debias_core.classifier.scoring import penultimate
 from debias_core.data.table import ImageTable, evenly
 from debias_core.records import KINDS, Projection, SyntheticSet
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from debias_core.classifier.networks import Classifier
-from debias_core.classifier.training import penultimate
+from debias_core.classifier.scoring import penultimate
 from debias_core.data.images import Pixels
 from debias_core.records import UserError
 

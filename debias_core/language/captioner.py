@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from debias_core.compute.memory import in_batches
 from debias_core.data.images import Pixels
 from debias_core.language import hub
-from debias_core.memory import in_batches
 
 LONGEST = 48  # tokens
 

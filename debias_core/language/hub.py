@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from debias_core.presets import SMALL_MODELS
 from debias_core.records import UserError
+from debias_core.settings.language import SMALL_MODELS
 
 REACH_SECONDS = 4.0
 ASSETS = Path(__file__).resolve().parents[2] / "assets"

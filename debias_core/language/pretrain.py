@@ -24,17 +24,18 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from debias_core.checkpoint import (
+from debias_core.compute.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
 )
-from debias_core.config import SmallModelConfig, to_json
-from debias_core.data import captions
 from debias_core.data.images import resized, to_float
+from debias_core.data.making import captions
 from debias_core.language import hub
 from debias_core.records import Progress, Stage, UserError
+from debias_core.settings.base import to_json
+from debias_core.settings.language import SmallModelConfig
 
 # Draws n images with captions from the generator of a step.
 Draw = Callable[[np.random.Generator, int], captions.Captioned]
@@ -46,7 +47,7 @@ UNCONDITIONAL = 0.1  # share of captions left empty, for classifier-free guidanc
 
 def digits_drawn(config: SmallModelConfig, vague: float = 0.0) -> Draw:
     """Captioned digits of the train part of scikit-learn's digits or of MNIST, of the model's own size."""
-    from debias_core.data.benchmarks import grey_images
+    from debias_core.data.making.catalog import grey_images
 
     grey, y = grey_images({"digits": "digits", "mnist": "cmnist"}[config.of])
 

@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from debias_core import memory
-from debias_core.config import DrawConfig
+from debias_core.compute import memory
 from debias_core.data.images import Pixels, resized
 from debias_core.language import hub
-from debias_core.presets import SMALL_MODELS
+from debias_core.settings.language import SMALL_MODELS, DrawConfig
 
 SIDE = 64  # pixels that a downloaded model's drawings are taken to have: a CPU draws eight together
 ROOMY = 12 << 30  # bytes of a GPU's memory below which the pipeline's parts take turns on it

@@ -36,17 +36,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from debias_core import memory
-from debias_core.checkpoint import (
+from debias_core.compute import memory
+from debias_core.compute.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
 )
-from debias_core.config import GANConfig, to_json
 from debias_core.data.images import Pixels, to_float, to_uint8
 from debias_core.data.table import ImageTable
 from debias_core.records import Progress, Recipe, Stage, UserError
+from debias_core.settings.amplification import GANConfig
+from debias_core.settings.base import to_json
 
 LEAST = 8  # a side of the smallest images
 DRAWN_AT_A_TIME = 32  # of each class

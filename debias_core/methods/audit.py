@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from debias_core.classifier.metrics import average_precision
 from debias_core.classifier.networks import Classifier
-from debias_core.classifier.training import score, train_classifier
-from debias_core.config import AuditConfig
+from debias_core.classifier.scoring import score
+from debias_core.classifier.training import train_classifier
 from debias_core.data.table import ImageTable
 from debias_core.records import AuditResult, GroupAccuracy, Scores, Stage, TopK, UserError
+from debias_core.settings.training import AuditConfig
 
 SHORTCUT_GAP = 0.1
 SPLIT = 0.98  # separation at which a training may end

@@ -33,10 +33,11 @@ from debias_core.classifier.groupdro import balanced_repeats, group_objective, t
 from debias_core.classifier.groups import pseudo_groups
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import Objective, train_classifier
-from debias_core.config import AmplifyConfig, ClassifierConfig, DDBConfig
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
 from debias_core.records import ArmResult, Scores, Stage, StopAsked, UserError
+from debias_core.settings.amplification import AmplifyConfig, DDBConfig
+from debias_core.settings.training import ClassifierConfig
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from debias_core.config import InjectConfig
 from debias_core.data.table import ImageTable
 from debias_core.diffusion.synthesis import Pairs
 from debias_core.records import UserError
+from debias_core.settings.injection import InjectConfig
 
 
 def draw_pairs(

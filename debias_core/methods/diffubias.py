@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from debias_core.config import DrawConfig
 from debias_core.records import Recipe, UserError
+from debias_core.settings.language import DrawConfig
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,23 @@ Notation:
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from debias_core.baseline_settings import BiasEnsembleConfig
 from debias_core.classifier.arms import train_joint
 from debias_core.classifier.difficulty import BESIDE, Ints, relative_difficulty, two_nets
 from debias_core.classifier.losses import cross_entropy
 from debias_core.classifier.networks import Classifier, logits_of
-from debias_core.classifier.training import Joint, Run, score, train_classifier
+from debias_core.classifier.scoring import score
+from debias_core.classifier.training import Joint, Run, train_classifier
 from debias_core.data.table import ImageTable
 from debias_core.records import Progress, Stage, UserError
+from debias_core.settings.base import require
+from debias_core.settings.training import ClassifierConfig
 
 
 def aligned_by_vote(
@@ -92,3 +94,28 @@ def train(train: ImageTable, config: BiasEnsembleConfig, run: Run) -> Stage[Clas
     )
     both = joint(train, aligned, config, seed=run.seed, device=run.device)
     return (yield from train_joint(train, config.classifier, both, run))
+
+
+@dataclass(frozen=True)
+class BiasEnsembleConfig:
+    """BiasEnsemble (Lee et al., AAAI 2023) before LfF: f_B is trained on what biased nets agree about."""
+
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    q: float = 0.7  # known
+    alpha: float = 0.7  # known
+    nets: int = 5  # known
+    iterations: int = 1_000  # known; here: as many whole epochs as come nearest
+    confidence: float = 0.99  # known: p_y above this is a vote
+    votes: int = 3  # known
+    hidden: tuple[int, ...] = (100, 100, 16)  # known: of every net, where it is an MLP
+
+    def __post_init__(self) -> None:
+        require(
+            1 <= self.votes <= self.nets,
+            f"votes must be 1 to {self.nets} (nets), but is {self.votes}.",
+        )
+        require(self.iterations >= 1, f"iterations must be 1 or more, but is {self.iterations}.")
+        require(
+            0 < self.confidence < 1,
+            f"confidence must lie between 0 and 1, but is {self.confidence}.",
+        )

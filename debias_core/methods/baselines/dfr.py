@@ -14,16 +14,20 @@ Notation:
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from debias_core.baseline_settings import DFRConfig
 from debias_core.classifier.groupdro import true_groups
 from debias_core.classifier.networks import Classifier
-from debias_core.classifier.training import Run, penultimate, train_classifier
+from debias_core.classifier.scoring import penultimate
+from debias_core.classifier.training import Run, train_classifier
 from debias_core.data.table import ImageTable
 from debias_core.records import Progress, Stage, UserError
+from debias_core.settings.base import require
+from debias_core.settings.training import ClassifierConfig
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -125,3 +129,17 @@ def train(train: ImageTable, config: DFRConfig, run: Run) -> Stage[Classifier]:
         net.head.weight.copy_(torch.as_tensor(w))
         net.head.bias.copy_(torch.as_tensor(b))
     return net.eval()
+
+
+@dataclass(frozen=True)
+class DFRConfig:
+    """Deep Feature Reweighting (Kirichenko et al., ICLR 2023): an oracle's last layer."""
+
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    resamples: int = 10  # known: of training images
+    resamples_valid: int = 20  # known: of validation images
+    strengths: tuple[float, ...] = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)  # known: C, of L1
+
+    def __post_init__(self) -> None:
+        require(self.resamples >= 1, f"resamples must be 1 or more, but is {self.resamples}.")
+        require(len(self.strengths) >= 1 and min(self.strengths) > 0, "strengths must be above 0.")

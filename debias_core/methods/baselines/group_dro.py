@@ -6,13 +6,16 @@ conflicting) as the attribute says.
 
 from __future__ import annotations
 
-from debias_core.baseline_settings import GroupDROConfig
+from dataclasses import dataclass, field
+
 from debias_core.classifier.arms import same_steps
 from debias_core.classifier.groupdro import balanced_repeats, group_objective, true_groups
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import Run, train_classifier
 from debias_core.data.table import ImageTable
 from debias_core.records import Stage, UserError
+from debias_core.settings.base import require
+from debias_core.settings.training import ClassifierConfig
 
 
 def train(train: ImageTable, config: GroupDROConfig, run: Run) -> Stage[Classifier]:
@@ -34,3 +37,15 @@ def train(train: ImageTable, config: GroupDROConfig, run: Run) -> Stage[Classifi
             **run.last(),
         )
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GroupDROConfig:
+    """GroupDRO (Sagawa et al., ICLR 2020) with the true groups: an oracle."""
+
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    eta: float = 0.01  # known
+    adjustment: float = 0.0  # C; ours: plain
+
+    def __post_init__(self) -> None:
+        require(0 < self.eta <= 10, f"eta must lie in (0, 10], but is {self.eta}.")

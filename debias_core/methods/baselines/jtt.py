@@ -6,17 +6,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from debias_core.baseline_settings import JTTConfig
 from debias_core.classifier.arms import same_steps
 from debias_core.classifier.networks import Classifier
-from debias_core.classifier.training import Run, score, train_classifier
+from debias_core.classifier.scoring import score
+from debias_core.classifier.training import Run, train_classifier
 from debias_core.data.table import ImageTable
 from debias_core.records import Progress, Stage
+from debias_core.settings.base import require
+from debias_core.settings.training import ClassifierConfig
 
 
 def draws(pred: NDArray[np.int64], y: NDArray[np.int64], times: int) -> NDArray[np.int64]:
@@ -44,3 +46,18 @@ def train(train: ImageTable, config: JTTConfig, run: Run) -> Stage[Classifier]:
             train.pixels, train.y, classes, second, repeats=repeats, **run.last()
         )
     )
+
+
+@dataclass(frozen=True)
+class JTTConfig:
+    """Just Train Twice (Liu et al., ICML 2021)."""
+
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    first_epochs: int = 1  # T; known: 60 on Waterbirds, 1 on CelebA and UrbanCars
+    times: int = 50  # λ; known: 100, 50 and 100 there
+
+    def __post_init__(self) -> None:
+        require(
+            self.first_epochs >= 1, f"first_epochs must be 1 or more, but is {self.first_epochs}."
+        )
+        require(self.times >= 1, f"times must be 1 or more, but is {self.times}.")

@@ -10,10 +10,11 @@ Notation:
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 
-from debias_core.baseline_settings import LfFConfig
 from debias_core.classifier.arms import train_joint
 from debias_core.classifier.difficulty import Ints, relative_difficulty, two_nets
 from debias_core.classifier.losses import cross_entropy, gradient_gce
@@ -21,6 +22,8 @@ from debias_core.classifier.networks import Classifier, logits_of
 from debias_core.classifier.training import Joint, Run
 from debias_core.data.table import ImageTable
 from debias_core.records import Stage
+from debias_core.settings.base import require
+from debias_core.settings.training import ClassifierConfig
 
 
 def joint(train: ImageTable, config: LfFConfig, *, seed: int, device: torch.device) -> Joint:
@@ -45,3 +48,22 @@ def train(train: ImageTable, config: LfFConfig, run: Run) -> Stage[Classifier]:
     """Train f_B and f_D together on the rows of `train`; returns f_D after the last epoch."""
     both = joint(train, config, seed=run.seed, device=run.device)
     return (yield from train_joint(train, config.classifier, both, run))
+
+
+@dataclass(frozen=True)
+class LfFConfig:
+    """Learning from Failure (Nam et al., NeurIPS 2020)."""
+
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    q: float = 0.7  # known
+    alpha: float = 0.7  # known: the share of its past in a sample's running loss
+    # ours: "bf16" in the layers alone, faster where the processor has it (`tests/bench_lff.py`).
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        require(0 < self.q <= 1, f"q must lie in (0, 1], but is {self.q}.")
+        require(0 <= self.alpha < 1, f"alpha must lie in [0, 1), but is {self.alpha}.")
+        require(
+            self.precision in ("float32", "bf16"),
+            f"precision must be float32 or bf16, but is '{self.precision}'.",
+        )

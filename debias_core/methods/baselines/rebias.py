@@ -12,11 +12,11 @@ Notation:
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from debias_core.baseline_settings import ReBiasConfig
 from debias_core.classifier.arms import train_joint
 from debias_core.classifier.difficulty import BESIDE, Ints
 from debias_core.classifier.losses import cross_entropy
@@ -25,6 +25,8 @@ from debias_core.classifier.training import Joint, Run
 from debias_core.data.images import scaled
 from debias_core.data.table import ImageTable
 from debias_core.records import Stage
+from debias_core.settings.base import require
+from debias_core.settings.training import ClassifierConfig
 
 
 def rbf(phi: Tensor, sigma: float) -> Tensor:
@@ -134,3 +136,17 @@ def train(train: ImageTable, config: ReBiasConfig, run: Run) -> Stage[Classifier
     """Train f and g against each other on the rows of `train`; returns f."""
     both = joint(train, config, seed=run.seed, device=run.device)
     return (yield from train_joint(train, config.classifier, both, run))
+
+
+@dataclass(frozen=True)
+class ReBiasConfig:
+    """ReBias (Bahng et al., ICML 2020): independent of a net that sees single pixels."""
+
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    weight: float = 1.0  # λ, known
+    sigma: float = 1.0  # known: of the RBF kernel
+    channels: tuple[int, ...] = (16, 32, 64, 128)  # recalled: g's 1×1 convolutions
+
+    def __post_init__(self) -> None:
+        require(self.sigma > 0, f"sigma must be above 0, but is {self.sigma}.")
+        require(len(self.channels) >= 1, "g needs at least one layer.")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from debias_core.baseline_settings import VanillaConfig
+from dataclasses import dataclass, field
+
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.training import Run, train_classifier
 from debias_core.data.table import ImageTable
 from debias_core.records import Stage
+from debias_core.settings.training import ClassifierConfig
 
 
 def train(train: ImageTable, config: VanillaConfig, run: Run) -> Stage[Classifier]:
@@ -16,3 +18,10 @@ def train(train: ImageTable, config: VanillaConfig, run: Run) -> Stage[Classifie
             train.pixels, train.y, len(train.class_names), config.classifier, **run.last()
         )
     )
+
+
+@dataclass(frozen=True)
+class VanillaConfig:
+    """ERM: the mean of CE over all training images."""
+
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)

@@ -1,0 +1,111 @@
+"""What an import has finished so far, on disk: killed at any moment, it goes on from there.
+
+FOLDER/pixels.tmp and about.tmp grow image by image; journal.json says how far they are whole, and is
+written when they are on disk (at most every SAVE_SECONDS, so that little is done twice).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from debias_core.data.images import Facts, Pixels
+from debias_core.data.importing.about import ABOUT, HEADER, about_lines
+from debias_core.data.table import PixelWriter
+from debias_core.records import Refusal
+
+SAVE_SECONDS = 5.0
+PIXELS, FACTS, JOURNAL = "pixels.tmp", "about.tmp", "journal.json"
+
+
+class Journal:
+    """Owns the unfinished files of an import into `folder`.
+
+    `tried` candidates are behind it, of which all but the `refused` ones were kept. An older journal
+    counts when it has the same `key`, which says what is imported and how; without a key none does.
+    """
+
+    def __init__(self, folder: Path, key: str, size: int) -> None:
+        self._folder, self._key = folder, key
+        self.tried, self.refused = 0, list[Refusal]()
+        rows, written = 0, 0
+        known = self._read()
+        if known is not None:
+            self.tried, rows, written = known["tried"], known["rows"], known["about"]
+            self.refused = [Refusal(*r) for r in known["refused"]]
+        else:
+            self.drop()
+        self._pixels = PixelWriter(folder / PIXELS, size, size, rows=rows)
+        self._about = (folder / FACTS).open("r+b" if written else "wb")
+        self._about.truncate(written)
+        self._about.seek(written)
+        if not written:
+            self._about.write(HEADER.encode())
+        self._saved = time.monotonic()
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            known = json.loads((self._folder / JOURNAL).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        there = all((self._folder / name).is_file() for name in (PIXELS, FACTS))
+        return known if there and self._key and known.get("key") == self._key else None
+
+    def add(
+        self,
+        tried: int,
+        pixels: Pixels,
+        names: Sequence[str],
+        facts: Sequence[Facts],
+        folders: Sequence[str],
+        refused: Sequence[Refusal],
+    ) -> None:
+        """Keep what came of the next `tried` candidates."""
+        self._pixels.add(pixels)
+        self._about.write(about_lines(names, facts, folders).encode())
+        self.tried += tried
+        self.refused += refused
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Put all that is finished on disk, and then say so."""
+        self._pixels.flush()
+        self._about.flush()
+        os.fsync(self._about.fileno())
+        state = {
+            "key": self._key,
+            "tried": self.tried,
+            "rows": self._pixels.rows,
+            "about": self._about.tell(),
+            "refused": [[r.name, r.reason] for r in self.refused],
+        }
+        fresh = self._folder / f"{JOURNAL}.new"
+        with fresh.open("w", encoding="utf-8") as handle:
+            json.dump(state, handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        fresh.replace(self._folder / JOURNAL)
+        self._saved = time.monotonic()
+
+    def finish(self) -> bytes:
+        """Give the files their names; returns the pixels' digest."""
+        digest = self.close()
+        (self._folder / PIXELS).replace(self._folder / "pixels.npy")
+        (self._folder / FACTS).replace(self._folder / ABOUT)
+        (self._folder / JOURNAL).unlink(missing_ok=True)
+        return digest
+
+    def close(self) -> bytes:
+        """Leave the files as they are."""
+        self._about.close()
+        return self._pixels.close()
+
+    def drop(self) -> None:
+        """Remove the unfinished files."""
+        for name in (JOURNAL, f"{JOURNAL}.new", PIXELS, FACTS):
+            (self._folder / name).unlink(missing_ok=True)

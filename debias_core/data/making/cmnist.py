@@ -1,0 +1,72 @@
+"""Colored MNIST: MNIST's digits, each with a colour."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from debias_core.data.making import planted
+from debias_core.data.making.originals import mnist
+from debias_core.data.making.planted import _check_planted, _goes_by
+from debias_core.data.table import ImageTable
+
+MNIST_SIZE = 28
+
+
+MNIST_VALID = 5_000  # likewise
+
+
+def _mnist(
+    validation: bool,
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.str_], NDArray[np.str_]]:
+    """Grey digits, y, split and ids; with `validation` of the train part alone."""
+    grey, y = mnist("train")
+    ids = np.char.add("mnist-train-", np.char.zfill(np.arange(len(y)).astype(np.str_), 5))
+    split = np.full(len(y), "train", dtype="<U5")
+    if validation:
+        from sklearn.model_selection import train_test_split
+
+        _, held = train_test_split(
+            np.arange(len(y)), test_size=MNIST_VALID, stratify=y, random_state=1
+        )
+        split[held] = "test"
+    else:
+        test_grey, test_y = mnist("test")
+        numbers = np.char.zfill(np.arange(len(test_y)).astype(np.str_), 5)
+        grey, y = np.concatenate([grey, test_grey]), np.concatenate([y, test_y])
+        ids = np.concatenate([ids, np.char.add("mnist-test-", numbers)])
+        split = np.concatenate([split, np.full(len(test_y), "test")])
+    return grey, y, split, ids
+
+
+def colored_mnist(percent: float = 1.0, seed: int = 0, *, validation: bool = False) -> ImageTable:
+    """Colored MNIST, 28 px, severity 4, by LfF's rule: 60,000 to train on, 10,000 of any colour to test.
+
+    `seed` draws the jitter of the colours; which image has which attribute is the same at every seed.
+    `validation=True` leaves the test part out and holds out 5,000 training images instead, with
+    uniform colours, as the test split: settings are chosen there, never on the test part.
+
+    Raises:
+        UserError: for a percentage that is not 0 to 20 (or 100: unbiased), or without MNIST.
+    """
+    _check_planted(percent)
+    grey, y, split, ids = _mnist(validation)
+    rng = np.random.default_rng([seed, round(percent * 10)])
+    train, bias = split == "train", np.empty_like(y)
+    # 90 % in other colours is a tenth on each.
+    for rows, ratio in ((train, 0.9 if percent == 100 else percent / 100), (~train, 0.9)):
+        bias[rows] = planted.plant_in_order(y[rows], ratio, 10)
+    return ImageTable(
+        ids=ids,
+        y=y,
+        split=split,
+        class_names=tuple(str(d) for d in range(10)),
+        pixels=planted.tint(grey, planted.palette_colours(bias, rng, planted.MNIST_JITTER)),
+        bias=bias,
+        bias_names=planted.PALETTE_NAMES,
+    )
+
+
+def is_colored_mnist(table: ImageTable) -> bool:
+    """Whether these are MNIST's images, coloured here."""
+    return table.image_size == MNIST_SIZE and _goes_by(table, "mnist-")

@@ -1,0 +1,101 @@
+"""Colored Digits: scikit-learn's digits, each with a colour."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from debias_core.data.making import planted
+from debias_core.data.making.planted import _check_planted, _goes_by
+from debias_core.data.table import ImageTable
+
+DIGITS_SIZE = 16
+
+
+DIGITS_TEST = 497  # of 1,797
+
+
+DIGITS_VALID = 300  # held out of the training part, for choosing settings
+
+
+def grey_digits() -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.str_]]:
+    """scikit-learn's 1,797 digits resized to 16×16: grey [N, 16, 16] in [0, 1], y [N], split [N].
+
+    The split is the same at every seed, so that one diffusion model, trained on the train part,
+    has never seen a test image.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    grey = np.stack(
+        [
+            np.asarray(
+                Image.fromarray(image.astype(np.float32) / 16).resize(
+                    (DIGITS_SIZE, DIGITS_SIZE), Image.Resampling.BICUBIC
+                )
+            )
+            for image in digits.images
+        ]
+    ).clip(0, 1)
+    y = digits.target.astype(np.int64)
+    split = np.full(len(y), "train", dtype="<U5")
+    _, test = train_test_split(np.arange(len(y)), test_size=DIGITS_TEST, stratify=y, random_state=0)
+    split[test] = "test"
+    return grey.astype(np.float64), y, split
+
+
+def _digits(
+    validation: bool,
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.str_], NDArray[np.str_]]:
+    """Grey digits, y, split and ids; with `validation` of the train part alone."""
+    grey, y, split = grey_digits()
+    ids = np.array([f"digit-{i:04d}" for i in range(len(y))])
+    if validation:
+        from sklearn.model_selection import train_test_split
+
+        keep = np.flatnonzero(split == "train")
+        grey, y, split, ids = grey[keep], y[keep], split[keep], ids[keep]
+        _, held = train_test_split(
+            np.arange(len(y)), test_size=DIGITS_VALID, stratify=y, random_state=1
+        )
+        split[held] = "test"
+    return grey, y, split, ids
+
+
+def colored_digits(percent: float = 1.0, seed: int = 0, *, validation: bool = False) -> ImageTable:
+    """Colored Digits: the class is the digit, the bias its colour.
+
+    Train: all but `percent` of the images have their digit's colour. Test: colours uniform over all
+    digits. `validation=True` leaves the test part out and instead holds 300 training images, with
+    uniform colours, as the test split: settings are chosen there, never on the test part.
+
+    Raises:
+        UserError: for a percentage that is not 0 to 20 (or 100, an unbiased training set).
+    """
+    _check_planted(percent)
+    grey, y, split, ids = _digits(validation)
+    rng = np.random.default_rng([seed, round(percent * 10)])
+    train = split == "train"
+    bias = np.empty_like(y)
+    bias[train] = (
+        planted.uniform(y[train], 10, rng)
+        if percent == 100
+        else planted.plant(y[train], percent / 100, 10, rng)
+    )
+    bias[~train] = planted.uniform(y[~train], 10, rng)
+    return ImageTable(
+        ids=ids,
+        y=y,
+        split=split,
+        class_names=tuple(str(d) for d in range(10)),
+        pixels=planted.tint(grey, planted.palette_colours(bias, rng)),
+        bias=bias,
+        bias_names=planted.PALETTE_NAMES,
+    )
+
+
+def is_colored_digits(table: ImageTable) -> bool:
+    """Whether these are the built-in digits."""
+    return table.image_size == DIGITS_SIZE and _goes_by(table, "digit-")

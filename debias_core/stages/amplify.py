@@ -1,0 +1,429 @@
+"""Diffusing DeBias in a project: draw more of its bias, train the amplifier, debias with its losses.
+
+    NAME/amplify/  diffusion/ (the class-conditional model), model.safetensors model.json (the amplifier),
+                   scores.csv sheet.png manifest.json
+    NAME/ddb/      vanilla/ debiased/ … (nets of the first seed), manifest.json
+
+The images are a set of the project's like any other (`store.SyntheticSink`), but never its current one:
+they show the bias, and nothing but the amplifier is trained on them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from debias_core.classifier.groupdro import balanced_repeats
+from debias_core.classifier.groups import pseudo_groups
+from debias_core.classifier.metrics import average_precision, group_accuracy
+from debias_core.classifier.networks import Classifier, save_classifier
+from debias_core.classifier.scoring import probabilities, score
+from debias_core.classifier.training import train_classifier
+from debias_core.compute.team import Cluster
+from debias_core.data.images import Pixels, enlarge, grid, png, to_uint8
+from debias_core.data.making.catalog import TINTED
+from debias_core.data.making.digits import is_colored_digits
+from debias_core.data.making.planted import PALETTE
+from debias_core.data.table import ImageTable
+from debias_core.diffusion import on_workers
+from debias_core.diffusion.synthesis import Frame
+from debias_core.diffusion.training import labelled_batches, train_diffusion
+from debias_core.diffusion.unet import (
+    EpsilonNet,
+    EvaluationCount,
+    NetworkClock,
+    forward_equivalents,
+    half_pays,
+    load_model,
+    save_model,
+    weights_digest,
+)
+from debias_core.insight.fidelity import mean_colour
+from debias_core.methods import ddb
+from debias_core.methods.audit import cut
+from debias_core.presets.methods import DDB
+from debias_core.presets.models import conditional_for
+from debias_core.records import (
+    ArmResult,
+    AuditResult,
+    Cost,
+    Progress,
+    Recipe,
+    Scores,
+    Stage,
+    SyntheticSet,
+    UserError,
+)
+from debias_core.settings.amplification import AmplifyConfig, DDBConfig
+from debias_core.settings.base import from_json, to_json
+from debias_core.settings.training import AuditConfig, ClassifierConfig
+from debias_core.workspace.energy_log import metered
+from debias_core.workspace.files import fingerprint, write_json
+from debias_core.workspace.project import Project
+
+METHOD = "ddb"
+
+
+def amplify_settings(project: Project) -> AmplifyConfig:
+    """The settings to begin with: the demo's for Colored Digits, else by the images' size."""
+    table = project.table()
+    if is_colored_digits(table):
+        return DDB["digits"].amplify
+    return AmplifyConfig(diffusion=conditional_for(table.image_size, len(table.class_names)))
+
+
+def ddb_settings(table: ImageTable) -> DDBConfig:
+    """A recipe's settings to begin with: the demo's for Colored Digits, else the general ones."""
+    return DDB["digits"].ddb if is_colored_digits(table) else DDBConfig()
+
+
+@metered("amplify")
+def run_amplify(
+    project: Project,
+    config: AmplifyConfig,
+    *,
+    device: torch.device,
+    cluster: Cluster | None = None,
+    piece: int | None = None,
+) -> Stage[dict[str, Any]]:
+    """Train the conditional model, draw its images, train the amplifier; returns the manifest.
+
+    Each of the three goes on where it was stopped or killed, and is not done again for the same settings
+    on the same data: another w draws and trains anew, with the model that there is. With
+    `trained_on="real"` no image is drawn.
+
+    Raises:
+        UserError: when the settings don't fit the project's images.
+    """
+    table = project.table()
+    train = table.where("train").without_bias()
+    classes = len(table.class_names)
+    if config.diffusion.unet.classes != classes:
+        raise UserError(
+            f"The project has {classes} classes, the diffusion model {config.diffusion.unet.classes}."
+        )
+    began = time.perf_counter()
+    folder = project.folder("amplify")
+    about: dict[str, Any] = {"config": to_json(config), "data": table.data_id}
+    key = fingerprint(to_json(replace(config, batch_size=1)), table.data_id)
+    if config.trained_on == "synthetic":
+        net = yield from conditional_model(project, config, device=device, piece=piece)
+        made = yield from draw_images(project, net, config, device=device, cluster=cluster)
+        pixels, y = made.pixels, made.labels
+        about |= {
+            "set": _set_id(project, config),
+            "count": len(made.recipes),
+            "unet_evaluations_per_image": made.evaluations_per_image,
+            "network_share": made.network_share,
+        }
+        share = yield from aligned_shares(project, made.pixels, made.labels, device=device)
+        about |= {"aligned_share": share}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "sheet.png").write_bytes(_sheet(pixels, classes))
+    else:
+        pixels, y = train.pixels, train.y
+    work = project.work("amplify", key)
+    amplifier = yield from ddb.train_amplifier(
+        pixels, y, table.class_names, config, device=device, checkpoint=work, key=key, piece=piece
+    )
+    (folder / "manifest.json").unlink(missing_ok=True)
+    project.begin("ddb")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_classifier(
+        amplifier,
+        folder,
+        network=config.classifier.network,
+        image_size=table.image_size,
+        class_names=table.class_names,
+    )
+    scores = score(amplifier, train, device=device)
+    project.save_losses("amplify", scores)
+    about |= {**_seen(amplifier, table, scores, device), "seconds": time.perf_counter() - began}
+    project.finish("amplify", about)
+    project.record_run("amplify", to_json(config), about, about["seconds"])
+    shutil.rmtree(work, ignore_errors=True)
+    return about
+
+
+def conditional_model(
+    project: Project, config: AmplifyConfig, *, device: torch.device, piece: int | None = None
+) -> Stage[EpsilonNet]:
+    """The project's class-conditional model, trained on its biased train part unless it is there."""
+    table, folder = project.table(), project.folder("amplify") / "diffusion"
+    made_of = {"made_of": fingerprint(to_json(config.diffusion), table.data_id)}
+    known = folder / "made_of.json"
+    if not (known.is_file() and json.loads(known.read_text()) == made_of):
+        known.unlink(missing_ok=True)
+        train = table.where("train")
+        size = config.diffusion.unet.image_size
+        framed = _framed(train.pixels, Frame(table.image_size, size))
+        work = project.work("conditional", made_of["made_of"])
+        net = yield from train_diffusion(
+            labelled_batches(framed, train.y, flip=config.diffusion.flip), config.diffusion,
+            device=device, checkpoint=work, piece=piece,
+        )  # fmt: skip
+        words = f"trained on the {len(train):,} biased training images of project '{project.name}'"
+        save_model(net, config.diffusion, folder, made_by=words)
+        write_json(known, made_of)
+        shutil.rmtree(work, ignore_errors=True)
+    return load_model(folder, device)[0]
+
+
+def _framed(pixels: Pixels, frame: Frame) -> Pixels:
+    """The images as large as the model makes them, border pixels repeated, uint8."""
+    return to_uint8(frame.put(pixels))
+
+
+def _set_id(project: Project, config: AmplifyConfig) -> str:
+    """The id of the set that is drawn with these settings from the model that there is."""
+    model = weights_digest(project.folder("amplify") / "diffusion")
+    drawn = [METHOD, config.per_class, config.w, config.steps, config.seed]
+    return fingerprint(*drawn, project.data_id(), model)
+
+
+def recipes(config: AmplifyConfig, classes: int) -> tuple[Recipe, ...]:
+    """One for each image: the classes in turn, so that a set that was stopped is balanced too."""
+    return tuple(
+        Recipe(
+            method=METHOD,
+            label=i % classes,
+            content_id="",
+            steps=config.steps,
+            inversion="",
+            seed=config.seed,
+            pair=i,
+            guidance=config.w,
+        )
+        for i in range(config.per_class * classes)
+    )
+
+
+def draw_images(
+    project: Project,
+    net: EpsilonNet,
+    config: AmplifyConfig,
+    *,
+    device: torch.device,
+    cluster: Cluster | None = None,
+) -> Stage[SyntheticSet]:
+    """`per_class` images of every class, after those of the set that are finished."""
+    table = project.table()
+    wanted = recipes(config, len(table.class_names))
+    sink = project.sink(_set_id(project, config), len(wanted), table.image_size)
+    first = done = sink.finished()
+    net.count, last = EvaluationCount(), Cost()
+    # Whether bf16 pays does not hang on the batch, which has no part in the set's id.
+    made = on_workers.generate_classes(
+        net, config.diffusion, [r.label for r in wanted], w=config.w, steps=config.steps,
+        seed=config.seed, half=half_pays(device, 32), image_size=table.image_size,
+        batch_size=config.batch_size, device=device, cluster=cluster, first=first,
+    )  # fmt: skip
+    began = time.perf_counter()
+    yield Progress("draw the bias", first, len(wanted))
+    with NetworkClock(net), closing(made):
+        for ready in made:
+            for start, images in ready.parts:
+                seconds = time.perf_counter() - began
+                total = Cost(net.count.encoded, net.count.decoded, seconds, net.count.seconds)
+                done = start + len(images)
+                sink.add(start, images, wanted[start:done], total - last)
+                last = total
+            note = f"{(done - first) / (time.perf_counter() - began):.1f} images/s"
+            note = f"{note}; {ready.workers}" if ready.workers else note
+            yield Progress("draw the bias", done, len(wanted), note)
+    cost = sink.cost()
+    count = EvaluationCount(cost.encoded, cost.decoded)
+    return SyntheticSet(
+        pixels=sink.pixels(),
+        recipes=wanted,
+        evaluations_per_image=forward_equivalents(net, count) / len(wanted),
+        network_share=cost.network_seconds / cost.seconds,
+        seconds=cost.seconds,
+    )
+
+
+def _seen(
+    amplifier: Classifier, table: ImageTable, scores: Scores, device: torch.device
+) -> dict[str, Any]:
+    """What the frozen amplifier is worth: its accuracy on the parts, and the ranking's if it is known."""
+    train, test = table.where("train"), table.where("test")
+    usual, conflicting = table.aligned_bias(), train.conflicting()
+    on_test = None
+    if len(test):
+        pred = score(amplifier, test, device=device).pred
+        on_test = dataclasses.asdict(group_accuracy(test, pred, usual))
+    return {
+        "train": dataclasses.asdict(group_accuracy(train, scores.pred, usual)),
+        "test": on_test,
+        "average_precision": (
+            None if conflicting is None else average_precision(conflicting, scores.loss)
+        ),
+    }
+
+
+def biased_scores(project: Project, losses: str) -> Scores:
+    """A frozen biased classifier's view of the train part: the amplifier's, or the audit's f_B's."""
+    return project.losses("audit" if losses == "audit" else "amplify")
+
+
+def audit_by_amplifier(
+    project: Project, config: AuditConfig, *, device: torch.device
+) -> tuple[Classifier, AuditConfig, AuditResult]:
+    """The amplifier in f_B's place: itself, the settings with its own training, and its ranking."""
+    net = project.net("amplifier", device)
+    own = from_json(AmplifyConfig, project.manifest("amplify")["config"])
+    config = replace(config, classifier=own.classifier, seed=own.seed)
+    train = project.table().where("train")
+    scores = project.losses("amplify")
+    return net, config, cut(train, scores, config.top_k, per_class=config.per_class)
+
+
+def _sheet(pixels: Pixels, classes: int) -> bytes:
+    """The first images of every class, a row each, as PNG."""
+    columns = min(10, len(pixels) // classes)
+    first = pixels[: columns * classes].reshape(columns, classes, *pixels.shape[1:])
+    rows = first.swapaxes(0, 1).reshape(-1, *pixels.shape[1:])
+    return png(enlarge(grid(rows, columns), 64 * columns))
+
+
+# ---- how much bias the images show: for scoring only ------------------------------------------
+
+
+def aligned_shares(
+    project: Project, pixels: Pixels, y: NDArray[np.int64], *, device: torch.device
+) -> Stage[dict[str, Any] | None]:
+    """The bias-aligned share of images [M, H, W, 3] of classes y [M], beside that of the training set.
+
+    None when the attribute is unknown. The same reader looks at both; `reader_accuracy` is how often it is
+    right on the training images.
+    """
+    table = project.table()
+    usual, train = table.aligned_bias(), table.where("train")
+    if usual is None or train.bias is None or (train.bias < 0).any():
+        return None
+    aligned = np.array([usual[c] for c in range(len(table.class_names))])
+    source = project.source()
+    if source.get("kind") in TINTED and not source.get("bias"):
+        by, said, on_train = "nearest colour", read_colour(pixels), read_colour(train.pixels)
+    else:
+        by = "attribute classifier"
+        reader = yield from train_reader(train, device=device)
+        said = probabilities(reader, pixels, device=device).argmax(1)
+        on_train = probabilities(reader, train.pixels, device=device).argmax(1)
+    return {
+        "by": by,
+        "synthetic": float((said == aligned[y]).mean()),
+        "training": float((train.bias == aligned[train.y]).mean()),
+        "training_as_read": float((on_train == aligned[train.y]).mean()),
+        "reader_accuracy": float((on_train == train.bias).mean()),
+    }
+
+
+def read_colour(pixels: Pixels) -> NDArray[np.int64]:
+    """The palette's colour [M] whose hue is nearest to that of images [M, H, W, 3]; brightness is left out."""
+    colour = mean_colour(pixels) + 1e-6
+    colour /= np.linalg.norm(colour, axis=1, keepdims=True)
+    palette = PALETTE / np.linalg.norm(PALETTE, axis=1, keepdims=True)
+    return (colour @ palette.T).argmax(1)
+
+
+def train_reader(train: ImageTable, *, device: torch.device) -> Stage[Classifier]:
+    """A classifier of the bias attribute; (class, attribute) cells are drawn equally often, so that the
+    class is of no use to it."""
+    assert train.bias is not None and train.bias_names is not None
+    cells = np.unique(train.y * len(train.bias_names) + train.bias, return_inverse=True)[1]
+    return (
+        yield from train_classifier(
+            train.pixels, train.bias, len(train.bias_names), ClassifierConfig(epochs=5),
+            seed=0, device=device, stage="attribute reader", repeats=balanced_repeats(cells),
+        )
+    )  # fmt: skip
+
+
+# ---- the recipes -----------------------------------------------------------------------------
+
+
+@metered("ddb")
+def run_ddb(
+    project: Project,
+    config: DDBConfig,
+    *,
+    device: torch.device,
+    compare: dict[str, Scores] | None = None,
+    oracle: bool = False,
+    piece: int | None = None,
+) -> Stage[tuple[tuple[ArmResult, ...], dict[str, Any]]]:
+    """Train vanilla and the recipe's arm; returns the arms and the manifest (with the pseudo-groups).
+
+    Not done again where the last run was this very one.
+    `compare` and `oracle` as in `ddb.debias`.
+    """
+    table, began = project.table(), time.perf_counter()
+    scores = biased_scores(project, config.losses)
+    losses = {name: s.loss.tolist() for name, s in (compare or {}).items()}
+    key = fingerprint(to_json(config), table.data_id, scores.loss.tolist(), losses, oracle)
+    if project.has("ddb") and (known := project.manifest("ddb"))["made_of"] == key:
+        return project.arms("ddb"), known
+    work = project.work("ddb", key)
+    about: dict[str, Any] = {"config": to_json(config), "made_of": key}
+    about["groups"] = groups_in_words(project, scores, config)
+    if note := (about["groups"] or {}).get("warning"):
+        yield Progress("pseudo-groups", 1, 1, note)
+    # Beside that of the synthetic images, which has other epochs.
+    baseline = project.root / "baseline" / "ddb"
+    arms, nets = yield from ddb.debias(
+        table, scores, config, device=device, compare=compare, oracle=oracle, work=work,
+        baseline=baseline, piece=piece,
+    )  # fmt: skip
+    project.begin("ddb")
+    about |= {"seconds": time.perf_counter() - began}
+    project.save_arms(arms, nets, about, stage="ddb")
+    project.record_run("ddb", to_json(config), {"groups": about["groups"]}, about["seconds"])
+    shutil.rmtree(work, ignore_errors=True)
+    return arms, project.manifest("ddb")
+
+
+def groups_in_words(project: Project, scores: Scores, config: DDBConfig) -> dict[str, Any] | None:
+    """Recipe I's pseudo-groups: sizes, those left out, and precision and recall if the attribute is known."""
+    if config.recipe != "ddb-1":
+        return None
+    train = project.table().where("train")
+    found = pseudo_groups(
+        scores, train.y, train.class_names, flags=config.flags, gamma=config.gamma
+    )
+    return {"flags": config.flags, **found.about(train.conflicting())}
+
+
+def for_report(project: Project) -> dict[str, Any] | None:
+    """What was drawn and what a recipe made of it; None where nothing was amplified."""
+    from debias_core.insight.report import accuracy_rows, png_url
+
+    if not project.has("amplify"):
+        return None
+    about, recipe = project.manifest("amplify"), None
+    sheet = project.folder("amplify") / "sheet.png"
+    if project.has("ddb"):
+        trained = project.manifest("ddb")
+        recipe = {
+            "name": trained["config"]["recipe"],
+            "losses": trained["config"]["losses"],
+            "rows": accuracy_rows(project.arms("ddb")),
+            "flagged": (trained["groups"] or {}).get("flagged"),
+        }
+    drawn = about.get("count")
+    return {
+        "drawn": drawn,
+        "share": about.get("aligned_share"),
+        "average_precision": about["average_precision"],
+        "sheet": png_url(sheet.read_bytes()) if drawn and sheet.is_file() else None,
+        "recipe": recipe,
+    }

@@ -1,0 +1,206 @@
+"""A row of the field's table: what a method takes on a named data set, by name, with what is changed of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from debias_core.methods.catalog import BASELINE_METHODS, PUBLISHED_ONLY, BaselineConfig
+from debias_core.presets.data_sets import (
+    BENCHMARKS,
+    PAPER_READING,
+    PHOTOGRAPHS,
+    paper_reading,
+    photographs,
+)
+from debias_core.presets.methods import (
+    CROSSINJECT,
+    DDB,
+    baseline_config,
+    diffubias_for,
+    photographs_ddb,
+)
+from debias_core.records import UserError
+from debias_core.settings.amplification import RECIPES, GANConfig
+from debias_core.settings.base import changed
+from debias_core.settings.data_sets import BenchmarkConfig, DDBBenchmarkConfig
+
+Settings = BenchmarkConfig | DDBBenchmarkConfig
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at one ratio, at several seeds.
+
+    `on` says which data set and part, and is the whole setting of a method that makes images;
+    `baseline` is that of one of the field's.
+    """
+
+    method: str
+    on: Settings
+    baseline: BaselineConfig | None = None
+
+
+def row_of(
+    dataset: str,
+    method: str,
+    percent: float | None,
+    *,
+    seeds: int = 3,
+    validation: bool = False,
+    preset: str = "small",
+    size: int | None = None,
+    bias: str = "",
+    hold_out: float = 0.0,
+    official: bool = False,
+    network: str | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    weight_decay: float | None = None,
+    paper_protocol: bool = False,
+    precision: str | None = None,
+    jtt_epochs: int | None = None,
+    jtt_times: int | None = None,
+    audit_epochs: int | None = None,
+    **images: Any,
+) -> Row:
+    """The row of a method with its own settings there, but for what is given (None: as it is).
+
+    `images` is of the methods that make some (`_making_images`), and no concern of the others.
+
+    Raises:
+        UserError: for a setting that can't be, or a method without settings on this data set.
+    """
+    training: dict[str, Any] = {
+        "network": network, "epochs": epochs, "lr": lr, "batch_size": batch_size,
+    }  # fmt: skip
+    on: Settings
+    baseline = None
+    if method in RECIPES:
+        on = _of_recipe(dataset, method, preset, size, audit_epochs=audit_epochs, **training)
+    elif method in BASELINE_METHODS or method in PUBLISHED_ONLY:
+        on = changed(benchmark_of(dataset, "diffinject", percent, preset), size=size)
+        if method in BASELINE_METHODS:
+            baseline = baseline_config(
+                dataset, method, paper_protocol=paper_protocol, precision=precision,
+                jtt_epochs=jtt_epochs, jtt_times=jtt_times, preset=preset, percent=percent,
+                weight_decay=weight_decay, **training,
+            )  # fmt: skip
+    else:
+        on = changed(benchmark_of(dataset, method, percent, preset), size=size)
+        if paper_protocol and method == "diffinject" and dataset in PAPER_READING:
+            on = paper_reading(on)
+        made = {"method": method, "precision": precision, **images}
+        on = _making_images(on, audit_epochs=audit_epochs, **training, **made)
+    on = replace(
+        on, percent=percent, seeds=seeds, validation=validation, bias=bias, hold_out=hold_out,
+        official=official,
+    )  # fmt: skip
+    return Row(method, on, baseline)
+
+
+def base_of(dataset: str, preset: str = "small") -> BenchmarkConfig:
+    """The preset of a named data set."""
+    if dataset not in BENCHMARKS:
+        raise UserError(
+            f"There is no benchmark '{dataset}'. Choose one of: {', '.join(BENCHMARKS)}."
+        )
+    if dataset in PHOTOGRAPHS:
+        return photographs(dataset, preset)
+    return BENCHMARKS[dataset]
+
+
+def benchmark_of(
+    dataset: str, method: str, percent: float | None, preset: str = "small"
+) -> BenchmarkConfig:
+    """The preset of a named data set, for this method."""
+    base = replace(base_of(dataset, preset), percent=percent)
+    if method != "diffinject" and dataset not in PHOTOGRAPHS:
+        # The share is DiffInject's; the others' images are taken as they are.
+        base = replace(base, debias=replace(base.debias, synthetic_share=None))
+    if method == "diffubias":
+        describe_, draw_ = diffubias_for(dataset)
+        # The paper's K is of all images, not of each class.
+        audit = replace(base.audit, per_class=False)
+        return replace(base, audit=audit, describe=describe_, draw=draw_)
+    if method == "amplibias":
+        return replace(base, gan=GANConfig(count=base.inject.count))
+    if method == "crossinject":
+        return replace(base, inject=CROSSINJECT.get(dataset, base.inject))
+    return base
+
+
+def _making_images(
+    base: BenchmarkConfig,
+    *,
+    network: str | None,
+    epochs: int | None,
+    lr: float | None,
+    batch_size: int | None,
+    audit_epochs: int | None,
+    top_k: int | None = None,
+    per_class: bool | None = None,
+    audit_network: str | None = None,
+    loss: str | None = None,
+    synthetic_share: float | None = None,
+    text_filter: bool = True,
+    recombine: bool = False,
+    guidance: float | None = None,
+    **inject: Any,
+) -> BenchmarkConfig:
+    """The settings of a method that makes images, with the options that were given."""
+    if base.draw is not None:
+        drawn = {name: inject.get(name) for name in ("count", "steps")}
+        draw_ = changed(
+            base.draw, text_filter=text_filter, recombine=recombine, guidance=guidance, **drawn
+        )
+        base, inject = replace(base, draw=draw_), {}
+    if base.gan is not None:
+        drawn = {name: inject.get(name) for name in ("count", "steps")}
+        base, inject = replace(base, gan=changed(base.gan, **drawn)), {}
+        per_class = True if per_class is None else per_class  # as the method has it
+    bias_net = changed(base.audit.classifier, network=audit_network or network, epochs=audit_epochs)
+    final_net = changed(
+        base.debias.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size,
+        loss=loss,
+    )  # fmt: skip
+    audit_ = replace(base.audit, classifier=bias_net)
+    debias_ = replace(base.debias, classifier=final_net)
+    return replace(
+        base,
+        audit=changed(audit_, top_k=top_k, per_class=per_class),
+        inject=changed(base.inject, **inject),
+        debias=changed(debias_, synthetic_share=synthetic_share),
+    )
+
+
+def _of_recipe(
+    dataset: str,
+    recipe: str,
+    preset: str,
+    size: int | None,
+    *,
+    network: str | None,
+    epochs: int | None,
+    lr: float | None,
+    batch_size: int | None,
+    audit_epochs: int | None,
+) -> DDBBenchmarkConfig:
+    """A recipe's preset with the options that were given."""
+    if dataset not in DDB:
+        raise UserError(f"{recipe} has no settings for '{dataset}'. Choose: {', '.join(DDB)}.")
+    base = DDB[dataset]
+    if dataset in PHOTOGRAPHS:
+        base = photographs_ddb(dataset, preset, size)
+    final_net = changed(
+        base.ddb.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
+    )
+    bias_net = changed(base.audit.classifier, network=network, epochs=audit_epochs)
+    amplifier = changed(base.amplify.classifier, network=network)
+    return replace(
+        base,
+        audit=replace(base.audit, classifier=bias_net),
+        amplify=replace(base.amplify, classifier=amplifier),
+        ddb=replace(base.ddb, recipe=recipe, classifier=final_net),
+    )

@@ -1,0 +1,133 @@
+"""What the commands share: reading options, running a stage behind a bar, writing the numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from debias_core.compute import ranks
+from debias_core.records import Progress, Stage, UserError
+
+T = TypeVar("T")
+
+console = Console(quiet=not ranks.leads())
+
+
+def open_project(workspace: Path, name: str) -> Any:
+    """The `Project` of this name, there or yet to be made."""
+    from debias_core.workspace.project import Project
+
+    return Project(workspace, name)
+
+
+def device() -> Any:
+    """The device that a stage runs on."""
+    from debias_core.compute.devices import pick_device
+
+    return pick_device()
+
+
+def devices(text: str | None, cluster: str | None) -> tuple[Any, Any]:
+    """The devices of this machine, and the cluster or None."""
+    from debias_core.compute.devices import pick_devices
+
+    if text is not None and cluster is not None:
+        raise UserError("Choose --devices of this machine or a --cluster, not both.")
+    return pick_devices(text), cluster_of(cluster)
+
+
+def cluster_of(text: str | None) -> Any:
+    """The `Cluster` that --cluster names, or None."""
+    if text is None:
+        return None
+    from debias_core.compute.ray_team import chosen
+
+    return chosen(text)
+
+
+def seeds(count: int) -> tuple[int, ...]:
+    """The seeds 0, 1, … of --seeds."""
+    if not 1 <= count <= 100:
+        raise UserError(f"seeds must be 1 to 100, but is {count}.")
+    return tuple(range(count))
+
+
+def times(text: str | None) -> tuple[int, ...] | None:
+    """The times of --direct; () where it is off."""
+    if text is None:
+        return None
+    if text.strip() == "off":
+        return ()
+    if not all(part.strip().isdigit() for part in text.split(",")):
+        raise UserError(f"direct must be off or falling times, as in 400,200, not '{text}'.")
+    return tuple(int(part) for part in text.split(","))
+
+
+def box(text: str | None) -> tuple[float, float, float, float] | None:
+    """The box of --mask."""
+    if text is None:
+        return None
+    try:
+        left, top, right, bottom = (float(v) for v in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"mask must be four numbers left,top,right,bottom, as in 0.1,0.1,0.9,0.9, not '{text}'."
+        ) from None
+    return left, top, right, bottom
+
+
+def plain(text: str) -> str:
+    """Text for a rich table, which would read [brackets] as markup."""
+    return text.replace("[", r"\[")
+
+
+def run(stage: Stage[T], project: Any = None) -> T:
+    """Drain a stage behind one progress bar for each of its steps, alone on its project."""
+    from debias_core.pipeline import drain
+    from debias_core.workspace.project import working
+
+    columns = (
+        TextColumn("{task.description:28}"), BarColumn(bar_width=30), MofNCompleteColumn(),
+        TimeElapsedColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    alone = nullcontext() if project is None else working(project)
+    with alone, Bar(*columns, console=console) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(p: Progress) -> None:
+            if p.stage not in tasks:
+                tasks[p.stage] = bar.add_task(plain(p.stage), total=p.total, note="")
+            bar.update(tasks[p.stage], completed=p.done, note=plain(p.note))
+
+        return drain(stage, show)
+
+
+def check_json(path: Path | None) -> None:
+    """Find out before the work, not after it, that the file can't be written."""
+    if path is None:
+        return
+    folder = path.expanduser().resolve().parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"Can't write {path}: give a file in a folder that exists.")
+
+
+def write_json(path: Path | None, data: dict[str, Any], *, quiet: bool = False) -> None:
+    """Write every number to the file of --json, and (unless `quiet`) say so."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    if path is not None and not quiet:
+        console.print(f"Every number is in {path}", markup=False)
+
+
+def write_text(path: Path | None, text: str) -> None:
+    """Write a file that a person asked for, whole or not at all; of several processes the first does."""
+    from debias_core.workspace import files
+
+    if path is not None and ranks.leads():
+        files.write_text(path.expanduser(), text)

@@ -1,0 +1,143 @@
+"""The server: Gradio mounted in FastAPI behind the guards, the job queue beside it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from debias_core.jobs.runner import Runner
+from debias_core.records import UserError
+from debias_core.settings.data_sets import BenchmarkConfig
+from debias_core.stages import classroom
+from debias_core.workspace.database import database
+from debias_core.workspace.project import demo_project
+from ui import widgets
+from ui.server import api, guard, login, sandbox
+from ui.shown.place import Place
+from ui.tabs import page
+
+# Before gradio is imported: nothing leaves this machine.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+
+MAX_UPLOAD = "4gb"
+# Labels darker than Soft has them: its light blue on pale blue is hard to read (3.0 : 1).
+THEME = gr.themes.Soft(primary_hue="blue", font=["system-ui", "sans-serif"]).set(
+    block_label_text_color="*primary_800",
+    block_title_text_color="*primary_800",
+    block_label_text_color_dark="*primary_200",
+    block_title_text_color_dark="*primary_200",
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_300",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+)
+WARM_AFTER = 4.0  # seconds after the start; the page comes first
+
+
+def create_app(
+    place: Place,
+    *,
+    hosts: Sequence[str] = guard.LOOPBACK,
+    password: login.Password | None = None,
+) -> FastAPI:
+    """The app over one workspace; refuses foreign Host and Origin headers."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    if place.classroom:
+        sandbox.install(app, place)
+    guard.protect(app, hosts=hosts, password=password)
+    api.install(app, place)
+    app.include_router(widgets.router())
+    return gr.mount_gradio_app(
+        app,
+        page.build(place),
+        path="/",
+        show_error=False,
+        run_history=False,
+        max_file_size=MAX_UPLOAD,
+        footer_links=[],
+        theme=THEME,
+        css=page.CSS,
+        head=widgets.HEAD,
+        ssr_mode=False,
+    )
+
+
+def prepare_demo(workspace: Path) -> None:
+    """Make the demo project, and audit it, where that is not done yet."""
+    percent = BenchmarkConfig().percent
+    assert percent is not None
+    classroom.make_audited(demo_project(workspace), percent, "the built-in demo")
+
+
+def serve(
+    workspace: Path,
+    *,
+    host: str,
+    port: int,
+    roots: tuple[Path, ...],
+    open_browser: bool,
+    auth: str | None = None,
+    extra_hosts: Sequence[str] = (),
+    in_classroom: bool = False,
+    cluster: str | None = None,
+) -> None:
+    """Prepare the demo and serve until stopped; then let running jobs save their checkpoints.
+
+    Jobs that can work on a Ray `cluster` do so where one is named.
+
+    Raises:
+        UserError: for an address that others can reach without a password, or a port that is taken.
+    """
+    password = None if auth is None else login.Password.parse(auth)
+    guard.check_address(host, password)
+    hosts = guard.allowed_hosts(host, extra_hosts)
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError):
+            raise UserError(
+                f"Port {port} of {host} is taken or not allowed: choose another --port or --host."
+            ) from None
+    if in_classroom:
+        classroom.prepare(workspace)
+    else:
+        prepare_demo(workspace)
+    # A wildcard is no name that a browser may use.
+    shown = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
+    url = f"http://{'[' + shown + ']' if ':' in shown else shown}:{port}"
+    print(f"Debias Studio is at {url} (stop it with Ctrl+C)", flush=True)
+    if open_browser:
+        threading.Timer(1.5, webbrowser.open, [url]).start()
+    warm = threading.Timer(WARM_AFTER, _load_torch)
+    warm.daemon = True
+    warm.start()
+    runner = Runner(database(workspace), cluster=cluster)
+    runner.start()
+    try:
+        app = create_app(Place(workspace, roots, in_classroom), hosts=hosts, password=password)
+        uvicorn.run(
+            app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=3,
+            server_header=False, proxy_headers=False,
+        )  # fmt: skip
+    finally:
+        runner.close()
+
+
+def _load_torch() -> None:
+    """So that the first preview and the first heat map don't wait for it."""
+    import debias_core.pipeline  # noqa: F401
+    from debias_core.diffusion.unet import load_library
+
+    load_library()

@@ -1,0 +1,84 @@
+"""Compare with the field, below Train: published methods on the project's images, line by line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from debias_core.jobs import queue
+from debias_core.methods.catalog import BASELINE_METHODS, ORACLES
+from debias_core.records import UserError
+from debias_core.settings.base import to_json
+from debias_core.settings.training import NETWORKS
+from debias_core.study.settings import CompareConfig
+from debias_core.workspace.project import Project
+from ui.shown.audit_view import table_of
+from ui.shown.place import Place
+from ui.tabs.events import guarded
+from ui.tabs.panel import Part
+from ui.words import audit as audit_words
+from ui.words import train as train_words
+
+
+def compare(place: Place, project: gr.Dropdown) -> Part:
+    """Train the chosen methods, each at every seed."""
+    base = CompareConfig()
+    with gr.Accordion(train_words.COMPARE_TITLE, open=False):
+        gr.Markdown(train_words.COMPARE_INTRO)
+        methods = gr.CheckboxGroup(
+            [(train_words.COMPARE_NAMES[name], name) for name in BASELINE_METHODS],
+            value=list(base.methods), label=train_words.COMPARE_METHODS, info=train_words.COMPARE_INFO,
+        )  # fmt: skip
+        with gr.Row():
+            network = gr.Radio(
+                list(NETWORKS), value="conv", label=audit_words.NETWORK, min_width=240
+            )
+            epochs = gr.Slider(0, 200, 0, step=1, label=train_words.COMPARE_EPOCHS, min_width=240)
+            seeds = gr.Slider(
+                1,
+                10,
+                1,
+                step=1,
+                label=train_words.SEEDS,
+                info=train_words.SEEDS_INFO,
+                min_width=240,
+            )
+        button = gr.Button(train_words.COMPARE_BUTTON)
+        status = gr.Markdown()
+        table = gr.Dataframe(
+            headers=list(train_words.COMPARE_COLUMNS), datatype="str", interactive=False, visible=False,
+            show_label=False,
+        )  # fmt: skip
+
+    def refresh(project_name: str) -> tuple[Any, ...]:
+        mine = place.project(project_name)
+        if not mine.has("compare"):
+            return train_words.NOT_COMPARED, gr.update(visible=False, value=None)
+        about = mine.manifest("compare")
+        rows = train_words.compared_rows(about["cells"], _trained(mine))
+        return train_words.compared(about), gr.update(visible=bool(rows), value=rows)
+
+    def run(
+        project_name: str, methods: list[str], network: str, epochs: float, seeds: float
+    ) -> None:
+        mine = place.project(project_name)
+        config = CompareConfig(tuple(methods), tuple(range(int(seeds))), network, int(epochs))
+        oracles = [m for m in methods if m in ORACLES]
+        if oracles and table_of(mine).bias is None:
+            raise UserError(train_words.NO_ORACLE.format(train_words.COMPARE_NAMES[oracles[0]]))
+        queue.submit(mine.db, mine.name, "compare", {"config": to_json(config)})
+
+    asked = [project, methods, network, epochs, seeds]
+    return Part([status, table], refresh, [], [button.click(guarded(run), asked, None)])
+
+
+def _trained(project: Project) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The arms that were trained in the project by what makes or weighs images, and their accuracies."""
+    found = []
+    if project.has("debias"):
+        found.append((train_words.WITH_SYNTHETIC, project.manifest("debias")["arms"]))
+    if project.has("ddb"):
+        about = project.manifest("ddb")
+        found.append((train_words.RECIPE_SHORT[about["config"]["recipe"]], about["arms"]))
+    return [(name, [a["accuracy"] for a in arms if a["arm"] == "debiased"]) for name, arms in found]

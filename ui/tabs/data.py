@@ -1,0 +1,196 @@
+"""Data: what is in the project, and how to bring in more."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+
+from debias_core.data.importing.importers import Survey, survey
+from debias_core.data.importing.layouts import PUBLISHED, check_there
+from debias_core.jobs import queue
+from debias_core.presets.data_sets import photographs
+from debias_core.records import UserError
+from debias_core.settings.data_sets import RATIOS
+from debias_core.workspace.project import Project
+from ui.shown import cards
+from ui.shown import rows as shown_rows
+from ui.shown.place import Place
+from ui.tabs.events import guarded
+from ui.tabs.panel import Part
+from ui.tabs.plant import plant
+from ui.words import data as data_words
+
+# What the page calls each named data set → what the import job is told.
+NAMED_SETS: dict[str, dict[str, Any]] = {
+    text: {"kind": kind, "percent": percent}
+    for kind, ratio, unbiased in (
+        ("digits", data_words.DIGITS_RATIO, data_words.DIGITS_UNBIASED),
+        ("cmnist", data_words.MNIST_RATIO, data_words.MNIST_UNBIASED),
+        ("cifar10c", data_words.CIFAR_RATIO, data_words.CIFAR_UNBIASED),
+    )
+    for text, percent in [*((ratio.format(r), r) for r in RATIOS), (unbiased, 100.0)]
+} | {
+    data_words.published_name(about.title, percent): {
+        "kind": kind, "percent": percent, "size": photographs(kind).size,
+    }
+    for kind, about in PUBLISHED.items()
+    for percent in about.ratios
+}  # fmt: skip
+
+
+def build(place: Place, project: gr.Dropdown) -> Part:
+    """Lay out the tab and wire its import."""
+    gr.Markdown(data_words.DATA_INTRO)
+    summary = gr.Markdown()
+    with gr.Row():
+        classes = gr.Dataframe(
+            headers=["class", "train", "valid", "test"], datatype="str", interactive=False,
+            label="Classes", scale=1, min_width=320,
+        )  # fmt: skip
+        with gr.Column(scale=2, min_width=420):
+            gr.Markdown(data_words.SAMPLES)
+            gallery = gr.Gallery(
+                show_label=False, height="auto", object_fit="contain", buttons=[],
+                elem_classes="small", allow_preview=False,
+            )  # fmt: skip
+    refused = gr.Dataframe(
+        headers=["not imported", "reason"], datatype="str", interactive=False,
+        label="Refused files", visible=False, max_height=240, wrap=True,
+    )  # fmt: skip
+    download = gr.Button(data_words.IMPORT_REPORT, visible=False, size="sm")
+
+    def refresh(project_name: str) -> tuple[Any, ...]:
+        mine = place.project(project_name)
+        hidden = gr.update(visible=False)
+        if not mine.has("data"):
+            return data_words.NO_DATA, [], [], hidden, hidden
+        table, report = mine.table(), mine.import_report()
+        rows = [[r["name"], r["reason"]] for r in report.get("refused", [])]
+        known = data_words.KNOWN if table.bias is not None else data_words.UNKNOWN
+        text = (
+            f"**{len(table):,} images** of {table.image_size} px in {len(table.class_names)} classes; "
+            f"{known}. {report.get('split_rule', '')}"
+        )
+        return (
+            text,
+            shown_rows.class_rows(table),
+            cards.samples(table),
+            gr.update(visible=bool(rows), value=rows[: shown_rows.MOST_REFUSED]),
+            gr.update(visible=bool(rows), link=f"/download/{quote(mine.name)}/import"),
+        )
+
+    part = Part([summary, classes, gallery, refused, download], refresh)
+    if not place.classroom:
+        part.queued += [_importer(place, project), plant(place, project)]
+    return part
+
+
+def _importer(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
+    """The form that looks at a source first, and then imports it."""
+    with gr.Accordion(data_words.IMPORT_TITLE, open=False):
+        gr.Markdown(data_words.IMPORT_INTRO)
+        with gr.Row():
+            path = gr.Textbox(
+                label=data_words.IMPORT_PATH,
+                placeholder=str(next(iter(place.roots), "")),
+                max_lines=1,
+            )
+            upload = gr.File(label=data_words.IMPORT_UPLOAD, file_count="single", height=120)
+            benchmark = gr.Dropdown(
+                [data_words.NO_BENCHMARK, *NAMED_SETS],
+                value=data_words.NO_BENCHMARK,
+                label=data_words.IMPORT_NAMED,
+            )
+        with gr.Row():
+            name = gr.Textbox(label=data_words.IMPORT_NAME, value="my-images", max_lines=1)
+            size = gr.Slider(
+                16,
+                128,
+                value=32,
+                step=8,
+                label=data_words.IMPORT_SIZE,
+                info=data_words.IMPORT_SIZE_INFO,
+            )
+        with gr.Row():
+            look = gr.Button(data_words.LOOK_BUTTON)
+            button = gr.Button(data_words.IMPORT_BUTTON, variant="primary")
+        outcome = gr.Markdown()
+        with gr.Row():
+            found = gr.Dataframe(
+                headers=["class", "train", "valid", "test"], datatype="str", interactive=False,
+                label=data_words.UNDERSTOOD, visible=False, min_width=320,
+            )  # fmt: skip
+            thumbs = gr.Gallery(
+                show_label=False, height="auto", object_fit="contain", buttons=[], visible=False,
+                elem_classes="small", allow_preview=False,
+            )  # fmt: skip
+
+    def preview(path: str, upload: str | None, benchmark: str) -> tuple[Any, ...]:
+        hidden = gr.update(visible=False, value=None)
+        if benchmark in NAMED_SETS:
+            return data_words.NAMED_ABOUT[NAMED_SETS[benchmark]["kind"]], hidden, hidden
+        seen = survey(_source(place, path, upload))
+        return (
+            shown_rows.literal_survey(seen),
+            gr.update(visible=True, value=shown_rows.survey_rows(seen)),
+            gr.update(visible=True, value=cards.survey_cards(seen)),
+        )
+
+    def run(path: str, upload: str | None, benchmark: str, name: str, size: float) -> Any:
+        new = place.new_project(name)
+        if benchmark in NAMED_SETS:
+            args: dict[str, Any] = {"source": NAMED_SETS[benchmark]}
+            if args["source"]["kind"] in PUBLISHED:  # a missing one is told now, not by a job
+                check_there(args["source"]["kind"], args["source"]["percent"])
+        else:
+            args = _file_args(place, new, path, upload, int(size))
+        try:
+            queue.submit(new.db, new.name, "import", {**args, "replace": False})
+        except UserError:
+            if upload and args.get("upload"):  # so that it can be tried again
+                shutil.move(args["source"]["path"], upload)
+            raise
+        return (
+            gr.update(choices=place.names_with(new.name), value=new.name),
+            data_words.IMPORTING,
+            None,
+        )
+
+    look.click(guarded(preview), [path, upload, benchmark], [outcome, found, thumbs])
+    return button.click(
+        guarded(run), [path, upload, benchmark, name, size], [project, outcome, upload]
+    )
+
+
+def _source(place: Place, path: str, upload: str | None) -> Path:
+    if path.strip() and upload:
+        raise UserError(data_words.TWO_SOURCES)
+    if not path.strip() and not upload:
+        raise UserError(data_words.NOTHING_TO_IMPORT)
+    # An upload's path is Gradio's own, checked by it to lie in its upload folder.
+    return Path(upload) if upload else place.source(path)
+
+
+def _file_args(
+    place: Place, new: Project, path: str, upload: str | None, size: int
+) -> dict[str, Any]:
+    """The import job's arguments. An upload is moved out of Gradio's folder, which is swept."""
+    source = _source(place, path, upload)
+    seen: Survey = survey(source)  # a mistake is told now, in the page, and not by a job
+    needed = 2 * seen.images * size * size * 3 + (source.stat().st_size if upload else 0)
+    if shutil.disk_usage(new.workspace).free < needed + queue.FREE_BYTES:
+        raise UserError(data_words.DISK_FULL.format(needed / 2**30))
+    if upload:
+        kept = new.workspace / "uploads" / f"{secrets.token_hex(8)}{source.suffix.lower()}"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(source, kept)
+        source = kept
+    return {
+        "source": {"kind": "files", "path": str(source), "size": size, "limit": None, "seed": 0},
+        "upload": bool(upload),
+    }

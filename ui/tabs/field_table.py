@@ -1,0 +1,166 @@
+"""Published data sets, below Train: a table of the field, begun here and shown as its cells are finished."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from debias_core.jobs import queue
+from debias_core.presets.data_sets import BENCHMARKS
+from debias_core.records import UserError, ratio_in_words
+from debias_core.settings.base import to_json
+from debias_core.settings.data_sets import RATIOS
+from debias_core.study.settings import TableConfig
+from debias_core.workspace.project import notes
+from ui.shown import rows as shown_rows
+from ui.shown.place import Place
+from ui.tabs.events import guarded
+from ui.tabs.panel import Part
+from ui.words import field_table as field_table_words
+from ui.words import train as train_words
+
+# Where a column is empty its head is not to be broken into letters.
+WIDTHS = {"method": 170, "bias": 135, "seeds": 75, "published": 105, "seconds": 85, "Wh": 75}
+OTHERS = 110
+OWN = "own"  # a ratio that has no number, as the page's component has it
+# What the components can hold at all: a server that was started anew knows nothing of a page's narrower lists.
+NAMES = [(field_table_words.FIELD_NAMES[name], name) for name in BENCHMARKS]
+EVERY = [(ratio_in_words(r), f"{r:g}") for r in RATIOS] + [(ratio_in_words(None), OWN)]
+
+
+def published(place: Place, project: gr.Dropdown) -> Part:
+    """Choose a data set, see its table, and have more of it filled."""
+    base = TableConfig()
+    with gr.Accordion(field_table_words.FIELD_TITLE, open=False):
+        gr.Markdown(field_table_words.FIELD_INTRO)
+        with gr.Row():
+            # Without a value: `refresh` opens on the table that was begun last.
+            dataset = gr.Dropdown(
+                NAMES, value=None, label=field_table_words.FIELD_DATASET, min_width=290
+            )
+            ratios = gr.CheckboxGroup(
+                EVERY, value=[], label=field_table_words.FIELD_RATIOS, min_width=240
+            )
+            seeds = gr.Slider(
+                1,
+                10,
+                base.seeds,
+                step=1,
+                label=train_words.SEEDS,
+                info=train_words.SEEDS_INFO,
+                min_width=240,
+            )
+            protocol = gr.Checkbox(
+                base.paper_protocol, label=field_table_words.FIELD_PROTOCOL, info=field_table_words.FIELD_PROTOCOL_INFO,
+                min_width=240,
+            )  # fmt: skip
+        methods = gr.CheckboxGroup(
+            [(text, m) for m, text in field_table_words.FIELD_METHODS.items()],
+            value=[], label=train_words.COMPARE_METHODS, info=field_table_words.FIELD_INFO,
+        )  # fmt: skip
+        button = gr.Button(field_table_words.FIELD_BUTTON)
+        status = gr.Markdown()
+        table = gr.Dataframe(
+            datatype="str",
+            interactive=False,
+            visible=False,
+            show_label=False,
+            wrap=True,
+            max_height=900,
+            pinned_columns=1,  # what scrolls sideways keeps its method
+        )
+        below = gr.Markdown(visible=False)
+        with gr.Row():
+            files = [
+                gr.Button(field_table_words.FIELD_SAVE.format(name), visible=False, size="sm")
+                for name in field_table_words.FIELD_FILES.values()
+            ]
+    shown, asked = [status, table, below, *files], [ratios, methods]
+
+    def refresh(project_name: str, chosen: str | None) -> tuple[Any, ...]:
+        place.project(project_name)
+        newest = [path.stem for path in notes(place.workspace) if path.stem in BENCHMARKS]
+        name = chosen or [base.dataset, *newest][-1]
+        listed = gr.update(choices=_choices(), value=name)
+        form = (gr.skip(), gr.skip()) if chosen else choice(name)
+        return (listed, *form, *look(name))
+
+    def choice(name: str) -> tuple[Any, ...]:
+        """The ratios and methods that there are for a data set."""
+        from debias_core.study import field_table
+
+        known, there = field_table.methods_for(name), field_table.ratios_of(name)
+        first = 1.0 if 1.0 in there and None not in there else there[0]
+        return (
+            gr.update(choices=[(ratio_in_words(r), _text(r)) for r in there], value=[_text(first)]),
+            gr.update(
+                choices=[(field_table_words.FIELD_METHODS[m], m) for m in known],
+                value=list(base.methods),
+            ),
+        )
+
+    def look(name: str) -> tuple[Any, ...]:
+        """The table as it is on disk, or where to get the data."""
+        from debias_core.study import field_table
+
+        found = field_table.table_of(place.workspace, name)
+        columns, lines = shown_rows.table_rows(found)
+        there, said = bool(lines), field_table.missing(name)
+        text = [f"⚠️ {shown_rows.literal(said)}"] if said else []
+        footnotes = shown_rows.table_notes(found)
+        return (
+            "\n\n".join([*text, field_table_words.field_status(found)]),
+            gr.update(
+                visible=there,
+                value={"headers": columns, "data": lines},
+                column_widths=[f"{WIDTHS.get(column, OTHERS)}px" for column in columns],
+            ),
+            gr.update(visible=bool(footnotes), value=footnotes),
+            *(
+                gr.update(visible=there, link=f"/table/{name}/{w}")
+                for w in field_table_words.FIELD_FILES
+            ),
+        )
+
+    def run(
+        project_name: str, name: str, ratios: list[str], methods: list[str], seeds: float,
+        protocol: bool,
+    ) -> None:  # fmt: skip
+        from debias_core.study import field_table
+
+        mine = place.project(project_name)
+        at = tuple(None if r == OWN else float(r) for r in ratios)
+        config = TableConfig(name, tuple(methods), at, int(seeds), protocol)
+        # What can't be run is said now, not by a job.
+        field_table.rows_of(config)
+        if said := field_table.missing(name, at):
+            raise UserError(said)
+        queue.submit(mine.db, mine.name, "benchmark", {"config": to_json(config)})
+
+    dataset.input(
+        guarded(lambda name: (*choice(name), *look(name))), dataset, [*asked, *shown],
+        show_progress="hidden",
+    )  # fmt: skip
+    begun = button.click(guarded(run), [project, dataset, *asked, seeds, protocol], None)
+    return Part([dataset, *asked, *shown], refresh, [], [begun], [dataset])
+
+
+def _text(percent: float | None) -> str:
+    return OWN if percent is None else f"{percent:g}"
+
+
+def _choices() -> list[tuple[str, str]]:
+    """Every data set of the field, with a word behind those that are not on this machine."""
+    from debias_core.study import field_table
+
+    names = {name: field_table_words.FIELD_NAMES[name] for name in BENCHMARKS}
+    return [
+        (
+            text
+            if field_table.missing(name) is None
+            else field_table_words.FIELD_MISSING.format(text),
+            name,
+        )
+        for name, text in names.items()
+    ]

@@ -1,0 +1,132 @@
+"""Header, job drawer, and the tabs in the order of the story."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import gradio as gr
+
+from debias_core.records import UserError
+from ui.shown.place import Place
+from ui.shown.stamp import stamp
+from ui.tabs import audit, augment, curate, data, report, train
+from ui.tabs.events import guarded
+from ui.tabs.panel import Part
+from ui.widgets import widget
+from ui.words import common as words
+
+TABS: tuple[tuple[str, Callable[[Place, gr.Dropdown], Part]], ...] = tuple(
+    zip(
+        words.STEPS,
+        (data.build, audit.build, augment.build, curate.build, train.build,
+         report.build),
+        strict=True,
+    )
+)  # fmt: skip
+
+CSS = """
+.gradio-container { width: 100% !important; max-width: 1320px !important; margin: 0 auto; }
+#title h1 { margin-bottom: 0; } #title p { margin-top: .2em; }
+/* Captions in full, below their picture, instead of cut off above it. */
+.thumbnail-item { display: flex !important; flex-direction: column; height: auto !important; aspect-ratio: auto !important; }
+.thumbnail-item img { flex: 1 1 auto; min-height: 0; }
+.caption-label { position: static !important; max-width: none !important; width: 100%;
+  white-space: normal !important; text-align: center; border: 0 !important; box-shadow: none !important; }
+.caption-label:empty { display: none; }
+.grid-wrap { min-height: 0 !important; max-height: 900px; height: auto !important; }
+/* As many pictures side by side as fit, at any width of the window. */
+.small .grid-container { grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)) !important; }
+.wide .grid-container { grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)) !important; }
+.strips .grid-container { grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)) !important; }
+.gallery-item img, .thumbnail-item img, .grid-wrap img { image-rendering: pixelated; }
+"""
+QUIET: dict[str, Any] = {"show_progress": "hidden"}
+# The address names the project: a reload, a second tab and another browser come back to it.
+IN_ADDRESS = "name => { history.replaceState(null, '', '?project=' + encodeURIComponent(name)) }"
+# The inputs as they are, the first one replaced by the name of the tab that is open.
+NAMES_OPENED = """(_, ...rest) => {
+  const tab = document.querySelector('[role="tab"][aria-selected="true"]');
+  return [tab ? tab.textContent.trim() : '', ...rest];
+}"""
+
+
+def build(place: Place) -> gr.Blocks:
+    """The whole page over one workspace."""
+    # Uploads and shown pictures are copies: those older than a day are swept every hour.
+    with gr.Blocks(title=words.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        with gr.Row(equal_height=True):
+            gr.Markdown(f"# {words.TITLE}\n{words.TAGLINE}", elem_id="title")
+            # Names come and go on disk: what is sent is checked by `Place`, not against a list.
+            project = gr.Dropdown(
+                [], label=words.PROJECT, interactive=True, scale=0, min_width=260,
+                allow_custom_value=True,
+            )  # fmt: skip
+        drawer = widget("drawer")
+        parts: list[Part] = []
+        # Filled by the page itself, when it is asked for (NAMES_OPENED): a tab that is clicked before the page is
+        # filled may be the open one long before the server hears of it.
+        opened = gr.Textbox(visible=False)
+        late: list[tuple[Callable[..., Any], list[Any], list[Any]]] = []
+        with gr.Tabs(selected=words.STEPS[1]):
+            for name, make in TABS:
+                with gr.Tab(name, id=name) as tab:
+                    part = make(place, project)
+                    if part.opened is not None:
+                        tab.select(*part.opened, show_progress="minimal")
+                    if part.filled is not None:
+                        handler, asked, shown = part.filled
+                        late.append((_where(name, handler, shown), [opened, *asked], shown))
+                    parts.append(part)
+
+        def arrive(request: gr.Request) -> Any:
+            name = request.query_params.get("project") or place.first()
+            try:
+                place.project(name)
+            except UserError:
+                name = place.first()
+            return gr.update(choices=sorted({*place.names(name), name}), value=name)
+
+        def fill(project_name: str, *inputs: Any) -> list[Any]:
+            mine = place.project(project_name)
+            values: list[Any] = [{"project": mine.name, "stamp": stamp(mine)}]
+            rest = iter(inputs)
+            for part in parts:
+                filled = part.refresh(project_name, *islice(rest, len(part.inputs)))
+                values += filled if isinstance(filled, tuple) else [filled]
+            return values
+
+        inputs = [project, *(item for part in parts for item in part.inputs)]
+        outputs = [drawer, *(output for part in parts for output in part.outputs)]
+
+        def filled_by(event: Callable[..., gr.events.Dependency], **how: Any) -> None:
+            after = event(guarded(fill), inputs, outputs, **QUIET, **how)
+            # Somebody may have opened a tab before it was filled.
+            for follows in late:
+                after.then(*follows, **QUIET, js=NAMES_OPENED)
+
+        filled_by(page.load(arrive, None, project, **QUIET).then)
+        project.change(None, project, None, js=IN_ADDRESS)
+        filled_by(project.input)
+        filled_by(drawer.changed, trigger_mode="always_last")
+        for part in parts:
+            for event in part.changed:
+                filled_by(event.success)
+            for event in part.queued:
+                # A new value makes the drawer look at once instead of at its next beat.
+                event.success(_nudge, project, drawer, **QUIET)
+    return page
+
+
+def _where(name: str, handler: Callable[..., Any], shown: list[Any]) -> Callable[..., Any]:
+    """A tab's handler, for when it is the open one."""
+    return lambda opened, *asked: (
+        handler(*asked) if opened == name else tuple(gr.skip() for _ in shown)
+    )
+
+
+def _nudge(project_name: str) -> Any:
+    # A bare dict would be read as {component: value}.
+    return gr.update(value={"project": project_name, "stamp": f"asked at {time.monotonic()}"})

@@ -1,0 +1,106 @@
+"""Plant a known bias into a project's images, into a new project: a class can then see what a shortcut does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from debias_core.data.making.catalog import plant_bias
+from debias_core.data.making.planted import on_black, value_names
+from debias_core.data.table import ImageTable
+from debias_core.jobs import queue
+from debias_core.settings.data_sets import BIASES, MOST_PERCENT
+from ui.shown import cards as show
+from ui.shown.audit_view import table_of
+from ui.shown.place import Place
+from ui.tabs.events import guarded
+from ui.words import data as data_words
+
+EXAMPLES = 20  # images of the sheet, about
+CLASSES = 10  # of which there are examples, at most
+
+
+def plant(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
+    """Lay out the form and wire it; returns the event that puts a job into the queue."""
+    kinds = [(data_words.BIAS_NAMES[kind], kind) for kind in BIASES]
+    with gr.Accordion(data_words.PLANT_TITLE, open=False):
+        gr.Markdown(data_words.PLANT_INTRO)
+        with gr.Row():
+            first = gr.Dropdown(kinds, value=BIASES[0], label=data_words.PLANT_KIND)
+            second = gr.Dropdown(
+                [(data_words.PLANT_NO_SECOND, ""), *kinds], value="", label=data_words.PLANT_SECOND
+            )
+        with gr.Row():
+            ratio = gr.Slider(
+                0,
+                MOST_PERCENT,
+                5,
+                step=0.5,
+                label=data_words.PLANT_RATIO,
+                info=data_words.PLANT_RATIO_INFO,
+            )
+            name = gr.Textbox(label=data_words.PLANT_NAME, value="planted", max_lines=1)
+        with gr.Row():
+            look = gr.Button(data_words.PLANT_LOOK)
+            button = gr.Button(data_words.PLANT_BUTTON, variant="primary")
+        outcome = gr.Markdown()
+        sheet = gr.Gallery(
+            show_label=False, height="auto", object_fit="contain", buttons=[], visible=False,
+            elem_classes="small", allow_preview=False,
+        )  # fmt: skip
+
+    def examples(project_name: str, first: str, second: str) -> tuple[str, Any]:
+        cards = sheet_of(table_of(place.project(project_name)), bias_of(first, second))
+        return data_words.PLANT_EXAMPLES, gr.update(visible=True, value=cards)
+
+    def run(project_name: str, first: str, second: str, ratio: float, name: str) -> tuple[Any, str]:
+        table, bias = table_of(place.project(project_name)), bias_of(first, second)
+        new = place.new_project(name)
+        value_names(bias, len(table.class_names))  # too many classes are told now, not by a job
+        source = {"kind": "planted", "of": project_name, "bias": bias, "percent": ratio, "seed": 0}
+        queue.submit(
+            new.db, new.name, "import", {"source": source, "replace": False},
+            needed_bytes=table.pixels.nbytes,
+        )  # fmt: skip
+        return gr.update(choices=place.names_with(new.name), value=new.name), data_words.IMPORTING
+
+    look.click(guarded(examples), [project, first, second], [outcome, sheet])
+    return button.click(guarded(run), [project, first, second, ratio, name], [project, outcome])
+
+
+def bias_of(first: str, second: str) -> str:
+    """Two kinds as `plant_bias` wants them; the same one twice is one."""
+    return first if second in ("", first) else f"{first}+{second}"
+
+
+def sheet_of(table: ImageTable, bias: str) -> show.Gallery:
+    """Training images with the bias planted: of each class some that follow it, and as many that break it.
+
+    Raises:
+        UserError: when it can't be planted into these images.
+    """
+    train = np.flatnonzero(table.split == "train")
+    classes = np.unique(table.y[train])[:CLASSES]
+    each = max(1, EXAMPLES // (2 * len(classes)))
+    rows = np.concatenate([train[table.y[train] == c][: 2 * each] for c in classes])
+    some = table.take(rows)
+    black = on_black(some.pixels)
+    aligned, spread = (plant_bias(some, bias, p, on_black=black) for p in (0, 100))
+    cards: show.Gallery = []
+    for c in classes:
+        mine = np.flatnonzero(some.y == c)
+        for planted, at in ((aligned, mine[:each]), (spread, mine[each:])):
+            assert planted.bias is not None and planted.bias_names is not None
+            breaks = planted.bias != aligned.bias
+            cards += [
+                (
+                    show.picture(show.card(planted.pixels[i])),
+                    data_words.planted_card(
+                        table.class_names[c], planted.bias_names[planted.bias[i]], bool(breaks[i])
+                    ),
+                )
+                for i in at
+            ]
+    return cards

@@ -1,0 +1,122 @@
+"""Sentences of Audit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Audit
+AUDIT_INTRO = (
+    "A classifier is trained to lean on the easiest cue. The images on which it fails are those that "
+    "the cue can't explain: they break the pattern, or their label is wrong. Look at them."
+)
+
+
+AUDIT_BUTTON = "Run the audit"
+
+
+AUDIT_AGAIN = "Run the audit"
+
+
+DEPTH = "Depth"
+
+
+QUICK, THOROUGH = "Quick", "Thorough"
+
+
+TSNE_BUTTON = "Draw the t-SNE map"
+
+
+NO_HEAT = "Heat maps need a convolutional network; the MLP has none."
+
+
+MAP_SAMPLE = "The map shows {:,} of {:,} images: the top K, and others drawn at random."
+
+
+SHARE_SAMPLE = "Compared with {:,} images drawn at random of the {:,}."
+
+
+SHARE_NOTE = (
+    "An association, not proof: look at the images. Sharpness and colour are measured on the images "
+    "as they were scaled for this project."
+)
+
+
+NETWORK = "Network"
+
+
+EPOCHS = "Epochs"
+
+
+NOT_AUDITED = "Not audited yet. Press *Run the audit*: it takes seconds on small images."
+
+
+NO_UPLOADS = "Nothing can be uploaded in the classroom."
+
+
+GUESS_QUESTION = "Guess first: what does this model look at to name a digit?"
+
+
+GUESSES = {"shape": "The shape of the digit", "colour": "Its colour", "both": "A bit of both"}
+
+
+HEAT_CAPTION = "where the bias classifier looks"
+
+
+def audited(on_test: dict[str, Any] | None, train_accuracy: float, shortcut: bool | None) -> str:
+    """The audit's finding in a sentence."""
+    if on_test is None or shortcut is None:
+        return (
+            f"### A model that leans on the easiest cue is {train_accuracy:.0%} right on its own "
+            "training images. Below are those that it can't explain."
+        )
+    shares = f"**{on_test['aligned']:.0%}**", f"**{on_test['conflicting']:.0%}**"
+    if not shortcut:
+        return (
+            f"### No shortcut found: the model is {shares[0]} right on test images that follow the "
+            f"most usual attribute of their class, and {shares[1]} on the others."
+        )
+    return (
+        f"### A model that leans on the easiest cue is {shares[0]} right on test images that follow "
+        f"the pattern, and {shares[1]} on those that break it."
+    )
+
+
+def guess_answer(on_test: dict[str, Any] | None, shortcut: bool | None) -> str:
+    """The classroom's answer, measured."""
+    if on_test is None or shortcut is None:
+        return "Not measured yet."
+    shares = f"{on_test['aligned']:.0%}", f"{on_test['conflicting']:.0%}"
+    if shortcut:
+        return (
+            f"Measured: it is {shares[0]} right on digits in their usual colour and {shares[1]} on "
+            "digits in another. It looks at the colour: the shape alone does not help it."
+        )
+    return (
+        f"Measured: it is {shares[0]} right on digits in the colour that is a little more frequent "
+        f"for them and {shares[1]} on the others. It looks at the shape. No bias was planted here, "
+        "and none was found: that is a result too."
+    )
+
+
+def scored(k: int, precision: float | None, average_precision: float | None) -> str:
+    """How well the ranking found the known attribute."""
+    if precision is None:
+        return "The bias attribute is unknown, so only your eyes can judge this list."
+    text = f"Scored against the known attribute: {precision:.0%} of these {k} break the pattern"
+    return text + (
+        f"; average precision {average_precision:.2f}." if average_precision is not None else "."
+    )
+
+
+def detail(given: str, said: str, loss: float, wrong: bool) -> str:
+    """What the classifier makes of one image."""
+    link = "but" if wrong else "and"
+    return f"Its label is {given}, {link} the bias classifier says {said} (loss {loss:.2f})."
+
+
+def _power(watts: float, measured: bool) -> str:
+    return (
+        f"{watts:.0f} W, as this machine drew in earlier runs"
+        if measured
+        else f"a processor at {watts:.0f} W is assumed"
+    )

@@ -1,0 +1,356 @@
+"""Sentences of Augment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from debias_core.records import Recipe
+from debias_core.stages.captions import Described
+from ui.words.audit import _power
+
+# Augment
+AUGMENT_INTRO = (
+    "Each new image takes its *content* (what it is) from an image above the cut, and its *look* from "
+    "an ordinary one. It gets the content's label, so the shortcut can't explain it either."
+)
+
+
+METHOD = "Whose content"
+
+
+METHOD_NAMES = (
+    ("DiffInject: the images above the cut", "diffinject"),
+    ("CrossInject: any image, into other classes", "crossinject"),
+)
+
+
+DIRECT = "Directly, in one prediction"
+
+
+DIRECT_INFO = "Some 40 times faster: this model was trained to take h from another image."
+
+
+METHOD_INFO = "CrossInject needs no good audit, and shows more shapes than the few above the cut."
+
+
+CONTENTS = "Images that give content (CrossInject)"
+
+
+GAMMA = "γ, the content's share"
+
+
+GAMMA_INFO = "0 leaves the original as it is, 1 takes all of the content."
+
+
+T_EDIT = "t_edit, where injection ends"
+
+
+T_EDIT_INFO = "Lower injects longer: finer content, and more of its artefacts."
+
+
+EDIT_TITLE = "Measure t_edit"
+
+
+EDIT_INTRO = (
+    "**By fidelity**: a judge that knows the classes by shape reads 100 blends of different classes at "
+    "each t_edit; of the values that are about best the largest is taken. **By LPIPS**: the papers' rule, "
+    "the smallest t at which an image and the model's guess of it differ by 0.33 (needs AlexNet's weights)."
+)
+
+
+EDIT_BUTTONS = {"fidelity": "By fidelity", "lpips": "By LPIPS"}
+
+
+EDIT_USE = "Use t_edit {}"
+
+
+EDIT_RULES = {"fidelity": "by label fidelity", "lpips": "by LPIPS"}
+
+
+T_BOOST = "t_boost, where fresh noise begins"
+
+
+T_BOOST_INFO = "Higher makes livelier texture that is further from the original."
+
+
+MASK_TITLE = "Where to inject (mask)"
+
+
+MASK_INTRO = (
+    "Paint the cells that shall take the content, for all classes or for the contents of one. The model's "
+    "inner grid is this coarse, so that a finer mask would change nothing."
+)
+
+
+GRID_TITLE = "Compare γ and t_edit on the first pair"
+
+
+GRID_INTRO = (
+    "Rows: t_edit, columns: γ. Click a picture to take its settings over. What was drawn is kept."
+)
+
+
+GRID_BUTTON = "Draw the grid"
+
+
+PRETRAIN = "Train a diffusion model on these images"
+
+
+NO_MODEL = "This project has no diffusion model yet: press 'Train a diffusion model on these images' first."
+
+
+NOTHING_TO_BLEND = "There is nothing to blend yet: run the audit first."
+
+
+OPEN_FOR_PREVIEW = "The preview is drawn when you open this tab."
+
+
+COUNT = "How many images"
+
+
+SHARED = "Contents that share one original"
+
+
+SHARED_INFO = "2 saves a quarter of the work."
+
+
+PREVIEW = "**Preview**: original | content | result"
+
+
+NO_JUDGE = (
+    "How sure a judge of shapes is of each image's label (label fidelity) is shown here once there is "
+    "one: the first generation, or *Measure t_edit* by fidelity, trains it."
+)
+
+
+OTHER_PAIRS = "Other pairs"
+
+
+GENERATE = "Generate"
+
+
+FORECAST = "Forecast the run"
+
+
+FORECAST_OF = "Forecast"
+
+
+RESULTS = "**Generated**: {} | content | result, evenly spaced over the run."
+
+
+DRAWN_RESULTS = "**Generated**: content | result, evenly spaced over the run."
+
+
+NOT_GENERATED = "Nothing generated yet."
+
+
+# Describe and draw
+DESCRIBE_TITLE = "Describe and draw (DiffuBias)"
+
+
+DESCRIBE_INTRO = (
+    "A captioner says what the images above the cut show; the most frequent words decide which captions "
+    "are kept; a text-to-image model draws new images from these. Each gets the label of the image that "
+    "its caption describes. Change any caption or word: it counts at once."
+)
+
+
+CAPTIONER = "Captioner"
+
+
+PAINTER = "Text-to-image model"
+
+
+MODEL_INFO = (
+    "Shipped, a name on the Hugging Face hub (downloaded once), or a folder on this machine."
+)
+
+
+PER_IMAGE = "Captions of each image"
+
+
+DESCRIBE_BUTTON = "Describe the images above the cut"
+
+
+NOT_DESCRIBED = "Not described yet."
+
+
+FILTER_WORDS = "Words that keep a caption"
+
+
+FILTER_INFO = "The most frequent ones, with the number of captions that say them. Untick to strike."
+
+
+ADD_WORD, ADD = "Another word", "Add"
+
+
+FIND, REPLACE_WITH, REPLACE = "Find in all captions", "and put in its place", "Replace"
+
+
+UNDO_CHANGE = "Undo the last change"
+
+
+CAPTION_COLUMNS = ("Number", "Label", "Kept", "Caption (edit it here; empty: not drawn)")
+
+
+YES, NO = "yes", "no"
+
+
+GUIDANCE = "Guidance"
+
+
+GUIDANCE_INFO = "How closely an image follows its prompt; too high is garish."
+
+
+DRAW_STEPS = "Steps"
+
+
+NEGATIVE = "Negative prompt (what not to draw)"
+
+
+USE_FILTER = "Only from the kept captions"
+
+
+RECOMBINE = "Each caption in every look that the captions name"
+
+
+RECOMBINE_INFO = (
+    "“A sky seven” is drawn in yellow, mauve … too: what most of a class says and its odd images don't is "
+    "taken for its look."
+)
+
+
+BESIDE = "Keep the images that are there"
+
+
+BESIDE_INFO = "Blended and drawn images then are one set, curated and trained on together."
+
+
+DRAW_FOUR = "Try four"
+
+
+DRAW_BUTTON = "Draw"
+
+
+NO_PROMPT = "No caption is kept: tick or add words, or draw from all captions."
+
+
+ONLY_SHIPPED = "In the classroom only the models that ship with the app can be used."
+
+
+def described(now: Described, shared: list[str]) -> str:
+    """What the captions are, and what they say more often than those of the rest; `shared` is Markdown."""
+    kept = sum(c.kept for c in now.captions)
+    text = (
+        f"{len(now.captions)} captions, {kept} kept. Stop words: {now.stop_words}. "
+        "What the captions say that those of the rest of the class don't (association, not proof): "
+    )
+    return text + ("; ".join(shared) if shared else "nothing stands out.")
+
+
+def bold_captions(lines: list[str]) -> str:
+    """The kept captions, a line each; `lines` are Markdown."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def drawing_cost(count: int, each: float, watts: float, measured: bool) -> str:
+    """What drawing so many images will take, judged by four."""
+    seconds = each * count
+    return (
+        f"{count} images: about **{seconds:.0f} s** and {seconds * watts / 3600:.1f} Wh "
+        f"({_power(watts, measured)}), judged by these four."
+    )
+
+
+def cost(count: int, evaluations: float, seconds: float, watts: float, measured: bool) -> str:
+    """What the long run will take, judged by the preview."""
+    return (
+        f"{count} images × {evaluations:.0f} network evaluations each: at most about "
+        f"**{seconds:.0f} s** and {seconds * watts / 3600:.1f} Wh ({_power(watts, measured)}), judged by the preview, which "
+        "draws only four at a time."
+    )
+
+
+def forecast(said: dict[str, Any]) -> str:
+    """What a run will take, from the batch that one worker made (`stages/forecast.py`)."""
+    workers = _workers(said["workers"])
+    power = _power(said["watts"], said["watts_measured"])
+    return (
+        f"{said['images']:,} images on {workers} ({said['device']}): about {said['seconds']:,.0f} s, "
+        f"{said['images_per_second']:.1f} images/s, {1000 * said['kwh']:.1f} Wh ({power}), "
+        f"{said['bytes_per_worker'] / 2**30:.1f} GB of memory for each worker."
+    )
+
+
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"
+
+
+def held_against(said: dict[str, Any]) -> str:
+    """A forecast beside what the run took."""
+    told = [
+        ("time", said["error"]),
+        ("energy", said["energy_error"]),
+        ("memory", said["memory_error"]),
+    ]
+    errors = ", ".join(f"{what} {100 * error:+.0f} %" for what, error in told if error is not None)
+    wh = "" if said["measured_kwh"] is None else f", {1000 * said['measured_kwh']:.1f} Wh"
+    return (
+        f"Forecast {said['seconds']:,.0f} s on {_workers(said['workers'])}, measured "
+        f"{said['measured_seconds']:,.0f} s{wh}, {said['measured_bytes_per_worker'] / 2**30:.1f} GB a worker; "
+        f"the forecast was off by: {errors}."
+    )
+
+
+def reads(wanted: str, said: str, probability: float) -> str:
+    """What the judge of label fidelity makes of one preview."""
+    text = f"label fidelity {probability:.0%} ({wanted})"
+    return text if said == wanted else f"{text}: reads as {said}"
+
+
+def recipe(r: Recipe) -> str:
+    """How a synthetic image was made, in a line."""
+    if r.prompt:
+        return f"“{r.prompt}”, guidance {r.guidance:g}, {r.steps} steps, seed {r.seed}"
+    mask = ", masked" if r.mask is not None or r.mask_cells is not None else ""
+    return f"γ {r.gamma:g}, t_edit {r.t_edit}, t_boost {r.t_boost}{mask}, seed {r.seed}"
+
+
+def edit_time(found: dict[str, Any]) -> str:
+    """A t_edit, and by which rule; of a recorded one why it stands in (`stages.run_edit_time`)."""
+    t = found["t_edit"]
+    if found["by"] != "recorded":
+        return f"t_edit {t}, measured {EDIT_RULES[found['by']]}."
+    reason = found["reason"].rstrip(".")
+    return f"t_edit: recorded value {t} (LPIPS could not run: {reason}). It was found by {found['found']}."
+
+
+def results(recipes: Sequence[Recipe]) -> str:
+    """What is in a row of the set's pictures: what is drawn has a content alone."""
+    blends = sum(bool(r.original_id) for r in recipes)
+    if not blends:
+        return DRAWN_RESULTS
+    return RESULTS.format("original" if blends == len(recipes) else "original (where there is one)")
+
+
+def generated(about: dict[str, Any]) -> str:
+    """What the long run took, and how good its images are, from the set's manifest."""
+    text = f"{about['count']} images in {about['seconds']:.0f} s"
+    if about.get("method") != "amplibias":  # a GAN has no U-Net
+        text += f", {about['unet_evaluations_per_image']:.1f} U-Net forward-equivalents each"
+    return f"{text}. {fidelity(about['fidelity'])}" if "fidelity" in about else f"{text}."
+
+
+def fidelity(found: dict[str, float | None]) -> str:
+    """Label fidelity and look fidelity of a set (`insight.fidelity.Fidelity`)."""
+    label = (
+        f"Label fidelity: a judge by shape reads {found['content']:.0%} as the content's class, "
+        f"{found['original']:.0%} as the original's, {found['neither']:.0%} as neither."
+    )
+    if found["look"] is None:  # drawn from words or noise
+        return f"{label} Mean distance of colour to the content's image: {found['to_content']:.2f}."
+    return (
+        f"{label} Look fidelity: {found['look']:.0%} are nearer to the original's colour (mean distance "
+        f"{found['to_original']:.2f}, to the content's {found['to_content']:.2f})."
+    )

@@ -1,0 +1,56 @@
+"""Every sentence that a person reads on the page."""
+
+from __future__ import annotations
+
+TITLE = "Debias Studio"
+TAGLINE = (
+    "Find the images that a shortcut can't explain, make more like them, retrain, see what changed."
+)
+PROJECT = "Project"
+STEPS = ("Data", "Audit", "Augment", "Curate", "Train", "Report")
+LOCKED = {
+    "Audit": "needs data",
+    "Augment": "needs an audit",
+    "Curate": "needs synthetic images",
+    "Train": "needs synthetic images",
+    "Report": "needs a training",
+}
+
+# Jobs
+JOB_TITLES = {
+    "import": "Import",
+    "audit": "Audit",
+    "pretrain": "Training of the diffusion model",
+    "generate": "Generation",
+    "describe": "Captions",
+    "draw": "Drawing",
+    "debias": "Training",
+    "project": "t-SNE map",
+    "edit_time": "Choice of t_edit",
+    "sweep": "Sweep",
+    "report": "Report",
+    "export": "Export",
+    "amplify": "Amplification",
+    "ddb": "Training with the amplifier",
+    "compare": "Comparison",
+    "forecast": "Forecast",
+    "benchmark": "Table of a published data set",
+}
+JOB_ACTIONS = {
+    "keep": "Stop and keep",
+    "now": "Stop now",
+    "resume": "Resume",
+    "half": "Resume with half the batch",
+    "dismiss": "Dismiss",
+}
+CANCEL = "Cancel"
+STARTING = "starting"
+STOPPING = "stopping after the work under way"
+SILENT_SECONDS = 20  # a job beats once a second
+
+
+# Curate
+CURATE_INTRO = (
+    "Look at each new image beside its sources. What you reject is not trained on. Flags only point: "
+    "nothing is thrown away for you."
+)
