@@ -17,13 +17,7 @@ from debias_core.classifier.scoring import score
 from debias_core.classifier.training import Joint, Objective, Run, train_classifier
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable
-from debias_core.records import (
-    ArmResult,
-    Progress,
-    Stage,
-    relayed,
-    spread,
-)
+from debias_core.records import ArmResult, Progress, Stage, relayed, spread
 from debias_core.settings.training import ClassifierConfig, DebiasConfig
 
 # What the debiasing methods are compared by: trained without and with the synthetic images.

@@ -100,8 +100,6 @@ class Run:
 # Largest set that is kept as one tensor on the device; beyond it rows come from the memory map, which
 # on a CPU lies in the same memory anyway.
 IN_MEMORY_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
-
-
 # Of a weight this is nothing beside its inputs, and a moment this small moves a weight by less than its last
 # bit: beside it Adam's ε is 1e-8.
 NEGLIGIBLE = 1e-25

@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 
 from debias_core.compute import ranks
-from debias_core.records import (
-    UserError,
-)
+from debias_core.records import UserError
 
 
 def pick_device() -> torch.device:

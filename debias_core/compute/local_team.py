@@ -17,16 +17,7 @@ from multiprocessing.connection import Connection, wait
 
 import torch
 
-from debias_core.compute.team import (
-    ROOT,
-    Heard,
-    Message,
-    Work,
-    answer,
-    begin,
-    failure,
-    heard,
-)
+from debias_core.compute.team import ROOT, Heard, Message, Work, answer, begin, failure, heard
 from debias_core.records import UserError
 
 

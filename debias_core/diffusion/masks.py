@@ -7,10 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from debias_core.diffusion.injection import (
-    mask_from_box,
-    mask_from_cells,
-)
+from debias_core.diffusion.injection import mask_from_box, mask_from_cells
 from debias_core.records import UserError
 from debias_core.settings.injection import InjectConfig
 

@@ -9,12 +9,7 @@ from torch import Tensor
 
 from debias_core.data.images import Pixels
 from debias_core.diffusion import schedule
-from debias_core.diffusion.injection import (
-    boost_steps,
-    inject,
-    inject_directly,
-    noised_bank,
-)
+from debias_core.diffusion.injection import boost_steps, inject, inject_directly, noised_bank
 from debias_core.diffusion.inversion import content_bank, invert
 from debias_core.diffusion.masks import _masks
 from debias_core.diffusion.sampling import image_noise

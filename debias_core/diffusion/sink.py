@@ -8,10 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from debias_core.data.images import Pixels
-from debias_core.records import (
-    Cost,
-    Recipe,
-)
+from debias_core.records import Cost, Recipe
 
 
 class Sink(Protocol):

@@ -8,34 +8,16 @@ from numpy.typing import NDArray
 from debias_core.data.images import Pixels
 
 Array = NDArray[np.generic]
-
-
 Floats = NDArray[np.float64]
-
-
 Ints = NDArray[np.int64]
-
-
 Bools = NDArray[np.bool_]
-
-
 TONE = "tone"  # hue and saturation behind the name: near colours may have different names
-
-
 CHUNK_BYTES = 4 << 20  # of pixels; the arrays in between are about 30 times as large
-
-
 # At most this many rows and columns are read: for colours evenly spaced ones, for sharpness the middle.
 SIDE = 64
-
-
 GREY_BELOW = 0.1  # saturation below which an image has no colour
-
-
 # Where the hue (in degrees) changes its name; red goes over zero.
 HUES = (7, 45, 65, 165, 200, 255, 290, 345)
-
-
 HUE_NAMES = np.array(
     ["red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "red"], dtype=np.str_
 )

@@ -21,7 +21,5 @@ KINDS = (
     "forecast",
     "benchmark",
 )
-
-
 # Kinds that can go on with smaller batches, where memory was short.
 HALVES = ("pretrain", "generate", "debias", "audit", "amplify", "ddb", "compare")

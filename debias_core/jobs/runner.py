@@ -19,11 +19,7 @@ from debias_core.jobs.queue import Job, _jobs, alive, folder, last_lines, try_lo
 from debias_core.workspace.database import Database, now
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
 TICK = 0.25  # seconds between two looks at the queue
-
-
 PARK_SECONDS = 10.0  # how long a job may take to save its checkpoint when the server is stopped
 
 

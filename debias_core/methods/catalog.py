@@ -29,9 +29,7 @@ from debias_core.methods.baselines.lff import LfFConfig
 from debias_core.methods.baselines.rebias import ReBiasConfig
 from debias_core.methods.baselines.selecmix import SelecMixConfig
 from debias_core.methods.baselines.vanilla import VanillaConfig
-from debias_core.records import (
-    Stage,
-)
+from debias_core.records import Stage
 from debias_core.settings.amplification import RECIPES
 from debias_core.settings.injection import METHODS
 
@@ -46,8 +44,6 @@ BaselineConfig = (
     | SelecMixConfig
     | ReBiasConfig
 )
-
-
 _OF_METHOD: dict[str, type[BaselineConfig]] = {
     "vanilla": VanillaConfig,
     "lff": LfFConfig,
@@ -59,28 +55,14 @@ _OF_METHOD: dict[str, type[BaselineConfig]] = {
     "dfr": DFRConfig,
     "selecmix": SelecMixConfig,
 }
-
-
 BASELINE_METHODS = tuple(_OF_METHOD)
-
-
 ORACLES = ("group-dro", "dfr")  # alone in seeing the bias attribute
-
-
 REFITTED = ("dfr",)  # no epoch of their training is what they report
-
-
 # What `benchmark` knows.
 TABLE = (*BASELINE_METHODS, *METHODS, "diffubias", "amplibias", *RECIPES)
-
-
 PUBLISHED_ONLY = {"a2": "A²"}  # StyleGAN2 adapted to few images: no kept library has it
-
-
 # The methods that inject, by the name in `InjectConfig.method`: which content into which original.
 DRAW_PAIRS = {"diffinject": diffinject.draw_pairs, "crossinject": crossinject.draw_pairs}
-
-
 # The field's baselines, by name: a training on the rows of a table.
 TRAININGS: dict[str, Callable[[ImageTable, Any, Run], Stage[Classifier]]] = {
     "vanilla": vanilla.train,

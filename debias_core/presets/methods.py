@@ -152,8 +152,6 @@ CROSSINJECT: dict[str, InjectConfig] = {
         method="crossinject", count=60_000, contents=60_000, direct=DIRECT, batch_size=256
     ),
 }  # fmt: skip
-
-
 # DiffuBias on a named data set: the small models that ship with the app for Colored Digits and Colored
 # MNIST, else the paper's. Guidance was chosen on Colored Digits' validation data: see docs/benchmarks.md.
 DIFFUBIAS: dict[str, tuple[CaptionConfig, DrawConfig]] = {

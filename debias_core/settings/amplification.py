@@ -9,11 +9,7 @@ from debias_core.settings.diffusion import DiffusionConfig, conditional_model
 from debias_core.settings.training import ClassifierConfig
 
 RECIPES = ("ddb-1", "ddb-2")  # of Diffusing DeBias
-
-
 FLAGS = ("filtered", "error set")  # which images its first recipe takes for conflicting
-
-
 TRAINED_ON = ("synthetic", "real")  # what its amplifier can be trained on
 
 

@@ -11,11 +11,7 @@ from debias_core.settings.language import CaptionConfig, DrawConfig
 from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
 
 RATIOS = (0.5, 1.0, 2.0, 5.0)  # percent of bias-conflicting training images, as in the papers
-
-
 MOST_PERCENT = 20.0  # of a planted bias; beyond it hardly one is left
-
-
 # What can be planted into clean images (`data/making/planted.py`), alone or two at once as in colour+corner.
 BIASES = ("colour", "corruption", "background", "corner", "size", "position")
 

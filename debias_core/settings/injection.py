@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from debias_core.settings.base import require
 
 METHODS = ("diffinject", "crossinject")
-
-
 DIRECT = (200,)  # when the page and the benchmarks predict, where injection is direct
-
-
 MODES = ("slerp", "lerp", "add", "replace")
 
 

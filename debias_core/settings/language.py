@@ -84,8 +84,6 @@ SMALL_CAPTIONERS = {
     "digits-captioner": SmallModelConfig(),
     "mnist-captioner": SmallModelConfig(of="mnist", image_size=28),
 }
-
-
 SMALL_PAINTERS = {
     "digits-text2image": SmallModelConfig(steps=4_000),
     # A pipeline draws sides of a multiple of 8. A step of 32 px costs four times one of 16 px, and shapes are
@@ -94,6 +92,4 @@ SMALL_PAINTERS = {
         of="mnist", start="digits-text2image", image_size=32, steps=800
     ),
 }
-
-
 SMALL_MODELS = {**SMALL_CAPTIONERS, **SMALL_PAINTERS}

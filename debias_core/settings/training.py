@@ -10,8 +10,6 @@ from debias_core.settings.base import require
 
 # "mlp255" is the MLP of LfF, DisEnt, DiffuBias and DiffInject as their code has it: fed x/255, not x.
 NETWORKS = ("mlp", "mlp255", "conv", "resnet18")
-
-
 AUGMENT = ("crop", "flip", "colour", "texture")
 
 

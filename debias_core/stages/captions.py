@@ -29,10 +29,7 @@ from debias_core.methods.diffubias import Prompt
 from debias_core.presets.methods import diffubias_for
 from debias_core.records import Progress, Stage, UserError
 from debias_core.settings.base import to_json
-from debias_core.settings.language import (
-    CaptionConfig,
-    DrawConfig,
-)
+from debias_core.settings.language import CaptionConfig, DrawConfig
 from debias_core.workspace import judgements
 from debias_core.workspace.energy_log import metered
 from debias_core.workspace.files import fingerprint

@@ -17,9 +17,7 @@ from debias_core.language.text2image import Painter
 from debias_core.methods import diffubias
 from debias_core.records import Cost, Progress, Stage, StopAsked, SyntheticSet
 from debias_core.settings.base import to_json
-from debias_core.settings.language import (
-    DrawConfig,
-)
+from debias_core.settings.language import DrawConfig
 from debias_core.stages.captions import _settings_for, described, prompts
 from debias_core.workspace.energy_log import metered
 from debias_core.workspace.files import fingerprint

@@ -28,11 +28,7 @@ from debias_core.workspace.files import write_json
 from debias_core.workspace.project import Project
 
 EDIT_IMAGES = 100
-
-
 EDIT_TIMES = tuple(range(0, 900, 100))
-
-
 AS_GOOD = 0.02  # of label fidelity
 
 

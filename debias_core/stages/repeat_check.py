@@ -22,17 +22,9 @@ from debias_core.stages import exports
 from debias_core.workspace import judgements
 
 C = TypeVar("C")
-
-
 MAX_BYTES = 128 << 20  # a million verdicts take 20 MB
-
-
 MAX_SEED = 2**63 - 1
-
-
 MAX_THREADS = 256
-
-
 _NUMBER, _ANY = re.compile(r"0|[1-9][0-9]{0,6}"), re.compile(r".*", re.DOTALL)
 
 

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 
 from debias_core.language.hub import ASSETS
 from debias_core.records import Stage
-from debias_core.settings.language import (
-    SMALL_CAPTIONERS,
-    SmallModelConfig,
-)
+from debias_core.settings.language import SMALL_CAPTIONERS, SmallModelConfig
 
 if TYPE_CHECKING:
     import torch

@@ -10,13 +10,7 @@ import torch
 
 from debias_core.methods.catalog import ORACLES
 from debias_core.presets.methods import baseline_config
-from debias_core.records import (
-    Progress,
-    Stage,
-    StopAsked,
-    UserError,
-    relayed,
-)
+from debias_core.records import Progress, Stage, StopAsked, UserError, relayed
 from debias_core.settings.base import to_json
 from debias_core.study.cells import baseline_cell
 from debias_core.study.published import Own

@@ -71,19 +71,13 @@ FIELD: dict[str, dict[str, tuple[float | None, ...]]] = {
         "a2": (None, 71.15, None, 83.07),
     },
 }
-
-
 # Where there is one training set: BAR as first published (average), ImageNet-A.
 FIELD_ALONE: dict[str, dict[str, float]] = {
     "bar": {"vanilla": 51.85, "lff": 62.98, "jtt": 68.53, "ddb-1": 70.40, "ddb-2": 72.81},
     "imagenet9": {"vanilla": 30.30, "ddb-1": 39.80, "ddb-2": 37.53},
 }
-
-
 # Where they are over some of the test images alone (DisEnt's BFFHQ figures too, but not those above).
 PUBLISHED_OVER = {"dogs_cats": "conflicting"}
-
-
 # Of Waterbirds the papers print the worst of the four groups, our "worst group" (DDB's table, of nets that begin
 # with ImageNet's weights; DFR's own). Of UrbanCars they print gaps between accuracies, which no figure of ours is, and of CelebA we have none.
 FIELD_WORST: dict[str, dict[str, float]] = {

@@ -8,20 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from debias_core.data.making.catalog import other_bias
-from debias_core.records import (
-    mean_and_sd,
-    ratio_in_words,
-)
+from debias_core.records import mean_and_sd, ratio_in_words
 from debias_core.study.published import published_over
 
 METRICS = (
     "unbiased_accuracy", "aligned_accuracy", "conflicting_accuracy", "worst_group_accuracy",
 )  # fmt: skip
-
-
 COSTS = ("seconds", "kwh", "grams")
-
-
 SOMETIMES = ("best_on_validation", "published_over")  # columns of the CSV that not every table has
 
 

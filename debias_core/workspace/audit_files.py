@@ -10,12 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from debias_core.data.table import MANY_ROWS, PARSING, map_array
-from debias_core.records import (
-    AuditResult,
-    Scores,
-    TopK,
-    UserError,
-)
+from debias_core.records import AuditResult, Scores, TopK, UserError
 from debias_core.workspace.files import mapped
 from debias_core.workspace.project_base import SCORES, ProjectBase
 

@@ -33,11 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from debias_core.records import (
-    ArmResult,
-    Projection,
-    UserError,
-)
+from debias_core.records import ArmResult, Projection, UserError
 from debias_core.settings.base import from_json
 from debias_core.workspace.files import _held, _locked, write_json
 

@@ -10,9 +10,7 @@ from typing import Any
 
 from debias_core.data.making.shipped import shipped_model
 from debias_core.data.table import ImageTable, load_table
-from debias_core.records import (
-    UserError,
-)
+from debias_core.records import UserError
 from debias_core.workspace.database import Database, database, now
 from debias_core.workspace.files import write_json
 

@@ -12,11 +12,7 @@ import numpy as np
 
 from debias_core.data.images import Pixels
 from debias_core.data.table import map_array
-from debias_core.records import (
-    Cost,
-    Recipe,
-    SyntheticSet,
-)
+from debias_core.records import Cost, Recipe, SyntheticSet
 from debias_core.settings.base import from_json
 from debias_core.workspace.database import now
 from debias_core.workspace.files import mapped, write_json

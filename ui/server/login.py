@@ -25,20 +25,10 @@ from ui.server.requests import MOST_FORM, _address, _read, _refusal
 from ui.words import common as words
 
 SHORTEST_PASSWORD = 8
-
-
 WINDOW = 60.0
-
-
 FAILURES_OF_ONE = 5
-
-
 FAILURES_OF_ALL = 50
-
-
 SESSION = 7 * 24 * 3600.0
-
-
 LOGIN_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -48,14 +38,8 @@ LOGIN_HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-
-
 NO_SESSION = "Log in first: open the page in a browser."
-
-
 WRONG_PASSWORD = "This user and password do not belong together."
-
-
 Clock = Callable[[], float]
 
 

@@ -9,56 +9,24 @@ AUDIT_INTRO = (
     "A classifier is trained to lean on the easiest cue. The images on which it fails are those that "
     "the cue can't explain: they break the pattern, or their label is wrong. Look at them."
 )
-
-
 AUDIT_BUTTON = "Run the audit"
-
-
 AUDIT_AGAIN = "Run the audit"
-
-
 DEPTH = "Depth"
-
-
 QUICK, THOROUGH = "Quick", "Thorough"
-
-
 TSNE_BUTTON = "Draw the t-SNE map"
-
-
 NO_HEAT = "Heat maps need a convolutional network; the MLP has none."
-
-
 MAP_SAMPLE = "The map shows {:,} of {:,} images: the top K, and others drawn at random."
-
-
 SHARE_SAMPLE = "Compared with {:,} images drawn at random of the {:,}."
-
-
 SHARE_NOTE = (
     "An association, not proof: look at the images. Sharpness and colour are measured on the images "
     "as they were scaled for this project."
 )
-
-
 NETWORK = "Network"
-
-
 EPOCHS = "Epochs"
-
-
 NOT_AUDITED = "Not audited yet. Press *Run the audit*: it takes seconds on small images."
-
-
 NO_UPLOADS = "Nothing can be uploaded in the classroom."
-
-
 GUESS_QUESTION = "Guess first: what does this model look at to name a digit?"
-
-
 GUESSES = {"shape": "The shape of the digit", "colour": "Its colour", "both": "A bit of both"}
-
-
 HEAT_CAPTION = "where the bias classifier looks"
 
 

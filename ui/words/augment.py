@@ -14,228 +14,96 @@ AUGMENT_INTRO = (
     "Each new image takes its *content* (what it is) from an image above the cut, and its *look* from "
     "an ordinary one. It gets the content's label, so the shortcut can't explain it either."
 )
-
-
 METHOD = "Whose content"
-
-
 METHOD_NAMES = (
     ("DiffInject: the images above the cut", "diffinject"),
     ("CrossInject: any image, into other classes", "crossinject"),
 )
-
-
 DIRECT = "Directly, in one prediction"
-
-
 DIRECT_INFO = "Some 40 times faster: this model was trained to take h from another image."
-
-
 METHOD_INFO = "CrossInject needs no good audit, and shows more shapes than the few above the cut."
-
-
 CONTENTS = "Images that give content (CrossInject)"
-
-
 GAMMA = "γ, the content's share"
-
-
 GAMMA_INFO = "0 leaves the original as it is, 1 takes all of the content."
-
-
 T_EDIT = "t_edit, where injection ends"
-
-
 T_EDIT_INFO = "Lower injects longer: finer content, and more of its artefacts."
-
-
 EDIT_TITLE = "Measure t_edit"
-
-
 EDIT_INTRO = (
     "**By fidelity**: a judge that knows the classes by shape reads 100 blends of different classes at "
     "each t_edit; of the values that are about best the largest is taken. **By LPIPS**: the papers' rule, "
     "the smallest t at which an image and the model's guess of it differ by 0.33 (needs AlexNet's weights)."
 )
-
-
 EDIT_BUTTONS = {"fidelity": "By fidelity", "lpips": "By LPIPS"}
-
-
 EDIT_USE = "Use t_edit {}"
-
-
 EDIT_RULES = {"fidelity": "by label fidelity", "lpips": "by LPIPS"}
-
-
 T_BOOST = "t_boost, where fresh noise begins"
-
-
 T_BOOST_INFO = "Higher makes livelier texture that is further from the original."
-
-
 MASK_TITLE = "Where to inject (mask)"
-
-
 MASK_INTRO = (
     "Paint the cells that shall take the content, for all classes or for the contents of one. The model's "
     "inner grid is this coarse, so that a finer mask would change nothing."
 )
-
-
 GRID_TITLE = "Compare γ and t_edit on the first pair"
-
-
 GRID_INTRO = (
     "Rows: t_edit, columns: γ. Click a picture to take its settings over. What was drawn is kept."
 )
-
-
 GRID_BUTTON = "Draw the grid"
-
-
 PRETRAIN = "Train a diffusion model on these images"
-
-
 NO_MODEL = "This project has no diffusion model yet: press 'Train a diffusion model on these images' first."
-
-
 NOTHING_TO_BLEND = "There is nothing to blend yet: run the audit first."
-
-
 OPEN_FOR_PREVIEW = "The preview is drawn when you open this tab."
-
-
 COUNT = "How many images"
-
-
 SHARED = "Contents that share one original"
-
-
 SHARED_INFO = "2 saves a quarter of the work."
-
-
 PREVIEW = "**Preview**: original | content | result"
-
-
 NO_JUDGE = (
     "How sure a judge of shapes is of each image's label (label fidelity) is shown here once there is "
     "one: the first generation, or *Measure t_edit* by fidelity, trains it."
 )
-
-
 OTHER_PAIRS = "Other pairs"
-
-
 GENERATE = "Generate"
-
-
 FORECAST = "Forecast the run"
-
-
 FORECAST_OF = "Forecast"
-
-
 RESULTS = "**Generated**: {} | content | result, evenly spaced over the run."
-
-
 DRAWN_RESULTS = "**Generated**: content | result, evenly spaced over the run."
-
-
 NOT_GENERATED = "Nothing generated yet."
-
-
 # Describe and draw
 DESCRIBE_TITLE = "Describe and draw (DiffuBias)"
-
-
 DESCRIBE_INTRO = (
     "A captioner says what the images above the cut show; the most frequent words decide which captions "
     "are kept; a text-to-image model draws new images from these. Each gets the label of the image that "
     "its caption describes. Change any caption or word: it counts at once."
 )
-
-
 CAPTIONER = "Captioner"
-
-
 PAINTER = "Text-to-image model"
-
-
 MODEL_INFO = (
     "Shipped, a name on the Hugging Face hub (downloaded once), or a folder on this machine."
 )
-
-
 PER_IMAGE = "Captions of each image"
-
-
 DESCRIBE_BUTTON = "Describe the images above the cut"
-
-
 NOT_DESCRIBED = "Not described yet."
-
-
 FILTER_WORDS = "Words that keep a caption"
-
-
 FILTER_INFO = "The most frequent ones, with the number of captions that say them. Untick to strike."
-
-
 ADD_WORD, ADD = "Another word", "Add"
-
-
 FIND, REPLACE_WITH, REPLACE = "Find in all captions", "and put in its place", "Replace"
-
-
 UNDO_CHANGE = "Undo the last change"
-
-
 CAPTION_COLUMNS = ("Number", "Label", "Kept", "Caption (edit it here; empty: not drawn)")
-
-
 YES, NO = "yes", "no"
-
-
 GUIDANCE = "Guidance"
-
-
 GUIDANCE_INFO = "How closely an image follows its prompt; too high is garish."
-
-
 DRAW_STEPS = "Steps"
-
-
 NEGATIVE = "Negative prompt (what not to draw)"
-
-
 USE_FILTER = "Only from the kept captions"
-
-
 RECOMBINE = "Each caption in every look that the captions name"
-
-
 RECOMBINE_INFO = (
     "“A sky seven” is drawn in yellow, mauve … too: what most of a class says and its odd images don't is "
     "taken for its look."
 )
-
-
 BESIDE = "Keep the images that are there"
-
-
 BESIDE_INFO = "Blended and drawn images then are one set, curated and trained on together."
-
-
 DRAW_FOUR = "Try four"
-
-
 DRAW_BUTTON = "Draw"
-
-
 NO_PROMPT = "No caption is kept: tick or add words, or draw from all captions."
-
-
 ONLY_SHIPPED = "In the classroom only the models that ship with the app can be used."
 
 

@@ -9,44 +9,26 @@ from ui.words.train import COMPARE_NAMES
 
 # Tables of the field's data sets, below Train
 FIELD_TITLE = "Published data sets"
-
-
 FIELD_INTRO = (
     "Methods on a data set of the field, at each ratio and seed, beside the published figure. The last epoch "
     "counts; where there is a validation part the epoch that is best on it stands beside it, and nothing is "
     "chosen on the test part. A finished cell is kept, also one of `python app.py benchmark`: a table that was "
     "stopped, or is widened later, goes on behind it. It may take hours, and nothing is downloaded for it."
 )
-
-
 FIELD_DATASET = "Data set"
-
-
 FIELD_NAMES = {
     "digits": "Colored Digits",
     "cmnist": "Colored MNIST",
     "cifar10c": "Corrupted CIFAR-10",
 } | {kind: about.title for kind, about in PUBLISHED.items()}
-
-
 FIELD_MISSING = "{} (not on this machine)"
-
-
 FIELD_RATIOS = "Images that break the pattern"
-
-
 FIELD_PROTOCOL = "The papers' protocol"
-
-
 FIELD_PROTOCOL_INFO = (
     "Baselines with an MLP divide pixels by 255 twice, as LfF's code does (JTT and GroupDRO at a rate "
     "that suits this); DiffInject takes its paper's settings."
 )
-
-
 FIELD_INFO = "An oracle sees the bias attribute. Methods that make images take longest."
-
-
 FIELD_METHODS = {
     **COMPARE_NAMES,
     "diffinject": "DiffInject",
@@ -56,20 +38,10 @@ FIELD_METHODS = {
     "ddb-1": "DDB, recipe I",
     "ddb-2": "DDB, recipe II",
 }
-
-
 FIELD_BUTTON = "Fill the table"
-
-
 FIELD_EMPTY = "No cell is finished yet."
-
-
 FIELD_FILES = {"json": "JSON", "csv": "CSV", "markdown": "Markdown"}
-
-
 FIELD_SAVE = "Download the table as {}"
-
-
 FIELD_NONE = "none"
 
 

@@ -12,78 +12,34 @@ TRAIN_INTRO = (
     "Two classifiers with the same network, seed and number of steps: one on your images, one on "
     "your images and the synthetic ones."
 )
-
-
 TRAIN_BUTTON = "Train both"
-
-
 SEEDS = "Seeds"
-
-
 SEEDS_INFO = "More than one shows how much is luck."
-
-
 LEAST_FIDELITY = "Least label fidelity"
-
-
 LEAST_FIDELITY_INFO = "Leaves out images that a judge by shape does not read as their label."
-
-
 ONLY_ACCEPTED = "Only accepted images"
-
-
 ONLY_ACCEPTED_INFO = "Else those that nobody has judged are trained on too."
-
-
 RUNS = "All trainings on this data"
-
-
 RUN_COLUMNS = (
     "finished", "settings", "synthetic images", "rejected", "vanilla, all", "debiased, all",
     "debiased, conflicting", "debiased, worst group",
 )  # fmt: skip
-
-
 SWEEP_TITLE = "Sweep: try a grid of settings"
-
-
 SWEEP_INTRO = (
     "Every cell generates, trains and is scored on held-out **training** images, with the same number of "
     "steps; the test part stays unseen. Other settings are those of your last runs. A finished cell is kept: "
     "a sweep that was stopped goes on behind it."
 )
-
-
 SWEEP_ROWS, SWEEP_COLUMNS = "Rows", "Columns"
-
-
 SWEEP_VALUES = {SWEEP_ROWS: "Values of the rows", SWEEP_COLUMNS: "Values of the columns"}
-
-
 SWEEP_COMMAS = "Separated by commas."
-
-
 SWEEP_SEEDS = "Seeds of each cell"
-
-
 SWEEP_NONE = "(none)"
-
-
 SWEEP_BUTTON = "Sweep"
-
-
 SWEEP_PICTURES = "The first pairs of each cell: originals, contents and results, a row each."
-
-
 NOT_SWEPT = "Not swept yet."
-
-
 UNKNOWN_NUMBER = "unknown"
-
-
 VERDICTS_CHANGED = "**Verdicts have changed since: train again to use them.**"
-
-
 NOT_TRAINED = "Not trained yet."
 
 
@@ -111,17 +67,11 @@ def trained_on(curated: dict[str, int]) -> str:
 
 # The field's baselines, below Train
 COMPARE_TITLE = "Compare with the field"
-
-
 COMPARE_INTRO = (
     "Published methods on your images alone, without synthetic ones, beside what was trained here. A finished "
     "line is kept: a comparison that was stopped, or is widened later, goes on behind it."
 )
-
-
 COMPARE_METHODS = "Methods"
-
-
 COMPARE_NAMES = {
     "vanilla": "Vanilla (ERM)",
     "lff": "LfF",
@@ -133,31 +83,15 @@ COMPARE_NAMES = {
     "dfr": "DFR (oracle)",
     "selecmix": "SelecMix",
 }
-
-
 COMPARE_INFO = "An oracle sees the bias attribute; without one it can't run."
-
-
 COMPARE_EPOCHS = "Epochs, 0: each method's own"
-
-
 COMPARE_BUTTON = "Compare"
-
-
 COMPARE_COLUMNS = (
     "method", "seeds", "all", "bias-aligned", "bias-conflicting", "worst group", "seconds a seed",
 )  # fmt: skip
-
-
 NO_ORACLE = "{} needs the bias attribute, which these images do not have: leave it out."
-
-
 WITH_SYNTHETIC = "with synthetic images (Train both)"
-
-
 RECIPE_SHORT = {"ddb-1": "Diffusing DeBias, recipe I", "ddb-2": "Diffusing DeBias, recipe II"}
-
-
 NOT_COMPARED = "Not compared yet."
 
 

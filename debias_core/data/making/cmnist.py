@@ -11,8 +11,6 @@ from debias_core.data.making.planted import _check_planted, _goes_by
 from debias_core.data.table import ImageTable
 
 MNIST_SIZE = 28
-
-
 MNIST_VALID = 5_000  # likewise
 
 

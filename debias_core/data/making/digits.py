@@ -11,11 +11,7 @@ from debias_core.data.making.planted import _check_planted, _goes_by
 from debias_core.data.table import ImageTable
 
 DIGITS_SIZE = 16
-
-
 DIGITS_TEST = 497  # of 1,797
-
-
 DIGITS_VALID = 300  # held out of the training part, for choosing settings
 
 

@@ -32,8 +32,6 @@ CIFAR_BINARY = {
 CIFAR_NAMES = ("", "cifar10", "CIFAR10", "cifar-10")
 
 Images = tuple[Pixels, NDArray[np.int64]]
-
-
 # What a caller on another machine has sent: {(name, part): images}, looked at before any folder.
 _SENT: dict[tuple[str, str], Images] = {}
 

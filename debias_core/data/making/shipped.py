@@ -9,8 +9,6 @@ from debias_core.data.making.planted import _goes_by
 from debias_core.data.table import ImageTable
 
 ASSETS = Path(__file__).resolve().parents[3] / "assets"
-
-
 # Their diffusion models, by the beginning of their images' ids. CIFAR-10's is too large to ship:
 # `pretrain cifar10` puts it there.
 SHIPPED = {
@@ -18,12 +16,8 @@ SHIPPED = {
     "mnist-": ASSETS / "mnist32",
     "cifar-": AT_HOME / "models" / "cifar32",
 }
-
-
 # Models that were trained with swaps, where they are others: direct injection takes these.
 WITH_SWAPS = {**SHIPPED, "digit-": ASSETS / "digits16-swaps"}
-
-
 # Published data sets whose training images the same models have learnt from, by what a source calls them.
 _OFFICIAL = {"cmnist-official": "mnist-", "cifar10c-official": "cifar-"}
 
