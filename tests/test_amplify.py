@@ -179,9 +179,6 @@ def test_both_are_jobs(project):
     from debias_core.settings.base import to_json
     from ui.words import common as words
 
-    pass
-    pass
-
     assert {"amplify", "ddb"} <= set(words.JOB_TITLES)
     real = replace(CONFIG, trained_on="real")
     for kind, config in (("amplify", real), ("ddb", DDB)):

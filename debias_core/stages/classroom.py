@@ -44,8 +44,6 @@ def make_audited(project: Project, percent: float, what: str) -> None:
     from debias_core.stages import audit as audit_stage
     from debias_core.stages import importing
 
-    pass
-
     with drain(turn(lock_of(project), "audit")):
         if not project.has("data"):
             importing.import_named(project, "digits", percent=percent, seed=0)

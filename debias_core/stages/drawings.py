@@ -50,8 +50,6 @@ def run_draw(
     from debias_core.language import on_workers
     from debias_core.stages import synthetic
 
-    pass
-
     table, now = project.table(), described(project)
     recipes = diffubias.recipes(prompts(project, now, config), config)
     settings = {k: v for k, v in to_json(config).items() if k != "batch_size"}

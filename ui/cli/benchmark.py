@@ -246,8 +246,6 @@ def benchmark(
     from debias_core.study.benchmark import benchmark_project, run_benchmark
     from ui.words import data as data_words
 
-    pass
-
     there = None
     if data is not None:
         look_in(data.expanduser())

@@ -119,8 +119,6 @@ def t_edit_(
     from debias_core.stages import edit_time as edit_time_stage
     from ui.words import augment as augment_words
 
-    pass
-
     common.check_json(json_file)
     project = common.open_project(workspace, name)
     result = common.run(edit_time_stage.run_edit_time(project, by, device=common.device()), project)

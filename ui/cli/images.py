@@ -98,8 +98,6 @@ def generate(
     from debias_core.stages import models
     from ui.words import augment as augment_words
 
-    pass
-
     common.check_json(json_file)
     where, afield = common.devices(devices, cluster)
     settings = changed(
@@ -256,8 +254,6 @@ def draw(
     """Draw images from the captions of the top-K with a text-to-image model (DiffuBias)."""
     from debias_core.stages import drawings
     from ui.words import augment as augment_words
-
-    pass
 
     common.check_json(json_file)
     afield = common.cluster_of(cluster)

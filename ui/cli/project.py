@@ -65,8 +65,6 @@ def import_(
     from debias_core.data.importing.importers import preview
     from debias_core.stages import importing
 
-    pass
-
     common.check_json(json_file)
     project = common.open_project(workspace, name)
     report = common.run(
@@ -98,8 +96,6 @@ def plant(
     """Plant a known bias into a project's images, into a new project; the test part gets it evenly."""
     from debias_core.data.importing.importers import preview
     from debias_core.stages import importing
-
-    pass
 
     common.check_json(json_file)
     new = common.open_project(workspace, into)
@@ -233,8 +229,6 @@ def pretrain(
     from debias_core.compute.checkpoint import drop_checkpoint
     from debias_core.stages import models, small_models
 
-    pass
-
     common.check_json(json_file)
     project = None
     settings: Any
@@ -325,8 +319,6 @@ def debias(
     from debias_core.classifier.arms import summary
     from debias_core.stages import debias as debias_stage
     from debias_core.stages import synthetic
-
-    pass
 
     common.check_json(json_file)
     which = common.seeds(seeds)

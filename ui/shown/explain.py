@@ -91,8 +91,6 @@ def what_they_share(project: Project, view: AuditView, rows: NDArray[np.int64]) 
     from debias_core.insight import properties
     from debias_core.stages import captions
 
-    pass
-
     if len(rows) and (rows.min() < 0 or rows.max() >= len(view)):
         raise UserError(f"The training images have the numbers 0 to {len(view) - 1}.")
     rows, note = np.unique(rows), audit_words.SHARE_NOTE
@@ -136,8 +134,6 @@ def _sampled(
 def _measure(project: Project, view: AuditView, rows: NDArray[np.int64]) -> dict[str, Any]:
     from debias_core.data.importing.about import load_about
     from debias_core.insight import measures
-
-    pass
 
     at = view.position[rows]
     about = load_about(project.folder("data"), view.table.ids[at])

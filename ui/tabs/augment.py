@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from debias_core.data.images import Pixels
 from debias_core.data.making.cifar10c import is_corrupted_cifar10
 from debias_core.data.table import ImageTable
-from debias_core.diffusion.preview import Preview
 from debias_core.insight import figures
 from debias_core.jobs import queue
 from debias_core.records import UserError
@@ -141,8 +140,6 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         from debias_core.diffusion.preview import Preview
         from debias_core.stages import models
 
-        pass
-
         mine, device = place.project(chosen.project), pick_device()
         table = table_of(mine)
         net, diffusion = models.diffusion_model(mine, device, swaps=direct)
@@ -224,8 +221,6 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         from debias_core.classifier.scoring import probabilities
         from debias_core.compute.devices import pick_device
         from debias_core.stages import fidelity_judge
-
-        pass
 
         mine, device = place.project(chosen.project), pick_device()
         judge = fidelity_judge.known_judge(mine, device)
