@@ -1,10 +1,11 @@
-"""One wrapper round every handler: user error → message; and how a handler starts a job."""
+"""One wrapper round every handler: user error → message."""
 
 from __future__ import annotations
 
 import html
+import inspect
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, update_wrapper
 from typing import Any
 
 import gradio as gr
@@ -12,16 +13,19 @@ import gradio as gr
 from debias_core.records import UserError
 
 
-def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """The handler, with a person's mistake shown as a message in the page."""
+def guarded(handler: Callable[..., Any], *first: Any) -> Callable[..., Any]:
+    """The handler, its `first` arguments given, with a person's mistake shown as a message in the page."""
+    call = partial(handler, *first)
 
-    @wraps(handler)
     def run(*args: Any) -> Any:
         try:
-            return handler(*args)
+            return call(*args)
         except UserError as error:
             raise message(error) from None
 
+    update_wrapper(run, handler)
+    # Gradio counts what is yet to be given, and finds what an event hands over by its annotation.
+    run.__signature__ = inspect.signature(call)  # type: ignore[attr-defined]
     return run
 
 
