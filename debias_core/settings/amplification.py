@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from debias_core.settings.base import require
+from debias_core.settings.base import Settings, require, setting
 from debias_core.settings.diffusion import DiffusionConfig, conditional_model
 from debias_core.settings.training import ClassifierConfig
 
@@ -14,91 +14,94 @@ TRAINED_ON = ("synthetic", "real")  # what its amplifier can be trained on
 
 
 @dataclass(frozen=True)
-class GANConfig:
+class GANConfig(Settings):
     """AmpliBias' FastGAN of each class of the top-K (`methods/amplibias.py`)."""
 
-    count: int = 260
-    steps: int = 1_000  # of each class; known: some 10,000 and more, at 256 px
-    batch_size: int = 8  # known, as the next
-    lr: float = 2e-4
-    width: int = 16  # ours: channels of the largest map
-    noise: int = 64  # ours; known: 256
-    ema: float = 0.99  # ours: few steps; known: 0.999
-    seed: int = 0
-    checkpoint_every: int = 100
-
-    def __post_init__(self) -> None:
-        require(1 <= self.count <= 1_000_000, f"count must be 1 to 1,000,000, but is {self.count}.")
-        require(self.steps >= 1, f"steps must be 1 or more, but is {self.steps}.")
-        require(self.batch_size >= 2, f"batch_size must be 2 or more, but is {self.batch_size}.")
-        require(0 < self.lr < 1, f"lr must lie between 0 and 1, but is {self.lr}.")
-        require(0 <= self.ema < 1, f"ema must lie in [0, 1), but is {self.ema}.")
-        require(self.checkpoint_every >= 1, "checkpoint_every must be 1 or more.")
+    count: int = setting(260, "How many images are made.", low=1, high=1_000_000)
+    # known: some 10,000 and more, at 256 px
+    steps: int = setting(1_000, "Training steps of each class's GAN.", low=1)
+    batch_size: int = setting(8, "Images a training step (known).", low=2)
+    lr: float = setting(2e-4, "Learning rate of both nets (known).", above=0, below=1, flag=None)
+    width: int = setting(16, "Channels of the largest feature map (ours).", flag=None)
+    noise: int = setting(64, "Length of the noise (ours; known: 256).", flag=None)
+    # ours, as the steps are few; known: 0.999
+    ema: float = setting(
+        0.99, "Share of its past in the generator's running mean.", low=0, below=1, flag=None
+    )
+    seed: int = setting(0, "Seed of the training and the images.", flag=None)
+    checkpoint_every: int = setting(100, "Training steps between checkpoints.", low=1, flag=None)
 
 
 @dataclass(frozen=True)
-class AmplifyConfig:
+class AmplifyConfig(Settings):
     """Diffusing the bias, and the amplifier trained on it (DDB; known, recalled, ours: `docs/methods.md`)."""
 
-    diffusion: DiffusionConfig = field(default_factory=conditional_model)
-    per_class: int = 1000  # known: 1,000-2,000 images of each class suffice
-    w: float = 1.0  # ours: ε = (1+w)·ε_c - w·ε_u; known, in conflict: a folder `w_1`, a page's 7-15
-    steps: int = 100  # ours: DDIM, η = 0
-    batch_size: int = 128  # images sampled at a time
-    trained_on: str = "synthetic"  # known; "real": the paper's ablation
-    # recalled: ImageNet's DenseNet-121, CE, AdamW, some 50 epochs; ours: the run's own network.
-    classifier: ClassifierConfig = field(default_factory=lambda: ClassifierConfig(epochs=50))
-    held_out: float = 0.2  # ours: share of the images it is trained on that decide when to stop
-    patience: int = 5  # ours; recalled: early stopping
-    seed: int = 0
+    diffusion: DiffusionConfig = setting(
+        conditional_model, "The class-conditional diffusion model, and how it is trained."
+    )
+    # known: 1,000-2,000 suffice
+    per_class: int = setting(
+        1000, "Images to draw of each class.", low=1, high=100_000,
+        label="Images to draw of each class", step=20, shown=(20, 2000),
+    )  # fmt: skip
+    # ours: ε = (1+w)·ε_c - w·ε_u; known, in conflict: a folder `w_1`, a page's 7-15
+    w: float = setting(
+        1.0, "0 draws as the model sees it; more draws what is most typical of the class.",
+        low=0, high=20, label="w, guidance", step=0.5, shown=(0, 7),
+    )  # fmt: skip
+    steps: int = setting(100, "Steps of DDIM for each image, with η = 0 (ours).", low=2, high=1000)
+    batch_size: int = setting(128, "Images that are drawn at a time.", low=1)
+    trained_on: str = setting(
+        "synthetic", "Real images are for comparison: such an amplifier memorises.",
+        choices=TRAINED_ON, label="Train the amplifier on",
+    )  # fmt: skip
+    # recalled: ImageNet's DenseNet-121, CE, AdamW, some 50 epochs; ours: the run's own network
+    classifier: ClassifierConfig = setting(
+        lambda: ClassifierConfig(epochs=50), "How the amplifier is trained."
+    )
+    held_out: float = setting(
+        0.2, "Share of the images it is trained on that decide when to stop (ours).",
+        above=0, high=0.5,
+    )  # fmt: skip
+    patience: int = setting(
+        5, "Epochs without progress after which its training stops (ours; early stopping is recalled).",
+        low=1,
+    )  # fmt: skip
+    seed: int = setting(0, "Seed of the model, the images and the amplifier.", flag=None)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.diffusion.unet.classes >= 2, "An amplifier needs at least two classes.")
-        require(
-            1 <= self.per_class <= 100_000,
-            f"per_class must be 1 to 100,000, but is {self.per_class}.",
-        )
-        require(0 <= self.w <= 20, f"w must lie in [0, 20], but is {self.w}.")
-        require(2 <= self.steps <= 1000, f"steps must be 2 to 1000, but is {self.steps}.")
-        require(self.batch_size >= 1, "batch_size must be 1 or more.")
-        require(
-            self.trained_on in TRAINED_ON,
-            f"An amplifier is trained on {' or '.join(TRAINED_ON)} images, not '{self.trained_on}'.",
-        )
-        require(0 < self.held_out <= 0.5, f"held_out must lie in (0, 0.5], but is {self.held_out}.")
-        require(self.patience >= 1, f"patience must be 1 or more, but is {self.patience}.")
 
 
 @dataclass(frozen=True)
-class DDBConfig:
+class DDBConfig(Settings):
     """A recipe of DDB: retraining on the real images alone, led by a frozen biased classifier's losses."""
 
-    recipe: str = "ddb-1"  # pseudo-groups and GroupDRO; or "ddb-2": weights
-    losses: str = "amplifier"  # whose; or "audit": the GCE audit's f_B (ours)
-    # ddb-1: misclassified and far out; or "error set": misclassified (known).
-    flags: str = "filtered"
-    gamma: float = 3.0  # recalled: far out is a loss > μ + γσ
-    eta: float = 0.01  # known: step size of the groups' weights
-    weight_decay: float = 0.0  # ours, of GroupDRO: the public recipes want it strong
-    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
-    seeds: tuple[int, ...] = (0,)
+    recipe: str = setting(
+        "ddb-1", "ddb-1: pseudo-groups and GroupDRO; ddb-2: a weight for each image's loss.",
+        choices=RECIPES, label="Recipe",
+    )  # fmt: skip
+    losses: str = setting(
+        "amplifier", "Whose losses: the amplifier's, or those of the GCE audit's f_B (ours).",
+        choices=("amplifier", "audit"), label="Whose losses",
+    )  # fmt: skip
+    flags: str = setting(
+        "filtered",
+        "Images that break the pattern: misclassified and far out, or all that are misclassified (known).",
+        choices=FLAGS, only=("ddb-1",), label="Recipe I: images that break the pattern",
+    )  # fmt: skip
+    gamma: float = setting(
+        3.0, "An image is far out if its loss is above μ + γσ (recalled).", low=0, only=("ddb-1",)
+    )
+    eta: float = setting(
+        0.01, "Step size of the groups' weights (known).", above=0, high=10, only=("ddb-1",)
+    )
+    # ours: the public recipes of GroupDRO want it strong
+    weight_decay: float = setting(0.0, "Weight decay of GroupDRO.", low=0, below=1, only=("ddb-1",))
+    classifier: ClassifierConfig = setting(ClassifierConfig, "How the classifiers are trained.")
+    seeds: tuple[int, ...] = setting((0,), "Seeds of the trainings.", flag=None)
 
     def __post_init__(self) -> None:
-        require(
-            self.recipe in RECIPES,
-            f"Unknown recipe '{self.recipe}'. Choose one of: {', '.join(RECIPES)}.",
-        )
-        require(
-            self.losses in ("amplifier", "audit"),
-            f"The losses are those of the amplifier or the audit, not of '{self.losses}'.",
-        )
-        require(
-            self.flags in FLAGS, f"Unknown flags '{self.flags}'. Choose one of: {', '.join(FLAGS)}."
-        )
-        require(self.gamma >= 0, f"gamma must be 0 or more, but is {self.gamma}.")
-        require(0 < self.eta <= 10, f"eta must lie in (0, 10], but is {self.eta}.")
-        require(
-            0 <= self.weight_decay < 1,
-            f"weight_decay must lie in [0, 1), but is {self.weight_decay}.",
-        )
+        super().__post_init__()
         require(len(self.seeds) >= 1, "Give at least one seed.")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+import warnings
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,8 +26,10 @@ ABOUT = "about"  # where a field's metadata keep what it says of itself
 class About:
     """What one setting says of itself.
 
-    `low` and `high` may be reached, `above` and `below` may not. `only` names the methods that use
-    it; the others do nothing with it. `label` and `step` are of its control in the page.
+    `low` and `high` may be reached, `above` and `below` may not; a text has at most `longest`
+    characters. `only` names the methods that use it; the others do nothing with it. `sweep`: a sweep
+    may vary it. `label`, `step` and `shown` (a narrower range) are of its control in the page; `flag`
+    is its option of the command line, where that has another name than the field; None: it has none.
     """
 
     sentence: str
@@ -35,14 +38,20 @@ class About:
     above: float | None = None
     below: float | None = None
     choices: tuple[Any, ...] = ()
+    longest: int | None = None
     only: tuple[str, ...] = ()
+    sweep: bool = False
     label: str = ""
     step: float | None = None
+    shown: tuple[float, float] | None = None
+    flag: str | None = ""
 
     def allows(self, value: Any) -> bool:
-        """Whether a number or a word is within the bounds and among the choices."""
+        """Whether a number or a text is within the bounds and among the choices."""
         if self.choices:
             return value in self.choices
+        if self.longest is not None:
+            return len(value) <= self.longest
         return (
             (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
@@ -50,20 +59,22 @@ class About:
             and (self.below is None or value < self.below)
         )
 
-    def allowed(self) -> str:
-        """The values that are allowed, in words that follow "must"."""
+    def allowed(self, whole: bool = False) -> str:
+        """The values that are allowed, in words that follow "must"; `whole`: of whole numbers."""
         if self.choices:
             return f"be {' or '.join(map(str, self.choices))}"
-        low, high = (self.low, self.above), (self.high, self.below)
-        if low == (None, None) or high == (None, None):
-            ends = [
-                f"{v:,} or more" if self.low is v else f"above {v:,}" for v in low if v is not None
-            ] + [
-                f"{v:,} or less" if self.high is v else f"below {v:,}"
-                for v in high
-                if v is not None
-            ]
-            return f"be {' and '.join(ends)}"
+        if self.longest is not None:
+            return f"have at most {self.longest:,} characters"
+        least = f"{self.low:,} or more" if self.low is not None else None
+        most = f"{self.high:,} or less" if self.high is not None else None
+        if self.above is not None:
+            least = f"above {self.above:,}"
+        if self.below is not None:
+            most = f"below {self.below:,}"
+        if least is None or most is None:
+            return f"be {least or most}" if least or most else ""
+        if whole and self.low is not None and self.high is not None:
+            return f"be {self.low:,} to {self.high:,}"
         opens = f"[{self.low:,}" if self.low is not None else f"({self.above:,}"
         closes = f"{self.high:,}]" if self.high is not None else f"{self.below:,})"
         return f"lie in {opens}, {closes}"
@@ -85,19 +96,29 @@ def about(cls: Any, name: str) -> About:
     return next(f.metadata[ABOUT] for f in dataclasses.fields(cls) if f.name == name)
 
 
+def kind_of(cls: Any, name: str) -> Any:
+    """The annotated type of a field, without its None."""
+    kind = typing.get_type_hints(cls)[name]
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return next(k for k in typing.get_args(kind) if k is not type(None))
+    return kind
+
+
 class Settings:
     """Base of the settings classes: each value is checked against what its field says."""
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            said, value = f.metadata[ABOUT], getattr(self, f.name)
+            bounds, value = f.metadata[ABOUT], getattr(self, f.name)
             for v in value if isinstance(value, tuple) else (value,):
-                if v is None or isinstance(v, (bool, Settings)) or said.allows(v):
+                if v is None or isinstance(v, (bool, Settings)) or bounds.allows(v):
                     continue
-                if said.choices:
-                    choices = ", ".join(map(str, said.choices))
+                if bounds.choices:
+                    choices = ", ".join(map(str, bounds.choices))
                     raise UserError(f"Unknown {f.name} '{v}'. Choose one of: {choices}.")
-                raise UserError(f"{f.name} must {said.allowed()}, but is {v}.")
+                if bounds.longest is not None:
+                    raise UserError(f"{f.name} must {bounds.allowed()}, but has {len(v):,}.")
+                raise UserError(f"{f.name} must {bounds.allowed(isinstance(v, int))}, but is {v}.")
 
 
 def require(condition: bool, message: str) -> None:
@@ -114,18 +135,21 @@ def to_json(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-# Settings that older versions wrote and that mean nothing any more.
-RETIRED = {("AmplifyConfig", "begin")}
+# Settings that older versions wrote and that mean nothing any more, by class and name, and why.
+RETIRED = {("AmplifyConfig", "begin"): "the class-conditional model is trained from scratch"}
 
 
 def from_json(cls: type[C], data: dict[str, Any]) -> C:
-    """The config that `to_json` wrote.
+    """The config that `to_json` wrote; what is RETIRED is left out with a warning.
 
     Raises:
         UserError: on an unknown key, or a value of the wrong kind.
     """
     hints = typing.get_type_hints(cls)
-    data = {key: value for key, value in data.items() if (cls.__name__, key) not in RETIRED}
+    for key in [key for key in data if (cls.__name__, key) in RETIRED]:
+        why = RETIRED[cls.__name__, key]
+        warnings.warn(f"Setting '{key}' of an older version is left out: {why}.", stacklevel=2)
+        data = {name: value for name, value in data.items() if name != key}
     unknown = sorted(set(data) - set(hints))
     require(
         not unknown,

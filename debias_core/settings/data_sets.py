@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from debias_core.settings.amplification import AmplifyConfig, DDBConfig, GANConfig
-from debias_core.settings.base import require
+from debias_core.settings.base import Settings, require, setting
 from debias_core.settings.injection import InjectConfig
 from debias_core.settings.language import CaptionConfig, DrawConfig
 from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
@@ -31,40 +31,54 @@ def bias_kinds(bias: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class BenchmarkConfig:
-    """The whole loop on a named data set; by default the demo's, on the built-in Colored Digits."""
+class NamedDataConfig(Settings):
+    """Which named data set, which part of it and how many seeds."""
 
-    dataset: str = "digits"
-    # Share of bias-conflicting training images; None: the data set's own.
-    percent: float | None = 1.0
-    seeds: int = 3
-    validation: bool = False  # score on 300 held-out training images instead of the test part
-    size: int = 0  # side of the images in pixels, of PHOTOGRAPHS; 0: the data set's own
-    bias: str = ""  # what is planted (`bias_kinds`); "": the data set's own
-    # Share of the training images that becomes a validation part with the training's bias: it tells the
-    # best epoch beside the last.
-    hold_out: float = 0.0
-    # cmnist, cifar10c: the published pictures, which lie on this machine, instead of those that are made here.
-    official: bool = False
-    audit: AuditConfig = field(default_factory=AuditConfig)
-    inject: InjectConfig = field(default_factory=InjectConfig)
-    # DiffuBias instead of injection, where both are given: captions of the top-K, images drawn from them.
-    describe: CaptionConfig | None = None
-    draw: DrawConfig | None = None
-    gan: GANConfig | None = None  # AmpliBias instead of injection
-    # lr 3e-3 instead of the paper's 1e-3, 0.68 against 0.62 on validation data; and falling, since at a constant
-    # 3e-3 the last epoch may be an unlucky one (docs/benchmarks.md, How the settings were chosen). For all arms.
-    debias: DebiasConfig = field(
-        default_factory=lambda: DebiasConfig(classifier=ClassifierConfig(lr=3e-3, decay=True))
+    dataset: str = setting("digits", "Name of the data set.", flag=None)
+    percent: float | None = setting(
+        1.0, "Percent of bias-conflicting training images; None: the data set's own.", flag=None
     )
+    seeds: int = setting(3, "Number of seeds.", low=1, high=100, flag=None)
+    validation: bool = setting(
+        False, "Score on 300 held-out training images; the test part stays unseen."
+    )
+    size: int = setting(0, "Photographs: side in pixels; 0: the preset's own.")
+    # `bias_kinds`
+    bias: str = setting("", "The bias that is planted; empty: the data set's own.", flag=None)
+    hold_out: float = setting(
+        0.0,
+        "A share of the training images, with their bias, that tells the best epoch beside the last.",
+        low=0, high=0.5,
+    )  # fmt: skip
+    official: bool = setting(
+        False,
+        "Colored MNIST and Corrupted CIFAR-10: the published pictures, which lie on this machine, instead of those "
+        "that are made here.",
+        flag=None,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        require(1 <= self.seeds <= 100, f"seeds must be 1 to 100, but is {self.seeds}.")
-        require(
-            0 <= self.hold_out <= 0.5, f"hold_out must lie in [0, 0.5], but is {self.hold_out}."
-        )
+        super().__post_init__()
         if self.bias:
             bias_kinds(self.bias)
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig(NamedDataConfig):
+    """The whole loop on a named data set; by default the demo's, on the built-in Colored Digits."""
+
+    audit: AuditConfig = setting(AuditConfig, "The audit.")
+    inject: InjectConfig = setting(InjectConfig, "Content injection.")
+    describe: CaptionConfig | None = setting(
+        None, "DiffuBias instead of injection: captions of the top-K."
+    )
+    draw: DrawConfig | None = setting(None, "DiffuBias: images that are drawn from the captions.")
+    gan: GANConfig | None = setting(None, "AmpliBias instead of injection.")
+    # lr 3e-3 instead of the paper's 1e-3, 0.68 against 0.62 on validation data; and falling, since at a constant
+    # 3e-3 the last epoch may be an unlucky one (docs/benchmarks.md, How the settings were chosen). For all arms.
+    debias: DebiasConfig = setting(
+        lambda: DebiasConfig(classifier=ClassifierConfig(lr=3e-3, decay=True)), "The retraining."
+    )
 
     @property
     def method(self) -> str:
@@ -82,21 +96,12 @@ class BenchmarkConfig:
 
 
 @dataclass(frozen=True)
-class DDBBenchmarkConfig:
+class DDBBenchmarkConfig(NamedDataConfig):
     """A recipe of DDB on a named data set; by default the demo's, on the built-in Colored Digits."""
 
-    dataset: str = "digits"
-    percent: float | None = 1.0
-    seeds: int = 3
-    validation: bool = False
-    size: int = 0
-    bias: str = ""
-    hold_out: float = 0.0
-    official: bool = False
-    audit: AuditConfig = field(default_factory=AuditConfig)  # beside it; recipes may use its losses
-    amplify: AmplifyConfig = field(default_factory=AmplifyConfig)
-    ddb: DDBConfig = field(default_factory=DDBConfig)
-    curves: bool = True  # average precision after every epoch too, for three more trainings
-
-    def __post_init__(self) -> None:
-        require(1 <= self.seeds <= 100, f"seeds must be 1 to 100, but is {self.seeds}.")
+    audit: AuditConfig = setting(AuditConfig, "The audit beside it; a recipe may use its losses.")
+    amplify: AmplifyConfig = setting(AmplifyConfig, "The drawings and the amplifier.")
+    ddb: DDBConfig = setting(DDBConfig, "The recipe.")
+    curves: bool = setting(
+        True, "Average precision after every epoch too, for three more trainings.", flag=None
+    )

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from debias_core.settings.base import require
+from debias_core.settings.base import Settings, require, setting
 
 
 @dataclass(frozen=True)
-class UNetConfig:
+class UNetConfig(Settings):
     """The ADM-shaped U-Net: channels per level, attention by resolution."""
 
-    image_size: int = 16
-    channels: tuple[int, ...] = (32, 64, 96)
-    attention: tuple[int, ...] = (8, 4)  # feature-map sizes with self-attention
-    res_blocks: int = 2
-    head_dim: int = 32
-    groups: int = 32
-    out_channels: int = 3  # 6 for networks that also learn the variance, as ADM's and P2's
-    classes: int = 0  # of a class-conditional network (`diffusion/guidance.py`); 0: unconditional
-    # Or "v", in class-conditional networks alone (`diffusion/guidance.py`).
-    prediction: str = "epsilon"
-    patch: int = 1  # side of the squares of pixels that the network takes as one
+    image_size: int = setting(16, "Side of the images, in pixels.")
+    channels: tuple[int, ...] = setting((32, 64, 96), "Channels of each level.")
+    attention: tuple[int, ...] = setting((8, 4), "Sizes of the feature maps with self-attention.")
+    res_blocks: int = setting(2, "Residual blocks of each level.")
+    head_dim: int = setting(32, "Channels of each attention head.")
+    groups: int = setting(32, "Groups of each group norm.")
+    out_channels: int = setting(
+        3, "Channels that come out: 6 where the variance is learned too, as in ADM and P2."
+    )
+    classes: int = setting(0, "Classes of a class-conditional network; 0: unconditional.")
+    prediction: str = setting(
+        "epsilon", "What the network predicts; v in class-conditional networks alone.",
+        choices=("epsilon", "v"),
+    )  # fmt: skip
+    patch: int = setting(
+        1, "Side of the squares of pixels that the network takes as one pixel.", low=1
+    )
 
     def __post_init__(self) -> None:
-        require(self.patch >= 1, f"patch must be 1 or more, but is {self.patch}.")
+        super().__post_init__()
         shrink = self.patch * 2 ** (len(self.channels) - 1)
         require(
             self.image_size % shrink == 0,
             f"image_size {self.image_size} must be a multiple of {shrink} for {len(self.channels)} levels "
             f"and patches of {self.patch}.",
-        )
-        require(
-            self.prediction in ("epsilon", "v"),
-            f"A network predicts epsilon or v, not '{self.prediction}'.",
         )
         require(
             self.prediction == "epsilon" or self.classes > 0,
@@ -49,43 +51,45 @@ class UNetConfig:
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
+class ScheduleConfig(Settings):
     """Linear β; belongs to a checkpoint, since another schedule would be silently wrong."""
 
-    train_steps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
+    train_steps: int = setting(1000, "T, the number of noise levels.")
+    beta_start: float = setting(1e-4, "β of the first level.")
+    beta_end: float = setting(0.02, "β of the last level.")
 
 
 @dataclass(frozen=True)
-class DiffusionConfig:
+class DiffusionConfig(Settings):
     """Training of the diffusion model (DiffInject 2.2, B.1)."""
 
-    unet: UNetConfig = field(default_factory=UNetConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    p2_gamma: float = 1.0
-    p2_k: float = 1.0
-    steps: int = 4000
-    batch_size: int = 64
-    lr: float = 3e-4
-    warmup: int = 100
-    ema: float = 0.999
-    flip: bool = False
-    # Share of each batch whose h comes from another image (ours; see `diffusion/training.py`).
-    swap: float = 0.0
-    swap_after: int = 0  # plain steps before the swaps begin
-    drop_label: float = 0.1  # share of the labels left out (DDB, known); conditional networks alone
-    seed: int = 0
-    checkpoint_every: int = 500
+    unet: UNetConfig = setting(UNetConfig, "The network.", flag=None)
+    schedule: ScheduleConfig = setting(ScheduleConfig, "The noise levels.", flag=None)
+    p2_gamma: float = setting(1.0, "γ of the P2 weight of the loss; 0: plain MSE.")
+    p2_k: float = setting(1.0, "k of the P2 weight of the loss.")
+    steps: int = setting(4000, "Training steps.", low=1)
+    batch_size: int = setting(64, "Images a training step.", low=1)
+    lr: float = setting(3e-4, "Learning rate.")
+    warmup: int = setting(100, "Steps over which the learning rate rises from 0.")
+    ema: float = setting(0.999, "Share of their past in the running mean of the weights.")
+    flip: bool = setting(False, "Mirror half of the images.")
+    # ours; see `diffusion/training.py`
+    swap: float = setting(
+        0.0,
+        "Share of each batch in which h comes from another image in other colours, so that it carries shape "
+        "and not colour (docs/methods.md, Swaps).",
+        low=0, high=0.9,
+    )  # fmt: skip
+    swap_after: int = setting(0, "Plain training steps before the swaps begin.")
+    drop_label: float = setting(
+        0.1, "Share of the labels that a class-conditional network is not told (DDB, known).",
+        low=0, below=1,
+    )  # fmt: skip
+    seed: int = setting(0, "Seed of the training.", flag=None)
+    checkpoint_every: int = setting(500, "Training steps between checkpoints.", low=1)
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, f"steps must be 1 or more, but is {self.steps}.")
-        require(self.batch_size >= 1, f"batch_size must be 1 or more, but is {self.batch_size}.")
-        require(self.checkpoint_every >= 1, "checkpoint_every must be 1 or more.")
-        require(0 <= self.swap <= 0.9, f"swap must lie in [0, 0.9], but is {self.swap}.")
-        require(
-            0 <= self.drop_label < 1, f"drop_label must lie in [0, 1), but is {self.drop_label}."
-        )
+        super().__post_init__()
         require(
             not (self.swap and self.unet.classes),
             "A class-conditional model is trained without swaps: set swap to 0.",

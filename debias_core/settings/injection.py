@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from debias_core.settings.base import require
+from debias_core.settings.base import Settings, require, setting
 
 METHODS = ("diffinject", "crossinject")
 DIRECT = (200,)  # when the page and the benchmarks predict, where injection is direct
@@ -13,70 +13,110 @@ MODES = ("slerp", "lerp", "add", "replace")
 
 
 @dataclass(frozen=True)
-class InjectConfig:
+class InjectConfig(Settings):
     """Content injection (DiffInject 2.3, B.2), with the contents of `method`."""
 
-    method: str = "diffinject"
-    contents: int = 60  # crossinject: training images that give their h, balanced over the classes
-    label_from: str = "content"  # or "original", as in DiffInject's public code on Colored MNIST
-    count: int = 260
-    gamma: float = 0.9
-    mode: str = "slerp"  # how h and the content's h become one, any of MODES; the paper's is slerp
-    t_edit: int = 200
-    t_boost: int = 200
-    # Invert to this t and start there, instead of from x_T (ours): the look stays, at less cost, where h
-    # alone carries the content, as in a model that was trained with swaps.
-    t_start: int = 999
-    steps: int = 25
-    # Instead of inversion and `steps` of DDIM: one prediction at each of these times, from the noised
-    # images (ours; needs a model that was trained with swaps; see `injection.inject_directly`).
-    direct: tuple[int, ...] = ()
-    # "float32" or "bf16", inside the network alone; "auto": bf16 where it is the faster one (`unet.half_pays`).
-    precision: str = "auto"
-    inversion: str = "reference"  # or "fixed_point:m" with m evaluations per step
-    contents_per_original: int = 1
-    mask: tuple[float, float, float, float] | None = None  # box left, top, right, bottom in [0, 1]
-    mask_cells: tuple[int, ...] | None = None  # or 0 / 1 for each cell of h, row by row
-    # Or such cells for each class of content; an empty one: everywhere.
-    class_masks: tuple[tuple[int, ...], ...] = ()
-    scale_to_50_steps: bool = True  # κ: keeps the meaning of the published γ at other step counts
-    batch_size: int = 130
-    seed: int = 0
+    method: str = setting(
+        "diffinject",
+        "diffinject takes the content of the audit's top-K; crossinject of any image, and originals of other "
+        "classes, which needs no good audit and shows more shapes.",
+        choices=METHODS, sweep=True, label="Whose content",
+    )  # fmt: skip
+    contents: int = setting(
+        60, "How many training images give their content, balanced over the classes.", low=1,
+        only=("crossinject",), sweep=True, label="Images that give content (CrossInject)", step=10,
+        shown=(10, 1000),
+    )  # fmt: skip
+    # "original", as in DiffInject's public code on Colored MNIST, is far worse
+    label_from: str = setting(
+        "content",
+        "Whose label a synthetic image gets.",
+        choices=("content", "original"),
+        sweep=True,
+    )
+    count: int = setting(
+        260, "How many images are made.", low=1, high=1_000_000, sweep=True,
+        label="How many images", step=20, shown=(20, 2000),
+    )  # fmt: skip
+    gamma: float = setting(
+        0.9, "The content's share: 0 leaves the original as it is, 1 takes all of the content.",
+        low=0, high=1, sweep=True, label="γ, the content's share", step=0.05,
+    )  # fmt: skip
+    mode: str = setting(
+        "slerp", "How the h of original and content become one; the paper's is slerp.",
+        choices=MODES, sweep=True,
+    )  # fmt: skip
+    t_edit: int = setting(
+        200, "Inject while t is this or more; lower injects longer: finer content, more of its artefacts.",
+        low=0, high=999, sweep=True, label="t_edit, where injection ends", step=50, shown=(0, 900),
+    )  # fmt: skip
+    t_boost: int = setting(
+        200, "Add fresh noise while t is this or less; higher makes livelier texture, further from the original.",
+        low=0, high=999, sweep=True, label="t_boost, where fresh noise begins", step=50, shown=(0, 900),
+    )  # fmt: skip
+    # Ours: the look stays, at less cost, where h alone carries the content, as in a model that was trained
+    # with swaps.
+    t_start: int = setting(
+        999, "Invert to this t and start there; 999: from x_T, as published.", sweep=True
+    )
+    steps: int = setting(
+        25, "Steps from x_T to the image; inversion takes as many.", low=2, high=1000, sweep=True
+    )
+    # Ours; see `injection.inject_directly`.
+    direct: tuple[int, ...] = setting(
+        (),
+        "Falling times t, as in 400,200: predict at each from the noised images, instead of inversion and steps "
+        "(needs a model that was trained with swaps); empty or off: do not.",
+        label="Directly, in one prediction",
+    )  # fmt: skip
+    precision: str = setting(
+        "auto", "Numbers inside the network alone; auto: bf16 where it is faster (`unet.half_pays`).",
+        choices=("auto", "float32", "bf16"),
+    )  # fmt: skip
+    inversion: str = setting(
+        "reference",
+        "The paper's reference, or fixed_point:m with m evaluations a step.",
+        sweep=True,
+    )
+    contents_per_original: int = setting(
+        1, "Contents that share the inversion of one original; 2 saves a quarter of the work.", low=1,
+        sweep=True, label="Contents that share one original", step=1, shown=(1, 4),
+    )  # fmt: skip
+    mask: tuple[float, float, float, float] | None = setting(
+        None, "Where to inject: a box left,top,right,bottom in fractions of the image.", sweep=True
+    )
+    mask_cells: tuple[int, ...] | None = setting(
+        None, "Where to inject: 0 or 1 for each cell of h, row by row.", flag=None
+    )
+    class_masks: tuple[tuple[int, ...], ...] = setting(
+        (),
+        "Where to inject: such cells for each class of content; an empty one: everywhere.",
+        flag=None,
+    )
+    scale_to_50_steps: bool = setting(
+        True,
+        "Scale by κ, which keeps the meaning of the published γ at other step counts.",
+        flag=None,
+    )
+    batch_size: int = setting(130, "Images at a time.", low=1)
+    seed: int = setting(0, "Seed of the pairs and the noise.", flag=None)
 
     def __post_init__(self) -> None:
-        require(
-            self.method in METHODS,
-            f"Unknown method '{self.method}'. Choose one of: {', '.join(METHODS)}.",
-        )
-        require(
-            self.mode in MODES,
-            f"Unknown mode '{self.mode}'. Choose one of: {', '.join(MODES)}.",
-        )
-        require(
-            self.precision in ("auto", "float32", "bf16"),
-            f"precision must be auto, float32 or bf16, but is '{self.precision}'.",
-        )
-        require(self.contents >= 1, f"contents must be 1 or more, but is {self.contents}.")
-        require(
-            self.label_from in ("content", "original"),
-            f"label_from must be content or original, but is '{self.label_from}'.",
-        )
-        require(1 <= self.count <= 1_000_000, f"count must be 1 to 1,000,000, but is {self.count}.")
-        require(0 <= self.gamma <= 1, f"gamma must lie in [0, 1], but is {self.gamma}.")
-        require(0 <= self.t_edit <= 999, f"t_edit must be 0 to 999, but is {self.t_edit}.")
-        require(0 <= self.t_boost <= 999, f"t_boost must be 0 to 999, but is {self.t_boost}.")
+        super().__post_init__()
         require(
             all(0 <= t <= 999 for t in self.direct)
             and list(self.direct) == sorted(set(self.direct), reverse=True),
             f"direct must be falling times of 0 to 999, as in 400,200, but is {self.direct}.",
         )
-        require(2 <= self.steps <= 1000, f"steps must be 2 to 1000, but is {self.steps}.")
+        least = 999 / (self.steps - 1)
         require(
-            999 / (self.steps - 1) <= self.t_start <= 999,
-            f"t_start must be {math.ceil(999 / (self.steps - 1))} (one step) to 999, but is {self.t_start}.",
+            least <= self.t_start <= 999,
+            f"t_start must be {math.ceil(least)} (one step) to 999, but is {self.t_start}.",
         )
-        require(self.contents_per_original >= 1, "contents_per_original must be 1 or more.")
-        require(self.batch_size >= 1, "batch_size must be 1 or more.")
+        self._check_masks()
+        self.fixed_point_evaluations  # noqa: B018  raises for an unknown inversion
+
+    def _check_masks(self) -> None:
         if self.mask is not None:
             left, top, right, bottom = self.mask
             require(
@@ -93,12 +133,12 @@ class InjectConfig:
         if self.class_masks:
             one = self.mask is None and self.mask_cells is None
             require(one, "Give one mask for all classes, or class_masks, not both.")
-            for cells in self.class_masks:
-                require(
-                    not cells or (set(cells) <= {0, 1} and any(cells)),
-                    "class_masks must be 0 or 1 for each cell, with at least one 1, or empty.",
-                )
-        self.fixed_point_evaluations  # noqa: B018  raises for an unknown inversion
+            require(
+                all(
+                    not cells or (set(cells) <= {0, 1} and any(cells)) for cells in self.class_masks
+                ),
+                "class_masks must be 0 or 1 for each cell, with at least one 1, or empty.",
+            )
 
     @property
     def fixed_point_evaluations(self) -> int:

@@ -3,45 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from debias_core.records import UserError
-from debias_core.settings.base import require
+from debias_core.settings.base import Settings, about, kind_of, require, setting
 from debias_core.settings.injection import CENTRE, InjectConfig
 from debias_core.settings.training import AuditConfig, DebiasConfig
 
+_VARIED = {"inject": InjectConfig, "audit": AuditConfig, "debias": DebiasConfig}
 # What a sweep can vary: whose setting it is, and a value's kind. "train_images" is how many original
 # training images there are; a mask is "centre" or "everywhere".
 SWEEPABLE: dict[str, tuple[str, type]] = {
-    "gamma": ("inject", float),
-    "t_edit": ("inject", int),
-    "t_boost": ("inject", int),
-    "t_start": ("inject", int),
-    "steps": ("inject", int),
-    "count": ("inject", int),
-    "contents": ("inject", int),
-    "contents_per_original": ("inject", int),
-    "mode": ("inject", str),
-    "mask": ("inject", str),
-    "inversion": ("inject", str),
-    "method": ("inject", str),
-    "label_from": ("inject", str),
-    "top_k": ("audit", int),
-    "synthetic_share": ("debias", float),
-    "min_fidelity": ("debias", float),
-    "train_images": ("data", int),
-}
+    field.name: (whose, kind_of(cls, field.name) if field.name != "mask" else str)
+    for whose, cls in _VARIED.items()
+    for field in dataclasses.fields(cls)
+    if about(cls, field.name).sweep
+} | {"train_images": ("data", int)}
 
 
 @dataclass(frozen=True)
-class Axis:
+class Axis(Settings):
     """One setting of a sweep (a key of SWEEPABLE) and the values that it takes, as text."""
 
-    name: str
-    values: tuple[str, ...]
+    name: str = setting(sentence="Which setting varies.")
+    values: tuple[str, ...] = setting(sentence="The values that it takes, as text.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             self.name in SWEEPABLE,
             f"A sweep can't vary '{self.name}'. Choose one of: {', '.join(SWEEPABLE)}.",
@@ -72,18 +61,18 @@ def cell_in_words(at: dict[str, str]) -> str:
 
 
 @dataclass(frozen=True)
-class SweepConfig:
+class SweepConfig(Settings):
     """A grid of settings, all tried on held-out training images with equal budgets."""
 
-    rows: Axis
-    columns: Axis | None = None
-    seeds: int = 1
-    audit: AuditConfig = field(default_factory=AuditConfig)
-    inject: InjectConfig = field(default_factory=InjectConfig)
-    debias: DebiasConfig = field(default_factory=DebiasConfig)
+    rows: Axis = setting(sentence="The setting that varies from row to row.")
+    columns: Axis | None = setting(None, "A second one, from column to column.")
+    seeds: int = setting(1, "Seeds of each cell.", low=1, high=100)
+    audit: AuditConfig = setting(AuditConfig, "The audit.")
+    inject: InjectConfig = setting(InjectConfig, "Content injection.")
+    debias: DebiasConfig = setting(DebiasConfig, "The retraining.")
 
     def __post_init__(self) -> None:
-        require(1 <= self.seeds <= 100, f"seeds must be 1 to 100, but is {self.seeds}.")
+        super().__post_init__()
         require(
             self.columns is None or self.columns.name != self.rows.name,
             "A sweep's two settings must differ.",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from debias_core.settings.base import require
+from debias_core.settings.base import Settings, require, setting
 
 # "mlp255" is the MLP of LfF, DisEnt, DiffuBias and DiffInject as their code has it: fed x/255, not x.
 NETWORKS = ("mlp", "mlp255", "conv", "resnet18")
@@ -14,34 +14,18 @@ AUGMENT = ("crop", "flip", "colour", "texture")
 
 
 @dataclass(frozen=True)
-class ClassifierConfig:
+class ClassifierConfig(Settings):
     """How one classifier is trained: the network, its loss and its budget."""
 
-    network: str = "conv"
-    loss: str = "ce"  # "ce", or "gce" with q
-    q: float = 0.7  # DiffInject Eq. 1
-    epochs: int = 30
-    batch_size: int = 64
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    decay: bool = False  # lr falls to zero along a cosine, epoch by epoch
-    augment: tuple[str, ...] = ()  # any of AUGMENT
-
-    def __post_init__(self) -> None:
-        require(
-            self.network in NETWORKS,
-            f"Unknown network '{self.network}'. Choose one of: {', '.join(NETWORKS)}.",
-        )
-        require(self.loss in ("ce", "gce"), f"Unknown loss '{self.loss}'. Choose ce or gce.")
-        require(0 < self.q <= 1, f"q must lie in (0, 1], but is {self.q}.")
-        require(1 <= self.epochs <= 10_000, f"epochs must be 1 to 10,000, but is {self.epochs}.")
-        require(self.batch_size >= 2, f"batch_size must be 2 or more, but is {self.batch_size}.")
-        require(0 < self.lr < 1, f"lr must lie between 0 and 1, but is {self.lr}.")
-        unknown = set(self.augment) - set(AUGMENT)
-        require(
-            not unknown,
-            f"Unknown augmentation {sorted(unknown)}. Choose from: {', '.join(AUGMENT)}.",
-        )
+    network: str = setting("conv", "The network.", choices=NETWORKS, label="Network")
+    loss: str = setting("ce", "Cross-entropy, or generalised cross-entropy.", choices=("ce", "gce"))
+    q: float = setting(0.7, "q of GCE (DiffInject Eq. 1).", above=0, high=1)
+    epochs: int = setting(30, "Epochs.", low=1, high=10_000, label="Epochs", step=1, shown=(1, 200))
+    batch_size: int = setting(64, "Images a training step.", low=2)
+    lr: float = setting(1e-3, "Learning rate.", above=0, below=1)
+    weight_decay: float = setting(0.0, "Weight decay.")
+    decay: bool = setting(False, "The learning rate falls to zero along a cosine, epoch by epoch.")
+    augment: tuple[str, ...] = setting((), "Changes of the training images.", choices=AUGMENT)
 
     def lr_at(self, epoch: int) -> float:
         """The learning rate of epoch 0, 1, … where it decays."""
@@ -49,23 +33,27 @@ class ClassifierConfig:
 
 
 @dataclass(frozen=True)
-class AuditConfig:
+class AuditConfig(Settings):
     """Bias classifier and ranking (DiffInject 2.1)."""
 
-    classifier: ClassifierConfig = field(default_factory=lambda: ClassifierConfig(loss="gce"))
-    top_k: int = 10  # 0: as many as f_B can't explain (`Scores.unexplained`)
-    per_class: bool = False  # K in each class instead of K in all
-    until_split: bool = False  # end once f_B's view has split into two groups (`methods/audit.py`)
-    # f_B; or "amplifier": that of DDB, trained before (`classifier` is then its own)
-    by: str = "gce"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require(
-            self.by in ("gce", "amplifier"),
-            f"An audit is by gce or by the amplifier, not by '{self.by}'.",
-        )
-        require(self.top_k >= 0, f"top_k must be 1 or more (or 0: chosen), but is {self.top_k}.")
+    classifier: ClassifierConfig = setting(
+        lambda: ClassifierConfig(loss="gce"), "How the bias classifier f_B is trained."
+    )
+    top_k: int = setting(
+        10, "K, the images of the highest loss; 0: as many as f_B can't explain.", low=0, sweep=True
+    )
+    per_class: bool = setting(False, "Take K images in each class instead of K in all.")
+    # `methods/audit.py`
+    until_split: bool = setting(
+        False,
+        "End once f_B's view of the images has split into two groups; after all epochs at most.",
+    )
+    # `classifier` is then the amplifier's own
+    by: str = setting(
+        "gce", "Rank by f_B, trained with GCE, or by DDB's amplifier, trained before.",
+        choices=("gce", "amplifier"),
+    )  # fmt: skip
+    seed: int = setting(0, "Seed of the training.", flag=None)
 
     @property
     def uncut(self) -> AuditConfig:
@@ -74,24 +62,26 @@ class AuditConfig:
 
 
 @dataclass(frozen=True)
-class DebiasConfig:
+class DebiasConfig(Settings):
     """Retraining on original ∪ synthetic beside the vanilla arm, same budget and seeds (2.4, B.3)."""
 
-    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
-    seeds: tuple[int, ...] = (0,)
-    only_accepted: bool = False  # else also those that nobody has judged; the rejected are left out
-    # Share of synthetic images among those drawn in an epoch; None: each image once, as the paper has it.
-    synthetic_share: float | None = None
-    # Images of a lower label fidelity are left out, unless somebody has accepted them.
-    min_fidelity: float = 0.0
+    classifier: ClassifierConfig = setting(ClassifierConfig, "How both classifiers are trained.")
+    seeds: tuple[int, ...] = setting((0,), "Seeds of the trainings.", flag=None)
+    # the rejected are left out in either case
+    only_accepted: bool = setting(
+        False, "Leave out the images that nobody has accepted in Curate, too.",
+        label="Only accepted images",
+    )  # fmt: skip
+    synthetic_share: float | None = setting(
+        None,
+        "Share of synthetic images among those drawn in an epoch; by default each image once, as in the paper.",
+        above=0, below=1, sweep=True,
+    )  # fmt: skip
+    min_fidelity: float = setting(
+        0.0, "Leave out images of a lower label fidelity, unless somebody has accepted them.",
+        low=0, below=1, sweep=True, label="Least label fidelity", step=0.05, shown=(0, 0.95),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        require(
-            0 <= self.min_fidelity < 1,
-            f"min_fidelity must lie in [0, 1), but is {self.min_fidelity}.",
-        )
-        require(
-            self.synthetic_share is None or 0 < self.synthetic_share < 1,
-            f"synthetic_share must lie between 0 and 1, but is {self.synthetic_share}.",
-        )
+        super().__post_init__()
         require(len(self.seeds) >= 1, "Give at least one seed.")
