@@ -175,15 +175,14 @@ def test_the_colour_reader_knows_the_palette_dim_or_bright():
 
 
 def test_both_are_jobs(project):
-    from debias_core.jobs import queue, worker
+    from debias_core.jobs import queue
+    from debias_core.jobs.kinds import JOBS, Where
     from debias_core.settings.base import to_json
-    from ui.words import common as words
 
-    assert {"amplify", "ddb"} <= set(words.JOB_TITLES)
     real = replace(CONFIG, trained_on="real")
     for kind, config in (("amplify", real), ("ddb", DDB)):
         number = queue.submit(project.db, "p", kind, {"config": to_json(config), "pieces": 2})
-        drain(worker.stage_of(queue.get(project.db, number), project, CPU))
+        drain(JOBS[kind].stage(project, queue.get(project.db, number).args, Where(CPU)))
         assert project.has(kind)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from debias_core import pipeline
-from debias_core.classifier import scoring, training
+from debias_core.classifier import training
 from debias_core.classifier.arms import same_steps
 from debias_core.classifier.difficulty import relative_difficulty
 from debias_core.classifier.groupdro import balanced_repeats, group_objective, true_groups
@@ -268,7 +268,7 @@ def test_each_biased_net_is_its_best_on_the_validation_part_where_there_is_one(
 
     # A validation accuracy per epoch, of each net in turn: the second is the best, and the fourth as good.
     given = itertools.cycle([0.2, 0.9, 0.4, 0.9, 0.1, 0.3])
-    real = scoring.score
+    real = training.score
 
     def judged(net, images, *, device):
         found = real(net, images, device=device)
@@ -279,7 +279,7 @@ def test_each_biased_net_is_its_best_on_the_validation_part_where_there_is_one(
         return replace(found, pred=np.where(right, images.y, 3))
 
     monkeypatch.setattr(bias_ensemble, "score", score_of)
-    monkeypatch.setattr(scoring, "score", judged)
+    monkeypatch.setattr(training, "score", judged)
 
     def trained(run):
         voted.clear()

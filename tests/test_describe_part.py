@@ -1,5 +1,7 @@
 """What the page says of captions and drawings, and the jobs that it sets going; no browser."""
 
+# ruff: noqa: F811  (a fixture that is imported is named by those that take it)
+
 from __future__ import annotations
 
 import re
@@ -14,7 +16,7 @@ from debias_core.settings.language import CaptionConfig, DrawConfig
 from debias_core.stages import captions
 from debias_core.workspace.project import Project
 from tests.conftest import CPU
-from tests.test_language import SAID
+from tests.test_language import SAID, project, told  # noqa: F401  fixtures
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
 from ui.tabs import describe

@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from debias_core.classifier.scoring import score
 from debias_core.data.importing.importers import import_images
 from debias_core.diffusion.synthesis import settled
 from debias_core.diffusion.unet import save_model
@@ -234,7 +235,7 @@ def test_the_loading_example_runs_and_names_the_class_of_an_image(project, tmp_p
             cwd=tmp_path, capture_output=True, text=True, check=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
-        said = generate.score(net, table.take([row]), device=CPU).pred[0]
+        said = score(net, table.take([row]), device=CPU).pred[0]
         assert run.stdout.strip() == NAMES[said]
 
 

@@ -15,9 +15,10 @@ import torch
 
 from debias_core.data.table import save_table
 from debias_core.diffusion.unet import EpsilonNet, save_model
-from debias_core.jobs import kinds
 from debias_core.jobs import queue as jobs
 from debias_core.jobs import runner as jobs_runner
+from debias_core.jobs import worker
+from debias_core.jobs.kinds import JOBS
 from debias_core.jobs.runner import Runner
 from debias_core.pipeline import drain
 from debias_core.records import UserError
@@ -32,7 +33,7 @@ from debias_core.workspace import energy_log
 from debias_core.workspace.files import fingerprint, write_json
 from debias_core.workspace.project import Project
 from tests.conftest import CPU, TINY_UNET
-from ui.shown import curation
+from ui.shown import curation, rows
 
 AUDIT = AuditConfig(classifier=ClassifierConfig(network="mlp", epochs=3, loss="gce"), top_k=6)
 INJECT = InjectConfig(count=24, steps=4, batch_size=4)
@@ -104,6 +105,21 @@ def test_the_same_job_is_not_queued_twice(project):
         submit(project, "audit", AUDIT)
 
 
+def test_an_unknown_kind_of_job_is_an_error_at_the_queue_and_in_the_worker(project):
+    with pytest.raises(UserError, match=r"no kind of job 'exprot'.*report, export"):
+        submit(project, "exprot", what="all")
+    assert jobs.of_project(project.db, "p") == []
+    job = replace(jobs.get(project.db, submit(project, "export", what="all")), kind="exprot")
+    state, why = worker.work(project.db, job, CPU)
+    assert state == "failed" and "no kind of job 'exprot'" in why
+    assert rows.job_row(project.db, job)["title"] == "exprot" and jobs.actions(job)
+
+
+def test_every_kind_of_job_says_what_it_is_and_what_a_stop_keeps():
+    for name, kind in JOBS.items():
+        assert kind.name == name and kind.title and kind.keeps.endswith(".")
+
+
 def test_a_full_disk_refuses_the_job_before_it_starts(project):
     with pytest.raises(UserError, match="GB are free"):
         jobs.submit(project.db, "p", "audit", {}, needed_bytes=1 << 60)
@@ -131,7 +147,7 @@ def test_an_upload_goes_with_the_job_that_is_dismissed(project, tmp_path):
 def test_half_the_batch_is_offered_where_it_can_be_had_alone(project):
     for kind, offered in (("generate", True), ("sweep", False)):
         job = replace(jobs.get(project.db, submit(project, kind)), state="interrupted")
-        assert ("half" in jobs.actions(job)) == offered == (kind in kinds.HALVES)
+        assert ("half" in jobs.actions(job)) == offered == JOBS[kind].halves
         assert ("half the batch" in jobs_runner._verdict(job, -9, [])[1]) == offered
 
 

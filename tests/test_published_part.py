@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from debias_core.data.making.originals import CIFAR_CLASSES
 from debias_core.data.table import save_table
 from debias_core.jobs import queue, worker
+from debias_core.jobs.kinds import JOBS
 from debias_core.pipeline import drain
 from debias_core.records import UserError
 from debias_core.settings.base import from_json
@@ -25,7 +26,6 @@ from ui.shown import rows as shown_rows
 from ui.shown import stamp
 from ui.shown.place import Place
 from ui.tabs import field_table as field_tab
-from ui.words import common as words
 from ui.words import field_table as field_table_words
 
 SHORT = {"epochs": 1, "network": "mlp", "batch_size": 512}
@@ -191,7 +191,7 @@ def test_the_page_begins_a_table_and_opens_on_the_one_begun_last(project, monkey
     (job,) = queue.of_project(project.db, "p")
     wanted = TableConfig("digits", ("vanilla", "jtt"), (1.0, 5.0), 2)
     assert job.kind == "benchmark" and from_json(TableConfig, job.args["config"]) == wanted
-    assert queue.actions(job) == ("now",) and job.kind in words.JOB_TITLES
+    assert queue.actions(job) == ("now",) and job.kind in JOBS
     before = stamp.stamp(project)
     fill(project.workspace, rows("vanilla", "jtt", ratios=(1.0, 5.0)))
     assert stamp.stamp(project) != before  # the page looks anew

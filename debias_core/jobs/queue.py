@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from debias_core.jobs.kinds import HALVES, KINDS
+from debias_core.jobs.kinds import JOBS, kind_of
 from debias_core.records import UserError
 from debias_core.workspace.database import Database, now
 
@@ -59,6 +59,11 @@ class Job:
     heartbeat: float | None
     finished: float | None
 
+    @property
+    def halves(self) -> bool:
+        """Whether it can go on with smaller batches; a kind that this version does not know can't."""
+        return self.kind in JOBS and JOBS[self.kind].halves
+
 
 def submit(
     db: Database, project: str, kind: str, args: dict[str, Any], *, needed_bytes: int = 0
@@ -66,9 +71,10 @@ def submit(
     """Put a job at the end of the queue and return its id.
 
     Raises:
-        UserError: when the disk is too full, the queue is too long, or the very same job is there.
+        UserError: when there is no such kind of job, the disk is too full, the queue is too long, or
+            the very same job is there.
     """
-    assert kind in KINDS, kind
+    kind_of(kind)
     free, needed = shutil.disk_usage(db.path.parent).free, FREE_BYTES + needed_bytes
     if free < needed:
         raise UserError(
@@ -131,7 +137,7 @@ def actions(job: Job) -> tuple[str, ...]:
         return ("now",)
     if job.state not in RESUMABLE:
         return ("dismiss",)
-    smaller = ("half",) if job.kind in HALVES else ()
+    smaller = ("half",) if job.halves else ()
     return ("resume", *smaller, "dismiss") if job.state != "stopped" else ("resume", "dismiss")
 
 
@@ -224,6 +230,3 @@ def try_lock(path: Path, kind: int = fcntl.LOCK_EX) -> IO[bytes] | None:
         handle.close()
         return None
     return handle
-
-
-# ---- who starts and buries them --------------------------------------------------------------

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from debias_core.jobs.kinds import HALVES
 from debias_core.jobs.queue import Job, _jobs, alive, folder, last_lines, try_lock
 from debias_core.workspace.database import Database, now
 
@@ -165,7 +164,7 @@ def _verdict(job: Job, code: int | None, log: Sequence[str]) -> tuple[str, str]:
         return "interrupted", "The server was stopped. The job can be resumed where it was."
     if code is None or code < 0:
         how = f" by signal {-code}" if code else ""
-        smaller = "; if memory was short, resume with half the batch" if job.kind in HALVES else ""
+        smaller = "; if memory was short, resume with half the batch" if job.halves else ""
         return "interrupted", (
             f"The job's process was ended{how}: killed, out of memory, or the machine went down. "
             f"Resume goes on where it was{smaller}."

@@ -9,7 +9,6 @@ import threading
 import time
 import traceback
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,103 +16,14 @@ import torch
 
 from debias_core.compute.memory import is_out_of_memory
 from debias_core.compute.team import Cluster
-from debias_core.jobs import kinds, queue
+from debias_core.jobs import queue
+from debias_core.jobs.kinds import Where, kind_of
 from debias_core.records import Progress, Stage, StopAsked, UserError
-from debias_core.settings.amplification import AmplifyConfig, DDBConfig
-from debias_core.settings.base import from_json
-from debias_core.settings.diffusion import DiffusionConfig
-from debias_core.settings.injection import InjectConfig
-from debias_core.settings.language import CaptionConfig, DrawConfig
-from debias_core.settings.sweep import SweepConfig
-from debias_core.settings.training import AuditConfig, DebiasConfig
-from debias_core.stages import audit as audit_stage
-from debias_core.stages import captions as language
-from debias_core.stages import debias as debias_stage
-from debias_core.stages import drawings, generate, importing, models
-from debias_core.stages import edit_time as edit_time_stage
-from debias_core.stages import report as report_stage
-from debias_core.stages.amplify import run_amplify, run_ddb
-from debias_core.stages.forecast import run_forecast
-from debias_core.study.compare import run_compare
-from debias_core.study.field_table import run_table
-from debias_core.study.settings import CompareConfig, TableConfig
-from debias_core.study.sweep import run_sweep
 from debias_core.workspace.database import Database, now
 from debias_core.workspace.project import Project, working
 
 BEAT = 1.0  # seconds between heartbeats
 TELL = 0.2  # seconds between two writes of the progress
-
-
-def stage_of(
-    job: queue.Job, project: Project, device: torch.device, cluster: Cluster | None = None
-) -> Stage[Any]:
-    """The stage that the job is about; on the `cluster` where one is given and the stage can use it."""
-    a = job.args
-    if job.kind == "import":
-        return importing.import_job(project, a)
-    pieces = a.get("pieces", 1)  # doubled by "resume with half the batch"
-    if job.kind == "audit":
-        audit = from_json(AuditConfig, a["config"])
-        piece = _piece(audit.classifier.batch_size, pieces)
-        return audit_stage.run_audit(project, audit, device=device, piece=piece)
-    if job.kind == "pretrain":
-        config = from_json(DiffusionConfig, a["config"])
-        return models.run_pretrain(
-            project, config, device=device, restart=a["restart"],
-            piece=_piece(config.batch_size, pieces),
-        )  # fmt: skip
-    if job.kind == "generate":
-        inject = from_json(InjectConfig, a["config"])
-        smaller = max(1, inject.batch_size // pieces)
-        return generate.run_generate(
-            project, replace(inject, batch_size=smaller), device=device, cluster=cluster,
-            beside=a.get("beside", False),
-        )  # fmt: skip
-    if job.kind == "forecast":
-        inject = from_json(InjectConfig, a["config"])
-        return run_forecast(project, inject, device=device, cluster=cluster)
-    if job.kind == "describe":
-        captions = from_json(CaptionConfig, a["config"])
-        return language.run_describe(project, captions, device=device, cluster=cluster)
-    if job.kind == "draw":
-        return drawings.run_draw(
-            project, from_json(DrawConfig, a["config"]), device=device, cluster=cluster,
-            beside=a["beside"],
-        )  # fmt: skip
-    if job.kind == "debias":
-        debias = from_json(DebiasConfig, a["config"])
-        piece = _piece(debias.classifier.batch_size, pieces)
-        return debias_stage.run_debias(project, debias, device=device, piece=piece)
-    if job.kind == "amplify":
-        amplify = from_json(AmplifyConfig, a["config"])
-        piece = _piece(amplify.diffusion.batch_size, pieces)
-        amplify = replace(amplify, batch_size=max(1, amplify.batch_size // pieces))
-        return run_amplify(project, amplify, device=device, cluster=cluster, piece=piece)
-    if job.kind == "ddb":
-        ddb = from_json(DDBConfig, a["config"])
-        return run_ddb(project, ddb, device=device, piece=_piece(ddb.classifier.batch_size, pieces))
-    if job.kind == "compare":
-        compared = from_json(CompareConfig, a["config"])
-        return run_compare(project, compared, device=device, pieces=pieces)
-    if job.kind == "benchmark":
-        table = from_json(TableConfig, a["config"])
-        return run_table(project.workspace, table, device=device, cluster=cluster)
-    if job.kind == "project":
-        return audit_stage.run_projection(project)
-    if job.kind == "edit_time":
-        return edit_time_stage.run_edit_time(project, a["by"], device=device)
-    if job.kind == "sweep":
-        sweep = from_json(SweepConfig, a["config"])
-        return run_sweep(project, sweep, device=device, cluster=cluster)
-    if job.kind == "report":
-        return report_stage.run_report(project, device=device)
-    return report_stage.run_export(project, a["what"])
-
-
-def _piece(batch_size: int, pieces: int) -> int | None:
-    """How many images of a batch to compute at a time; the optimiser still sees whole batches."""
-    return None if pieces == 1 else max(1, batch_size // pieces)
 
 
 def work(
@@ -122,10 +32,10 @@ def work(
     """Run the job to its end, its stop or its failure; returns (state, cause in words)."""
     project = Project(db.path.parent, job.project)
     try:
-        # A benchmark works in projects of its own, one of which may be the one it was asked for in.
-        with nullcontext() if job.kind == "benchmark" else working(project):
-            stage = stage_of(job, project, device, cluster)
-            return _drive(db, job, stage), ""
+        kind = kind_of(job.kind)
+        # What works in projects of its own may meet the one that it was asked for in among them.
+        with working(project) if kind.in_project else nullcontext():
+            return _drive(db, job, kind.stage(project, job.args, Where(device, cluster))), ""
     except StopAsked as stop:
         if stop.keep:
             return "stopped", "Stopped. What was finished is kept, and can be resumed."
@@ -140,7 +50,7 @@ def work(
                 "The disk is full. Free some space and resume: what was finished is kept.",
             )
         if is_out_of_memory(error):
-            smaller = " Resume with half the batch." if job.kind in kinds.HALVES else ""
+            smaller = " Resume with half the batch." if job.halves else ""
             return "failed", f"Out of memory, even in small pieces.{smaller}"
         return "failed", f"Something went wrong ({type(error).__name__}: {error})."
 

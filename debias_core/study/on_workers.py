@@ -47,7 +47,7 @@ def table_cells(
         return
     on = wanted[0][0].on
     drawn_from = {} if on.official else _originals(on.dataset)
-    work = Work(f"{__name__}:make_table_cells", team.message({}, **drawn_from))
+    work = Work("debias_core.study.in_worker:make_table_cells", team.message({}, **drawn_from))
     tasks = (team.message({"row": _row_json(row), "seed": seed}) for row, seed in wanted)
     with hire.hire(work, (device,), cluster, len(wanted)) as workers:
         for found in team.as_finished(workers, tasks):
@@ -86,7 +86,7 @@ def sweep_cells(
     tensors |= {
         k: torch.as_tensor(v) for k, v in _originals(project.source().get("kind", "")).items()
     }
-    work = Work(f"{__name__}:make_sweep_cells", team.message(about, **tensors))
+    work = Work("debias_core.study.in_worker:make_sweep_cells", team.message(about, **tensors))
 
     def of_set(at: At) -> str:
         return repr((config.at(config.cells()[at[0]])[:3], at[1]))

@@ -11,6 +11,7 @@ from typing import Any
 from debias_core.data.importing.importers import Survey
 from debias_core.data.table import ImageTable
 from debias_core.jobs import queue
+from debias_core.jobs.kinds import JOBS
 from debias_core.records import mean_and_sd
 from debias_core.workspace import judgements
 from debias_core.workspace.database import Database, now
@@ -56,11 +57,13 @@ def job_row(db: Database, job: queue.Job) -> dict[str, Any]:
     running = job.state == "running"
     silent = now() - job.heartbeat if running and job.heartbeat else 0.0
     can = queue.actions(job)
+    kind = JOBS.get(job.kind)  # None: a workspace of a newer version
     log = queue.last_lines(db, job.id) if running or job.state in queue.RESUMABLE else []
     return {
         "id": job.id,
         "kind": job.kind,
-        "title": words.JOB_TITLES[job.kind],
+        "title": kind.title if kind else job.kind,
+        "keeps": kind.keeps if kind else "",
         "state": job.state,
         "place": queue.place_in_queue(db, job.id) if job.state == "queued" else 0,
         "stage": job.stage or (words.STARTING if running else ""),

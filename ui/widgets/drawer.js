@@ -18,7 +18,7 @@ DebiasStudio.widget("drawer", (ctx) => {
 
   async function act(job, action) {
     if (action === "now" && job.state === "running") {
-      const lost = el("p", {}, "What was not saved since the last checkpoint is lost.");
+      const lost = el("p", {}, `${job.keeps} What was not saved since then is lost.`);
       const sure = await dialog(`Stop “${job.title}” now?`, lost, [["", "Let it run"], ["yes", job.words.now]]);
       if (sure !== "yes") return;
     }

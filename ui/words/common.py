@@ -17,25 +17,6 @@ LOCKED = {
 }
 
 # Jobs
-JOB_TITLES = {
-    "import": "Import",
-    "audit": "Audit",
-    "pretrain": "Training of the diffusion model",
-    "generate": "Generation",
-    "describe": "Captions",
-    "draw": "Drawing",
-    "debias": "Training",
-    "project": "t-SNE map",
-    "edit_time": "Choice of t_edit",
-    "sweep": "Sweep",
-    "report": "Report",
-    "export": "Export",
-    "amplify": "Amplification",
-    "ddb": "Training with the amplifier",
-    "compare": "Comparison",
-    "forecast": "Forecast",
-    "benchmark": "Table of a published data set",
-}
 JOB_ACTIONS = {
     "keep": "Stop and keep",
     "now": "Stop now",
