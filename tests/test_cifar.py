@@ -14,11 +14,11 @@ from sklearn.datasets import load_sample_images
 from torchvision.datasets import CIFAR10
 
 import app
-from debias_core.data.importing.layouts import PUBLISHED
+from debias_core.data.catalog import DATA_SETS, names_made_here
 from debias_core.data.making import shipped
-from debias_core.data.making.catalog import NAMED, UNIFORM, free_of_bias
 from debias_core.data.making.cifar10c import CIFAR_SIZES, corrupted_cifar10, plan_of_cifar10
 from debias_core.data.making.corruptions import CORRUPTIONS
+from debias_core.data.making.named import free_of_bias
 from debias_core.data.making.originals import CIFAR_CLASSES, cifar10
 from debias_core.data.making.planted import uniform
 from debias_core.insight import fidelity
@@ -36,6 +36,7 @@ from ui.tabs import augment
 from ui.tabs.data import NAMED_SETS
 from ui.words import data as data_words
 
+LOW_LEVEL = DATA_SETS["cifar10c"].warning
 TRAIN, TEST = 200, 100  # ten classes each
 PAPERS = {0.5: (44_832, 228), 1: (44_527, 442), 2: (44_145, 887), 5: (42_820, 2_242)}
 
@@ -248,11 +249,10 @@ def test_an_unbiased_control_has_every_corruption_in_every_class(tiny_cifar):
 
 
 def test_every_named_set_is_offered_and_described():
-    assert set(NAMED) == set(UNIFORM)
-    everything = set(NAMED) | set(PUBLISHED)
-    assert set(data_words.NAMED_ABOUT) == set(BENCHMARKS) == everything
-    assert {s["kind"] for s in NAMED_SETS.values()} == everything
-    assert data_words.LOW_LEVEL in data_words.NAMED_ABOUT["cifar10c"]
+    assert names_made_here() == ("digits", "cmnist", "cifar10c")
+    assert all(data_set.sentence and data_set.test for data_set in DATA_SETS.values())
+    assert {s["kind"] for s in NAMED_SETS.values()} == set(BENCHMARKS) == set(DATA_SETS)
+    assert LOW_LEVEL in data_words.data_set_about(DATA_SETS["cifar10c"])
 
 
 def test_the_preset_has_the_bottleneck_of_the_paper():
@@ -315,5 +315,5 @@ def test_augment_warns_where_the_bias_is_a_corruption(tiny_cifar, tmp_path):
         kind: [v for v in part.refresh(kind, None, "diffinject") if isinstance(v, str)]
         for kind in ("digits", "cifar10c")
     }
-    assert any(data_words.LOW_LEVEL in text for text in shown["cifar10c"])
-    assert not any(data_words.LOW_LEVEL in text for text in shown["digits"])
+    assert any(LOW_LEVEL in text for text in shown["cifar10c"])
+    assert not any(LOW_LEVEL in text for text in shown["digits"])

@@ -151,7 +151,7 @@ def test_every_exif_orientation_is_undone_as_pillow_does(orientation):
 
 def test_reading_data_needs_no_torch():
     code = (
-        "import sys, debias_core.data.importers, debias_core.data.benchmarks, debias_core.data.planted;"
+        "import sys, debias_core.data.importing.importers, debias_core.data.catalog, debias_core.data.making.named;"
         "print('torch' in sys.modules)"
     )
     root = Path(__file__).resolve().parents[1]

@@ -13,8 +13,8 @@ import torch
 import app
 from debias_core.compute.team import Cluster
 from debias_core.data.making import captions as tinted
-from debias_core.data.making.catalog import grey_images
 from debias_core.data.making.digits import colored_digits, grey_digits
+from debias_core.data.making.named import grey_images
 from debias_core.data.making.originals import mnist
 from debias_core.data.table import save_table
 from debias_core.insight.keywords import keywords, looks
@@ -151,7 +151,7 @@ def models(tmp_path_factory):
 
 def test_the_models_of_mnist_learn_from_its_train_part(monkeypatch):
     grey, y = np.full((3, 8, 8), 255, np.uint8), np.array([7, 7, 7])
-    monkeypatch.setattr("debias_core.data.making.catalog.mnist", {"train": (grey, y)}.__getitem__)
+    monkeypatch.setattr("debias_core.data.making.cmnist.mnist", lambda part: (grey, y))
     for size in (8, 16):
         settings = SmallModelConfig(of="mnist", image_size=size)
         drawn = pretrain.digits_drawn(settings)(np.random.default_rng(0), 5)

@@ -11,27 +11,23 @@ from sklearn.datasets import load_sample_images
 
 import app
 from debias_core.data import table
+from debias_core.data.catalog import DATA_SETS, is_brought, official
 from debias_core.data.importing.about import load_about
+from debias_core.data.importing.finding import check_there, find
 from debias_core.data.importing.importers import import_images, survey
-from debias_core.data.importing.layouts import (
-    IMAGENET9,
-    OFFICIAL,
-    PUBLISHED,
-    check_there,
-    find,
-    official,
-)
+from debias_core.data.importing.layouts import IMAGENET9
 from debias_core.data.making import originals
 from debias_core.data.making.corruptions import CORRUPTIONS
 from debias_core.data.making.shipped import SHIPPED
 from debias_core.pipeline import drain
-from debias_core.presets.data_sets import BENCHMARKS, NO_RATIO, PHOTOGRAPHS, photographs
+from debias_core.presets.data_sets import BENCHMARKS, PHOTOGRAPHS, photographs
 from debias_core.presets.methods import photographs_ddb
 from debias_core.records import UserError
 from debias_core.stages import importing, repeat_check
 from debias_core.workspace.project import Project
 from tests.conftest import SHARED
 
+PUBLISHED = {name: of for name, of in DATA_SETS.items() if is_brought(name)}
 PIECES = [
     picture[y : y + 40, x : x + 40]
     for picture in load_sample_images().images
@@ -243,7 +239,7 @@ def test_a_missing_set_is_said_with_where_to_get_it_and_how_it_must_look(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("DEBIAS_DATA", str(tmp_path))
-    monkeypatch.setattr("debias_core.data.importing.layouts._download_celeba", lambda place: False)
+    monkeypatch.setattr("debias_core.data.importing.finding._download_celeba", lambda place: False)
     for name, about in PUBLISHED.items():
         command = ["benchmark", name, "--method", "lff", "--workspace", str(tmp_path / "ws")]
         assert app.main(command) == 2
@@ -348,7 +344,6 @@ def test_every_published_set_has_settings_small_and_as_in_the_papers():
         small, paper = photographs(name), photographs(name, "paper")
         assert small.size == 64 and paper.size >= 224
         assert small.debias.classifier.epochs < paper.debias.classifier.epochs
-        assert (about.ratios == (None,)) == (name in NO_RATIO)
         assert small.percent in about.ratios
         if about.classes:
             assert len(about.classes) == PHOTOGRAPHS[name].classes
@@ -481,14 +476,14 @@ def put_disent(root, *, against="conflict", nested_valid=False, percents=("1pct"
 ])  # fmt: skip
 def test_disent_s_colored_mnist_and_corrupted_cifar10_are_read(tmp_path, name, nested, against):
     root = put_disent(tmp_path / "data" / name, against=against, nested_valid=nested)
-    table, _ = brought(root, percent=5.0, name=official(name))
+    table, _ = brought(root, percent=5.0, name=official(name).name)
     assert {s: len(table.where(s)) for s in ("train", "valid", "test")} == {
         "train": 50, "valid": 10, "test": 20,
     }  # fmt: skip
     train = table.where("train")
     assert train.conflicting().sum() == 20
     assert table.where("test").conflicting(train.aligned_bias()).sum() == 10
-    about = OFFICIAL[official(name)]
+    about = official(name)
     assert table.class_names == about.classes and len(table.bias_names) == 10
     if name == "cifar10c":
         assert about.attributes == tuple(CORRUPTIONS) and "frosted glass blur" in table.bias_names

@@ -110,8 +110,8 @@ def same(a, b):
 IMPORT = """
 import os, signal, sys
 from pathlib import Path
-from debias_core.data import importers, journal
-from debias_core.data.importers import import_images
+from debias_core.data.importing import importers, journal
+from debias_core.data.importing.importers import import_images
 importers.BEAT = journal.SAVE_SECONDS = -1
 importers.MAX_BATCH = 2
 for p in import_images(Path(sys.argv[1]), Path(sys.argv[2]), size=8, resume=True):

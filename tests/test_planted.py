@@ -9,8 +9,8 @@ from sklearn.datasets import load_sample_images
 
 import app
 from debias_core.data.making import planted
-from debias_core.data.making.catalog import held_out_of_training, named_table, plant_bias
 from debias_core.data.making.digits import colored_digits, is_colored_digits
+from debias_core.data.making.named import held_out_of_training, named_table, plant_bias
 from debias_core.data.making.shipped import shipped_model
 from debias_core.data.table import save_table
 from debias_core.pipeline import drain

@@ -47,7 +47,7 @@ UNCONDITIONAL = 0.1  # share of captions left empty, for classifier-free guidanc
 
 def digits_drawn(config: SmallModelConfig, vague: float = 0.0) -> Draw:
     """Captioned digits of the train part of scikit-learn's digits or of MNIST, of the model's own size."""
-    from debias_core.data.making.catalog import grey_images
+    from debias_core.data.making.named import grey_images
 
     grey, y = grey_images({"digits": "digits", "mnist": "cmnist"}[config.of])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from debias_core.data.catalog import DATA_SETS
 from debias_core.settings.base import require
 from debias_core.settings.data_sets import BenchmarkConfig
 from debias_core.settings.injection import CENTRE, DIRECT, InjectConfig
@@ -78,14 +79,14 @@ PHOTOGRAPHS: dict[str, Photographs] = {
     "imagenet9": Photographs(9, (64, 5), (224, 120)),
     "celeba": Photographs(2, (64, 2), (224, 50), augment=()),
 }
-SIZES = ("small", "paper")  # of PHOTOGRAPHS
-NO_RATIO = ("waterbirds", "urbancars", "imagenet9", "celeba")  # and BAR as first published
+OTHERS = Photographs(0, (64, 10), (224, 100))  # ours: of a data set that has no line above
+SIZES = ("small", "paper")  # of a data set of photographs
 
 
 def photographs(dataset: str, preset: str = "small", size: int | None = None) -> BenchmarkConfig:
-    """The settings of one of PHOTOGRAPHS, "small" or as in the "paper", at another `size` if given."""
+    """The settings of a data set that is brought, "small" or as in the "paper", at another `size` if given."""
     require(preset in SIZES, f"A preset is small or paper, not '{preset}'.")
-    about = PHOTOGRAPHS[dataset]
+    about = PHOTOGRAPHS.get(dataset, OTHERS)
     side, epochs = about.small if preset == "small" else about.paper
     lr = 1e-3 if preset == "small" else about.lr
     net = ClassifierConfig(
@@ -97,7 +98,7 @@ def photographs(dataset: str, preset: str = "small", size: int | None = None) ->
     )
     return BenchmarkConfig(
         dataset=dataset,
-        percent=None if dataset in (*NO_RATIO, "bar") else 1.0,
+        percent=DATA_SETS[dataset].percent,
         size=size or side,
         audit=AuditConfig(classifier=bias_net, top_k=100),
         inject=InjectConfig(count=5_000, gamma=about.gamma, mask=CENTRE, batch_size=32),
@@ -105,7 +106,10 @@ def photographs(dataset: str, preset: str = "small", size: int | None = None) ->
     )
 
 
-BENCHMARKS |= {name: photographs(name) for name in PHOTOGRAPHS}
+BENCHMARKS = {
+    name: BenchmarkConfig(dataset=name) if of.make else photographs(name)
+    for name, of in DATA_SETS.items()
+} | BENCHMARKS
 
 
 # DiffInject where its paper has it: γ, whether within a mask, synthetic ÷ original images, original images

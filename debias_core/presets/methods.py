@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from debias_core.data.catalog import is_brought
 from debias_core.methods.baselines.bias_ensemble import BiasEnsembleConfig
 from debias_core.methods.baselines.dfr import DFRConfig
 from debias_core.methods.baselines.disent import DisEntConfig
@@ -92,7 +93,7 @@ def _own_of(dataset: str, method: str, preset: str, percent: float | None) -> Ba
             net = dataclasses.replace(net, lr=5e-4)
         if disent and percent in (1.0, 2.0):
             known = known | {"lambda_dis": 5.0, "lambda_swap_b": 5.0}
-    elif dataset in PHOTOGRAPHS:
+    elif is_brought(dataset):
         net = photographs(dataset, preset).debias.classifier
         if "first_epochs" in known:  # T in proportion to the epochs
             share = net.epochs / PHOTOGRAPHS[dataset].paper[1]
@@ -118,7 +119,7 @@ def baseline_config(
 
     Of other images the method's own with the plain classifier. `precision` is LfF's, `jtt_epochs` (T) and
     `jtt_times` (λ) are JTT's, and no concern of the others. `paper_protocol` divides pixels by 255 twice, as
-    LfF's public code and its successors do with an MLP (`DIVIDED_TWICE`). `preset` is of PHOTOGRAPHS; some settings go by the
+    LfF's public code and its successors do with an MLP (`DIVIDED_TWICE`). `preset` is of data sets that are brought; some settings go by the
     ratio (`percent`).
     """
     require(

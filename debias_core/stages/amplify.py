@@ -29,8 +29,8 @@ from debias_core.classifier.networks import Classifier, save_classifier
 from debias_core.classifier.scoring import probabilities, score
 from debias_core.classifier.training import train_classifier
 from debias_core.compute.team import Cluster
+from debias_core.data.catalog import names_made_here
 from debias_core.data.images import Pixels, enlarge, grid, png, to_uint8
-from debias_core.data.making.catalog import TINTED
 from debias_core.data.making.digits import is_colored_digits
 from debias_core.data.making.planted import PALETTE
 from debias_core.data.table import ImageTable
@@ -312,7 +312,7 @@ def aligned_shares(
         return None
     aligned = np.array([usual[c] for c in range(len(table.class_names))])
     source = project.source()
-    if source.get("kind") in TINTED and not source.get("bias"):
+    if source.get("kind") in names_made_here(grey=True) and not source.get("bias"):
         by, said, on_train = "nearest colour", read_colour(pixels), read_colour(train.pixels)
     else:
         by = "attribute classifier"

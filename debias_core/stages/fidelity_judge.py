@@ -14,7 +14,8 @@ import torch
 
 from debias_core.classifier.networks import Classifier, load_classifier, save_classifier
 from debias_core.classifier.scoring import probabilities
-from debias_core.data.making.catalog import NAMED, TINTED, free_of_bias
+from debias_core.data.catalog import DATA_SETS
+from debias_core.data.making.named import free_of_bias
 from debias_core.data.table import ImageTable
 from debias_core.insight.fidelity import JUDGE, train_judge
 from debias_core.records import Stage, SyntheticSet
@@ -57,8 +58,8 @@ def judge_for(project: Project, *, device: torch.device) -> Stage[Classifier]:
     workspace; else it is the project's own.
     """
     source, class_names = project.source(), project.table().class_names
-    name = source.get("kind")
-    if name not in NAMED or source.get("bias"):
+    name = source.get("kind", "")
+    if name not in DATA_SETS or not DATA_SETS[name].has_clean or source.get("bias"):
         return (yield from run_judge(project, device=device))
 
     def images() -> ImageTable:
@@ -72,7 +73,7 @@ def judge_for(project: Project, *, device: torch.device) -> Stage[Classifier]:
         )
 
     folder = project.workspace / ".judges" / name
-    made_of = "random colours" if name in TINTED else "clean images"
+    made_of = "random colours" if DATA_SETS[name].grey else "clean images"
     return (yield from kept_judge(folder, images, made_of, device))
 
 

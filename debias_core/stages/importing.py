@@ -9,9 +9,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from debias_core.data.importing import layouts
+from debias_core.data.catalog import BROUGHT, is_brought, made_here, spread_in_words
+from debias_core.data.importing import finding
 from debias_core.data.importing.importers import import_images
-from debias_core.data.making.catalog import NAMED, named_table, plant_bias, spread_in_words
+from debias_core.data.making.named import named_table, plant_bias
 from debias_core.data.making.planted import on_black
 from debias_core.data.table import ImageTable, save_table
 from debias_core.records import ImportReport, Progress, Refusal, Stage, UserError
@@ -57,14 +58,14 @@ def import_data(
 def import_published(
     project: Project, name: str, *, percent: float | None, size: int, validation: bool = False
 ) -> Stage[ImportReport]:
-    """Put a published data set (`layouts.BROUGHT`) into a project, in place of what it held.
+    """Put a published data set (`catalog.BROUGHT`) into a project, in place of what it held.
 
     It is decoded once for all projects of the workspace: the pixels' file is one, with several names.
 
     Raises:
         UserError: when it is nowhere; it says where to get it and how the folder must look.
     """
-    root = layouts.find(name, percent)
+    root = finding.find(name, percent)
     source = published_source(name, percent=percent, size=size, validation=validation)
     kept = project.workspace / ".data" / f"{name}-{fingerprint(source, str(root))}"
     with (yield from turn(kept.with_suffix(".lock"), "import")):
@@ -78,7 +79,7 @@ def import_published(
                 validation=validation,
                 resume=True,
             )
-            said = f"{layouts.BROUGHT[name].test}, {(table.split == 'test').sum():,} images."
+            said = f"The test part: {BROUGHT[name].test}, {(table.split == 'test').sum():,} images."
             if validation:
                 said = (
                     f"{(table.split == 'test').sum():,} images that are no part of the test part."
@@ -121,9 +122,9 @@ def import_job(project: Project, args: dict[str, Any]) -> Stage[ImportReport | N
 def _registered(source: dict[str, Any]) -> dict[str, Any]:
     """A job's source as the project will have it."""
     kind = source["kind"]
-    if kind in NAMED:
+    if made_here(kind):
         return named_source(kind, percent=source["percent"], seed=0, validation=False)
-    if kind in layouts.PUBLISHED:
+    if is_brought(kind):
         return published_source(
             kind, percent=source["percent"], size=source["size"], validation=False
         )
@@ -132,12 +133,12 @@ def _registered(source: dict[str, Any]) -> dict[str, Any]:
 
 def _bring(project: Project, source: dict[str, Any], *, replace: bool) -> Stage[ImportReport]:
     kind = source["kind"]
-    if kind in NAMED:
+    if made_here(kind):
         yield Progress("import", 0, 1, "drawing the images")
         made = import_named(project, kind, percent=source["percent"], seed=0)
         yield Progress("import", 1, 1)
         return made
-    if kind in layouts.PUBLISHED:
+    if is_brought(kind):
         return (
             yield from import_published(
                 project, kind, percent=source["percent"], size=source["size"]
@@ -168,7 +169,7 @@ def import_named(
     bias: str = "",
     hold_out: float = 0.0,
 ) -> ImportReport:
-    """Put a named data set (`benchmarks.named_table`) into a project, in place of what it held."""
+    """Put a named data set (`making.named.named_table`) into a project, in place of what it held."""
     if percent is None:
         raise UserError(f"Say with --ratio how many images of '{name}' break the bias.")
     table = named_table(name, percent, seed, validation=validation, bias=bias, hold_out=hold_out)

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from debias_core.data.making.catalog import TINTED, free_of_bias, grey_images
+from debias_core.data.catalog import DATA_SETS
 from debias_core.data.making.cifar10c import is_corrupted_cifar10
+from debias_core.data.making.named import free_of_bias, grey_images
 from debias_core.data.making.shipped import SHIPPED
 from debias_core.diffusion.injection import mask_from_box
 from debias_core.diffusion.training import (
@@ -105,7 +106,7 @@ def run_pretrain_named(
     """
     _, _, dataset, in_words = PRETRAIN[what]
     swaps: Swaps | None = None
-    if dataset in TINTED:
+    if DATA_SETS[dataset].grey:
         grey, _ = grey_images(dataset)
         edge = (config.unet.image_size - grey.shape[1]) // 2
         framed: NDArray[Any] = np.pad(grey, ((0, 0), (edge, edge), (edge, edge)))

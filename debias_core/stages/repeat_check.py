@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from debias_core.classifier.arms import summary
-from debias_core.data.importing.layouts import BROUGHT
-from debias_core.data.making.catalog import NAMED
+from debias_core.data.catalog import BROUGHT, made_here, names_made_here
 from debias_core.pipeline import ARMS
 from debias_core.records import UserError
 from debias_core.settings.base import from_json, to_json
@@ -220,14 +219,14 @@ def _plain(value: Any) -> Any:
 
 
 def _source(value: Any) -> Named | Published | Files:
-    kind = value.get("kind") if isinstance(value, dict) else None
-    if kind in NAMED:
+    kind = value.get("kind", "") if isinstance(value, dict) else ""
+    if made_here(kind):
         # An older export knows neither.
         return _settings(Named, {"bias": "", "hold_out": 0.0, **value}, "data.source")
     if kind in BROUGHT:
         return _settings(Published, value, "data.source")
     if kind != "files":
-        raise _refused(f"data.source must be of the kind {', '.join(NAMED)} or files")
+        raise _refused(f"data.source must be of the kind {', '.join(names_made_here())} or files")
     return _settings(Files, {"percent": None, **value}, "data.source")
 
 

@@ -18,8 +18,8 @@ import torch
 
 from debias_core.classifier.arms import summary
 from debias_core.compute.team import Cluster
-from debias_core.data.importing.layouts import BROUGHT, check_ratio, official
-from debias_core.data.making.catalog import OWN_BIAS
+from debias_core.data.catalog import BROUGHT, official, own_bias
+from debias_core.data.importing.finding import check_ratio
 from debias_core.insight.energy import intensity
 from debias_core.insight.fidelity import Fidelity, fidelity_of
 from debias_core.methods.catalog import REFITTED
@@ -76,7 +76,7 @@ def cell(
     return {
         "dataset": config.dataset,
         "method": method,
-        "bias": config.bias or OWN_BIAS.get(config.dataset),
+        "bias": config.bias or own_bias(config.dataset),
         "ratio": config.percent,
         "seed": arm.seed,
         "unbiased_accuracy": arm.accuracy.average,
@@ -321,7 +321,7 @@ def ensure_data(
     percent, validation = config.percent, config.validation
     asked: dict[str, Any]
     here = project.has("data") and not anew
-    name = official(config.dataset) if config.official else config.dataset
+    name = official(config.dataset).name if config.official else config.dataset
     if name in BROUGHT:
         if config.bias:
             raise UserError(

@@ -27,7 +27,7 @@ import torch
 
 from debias_core import pipeline
 from debias_core.compute.team import Cluster
-from debias_core.data.making.catalog import OWN_BIAS, other_bias
+from debias_core.data.catalog import other_bias, own_bias
 from debias_core.methods.catalog import PUBLISHED_ONLY, BaselineConfig
 from debias_core.records import (
     ArmResult,
@@ -77,7 +77,7 @@ def run_cells(
 
     def keep(number: int, made: dict[str, Any]) -> None:
         on = wanted[number][0].on
-        made["bias"] = on.bias or OWN_BIAS.get(on.dataset)  # older cells do not say it
+        made["bias"] = on.bias or own_bias(on.dataset)  # older cells do not say it
         cells[number] = made
         failed = [(*wanted[i], c["error"]) for i, c in cells.items() if c["error"] is not None]
         note_wanted(workspace, rows, seeds, failed)
@@ -152,7 +152,7 @@ def note_wanted(
         "rows": [
             {
                 "key": key(row), "line": _line(workspace, row), "method": row.method,
-                "bias": row.on.bias or OWN_BIAS.get(on.dataset), "ratio": row.on.percent,
+                "bias": row.on.bias or own_bias(on.dataset), "ratio": row.on.percent,
                 "settings": _settings_of(row),
             }
             for row in rows

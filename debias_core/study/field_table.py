@@ -12,14 +12,13 @@ from typing import Any
 import torch
 
 from debias_core.compute.team import Cluster
-from debias_core.data.importing import layouts
+from debias_core.data.catalog import DATA_SETS, is_brought, other_bias, own_bias
+from debias_core.data.importing import finding
 from debias_core.data.making import originals
-from debias_core.data.making.catalog import OWN_BIAS, other_bias
 from debias_core.methods.catalog import TABLE
 from debias_core.presets.methods import DDB, DIFFUBIAS
 from debias_core.records import Stage, UserError
 from debias_core.settings.amplification import RECIPES
-from debias_core.settings.data_sets import RATIOS
 from debias_core.study.cells import line_key, over_seeds, run_cells
 from debias_core.study.published import Own, beside, published_over
 from debias_core.study.rows import Row, row_of
@@ -41,17 +40,16 @@ def methods_for(dataset: str) -> tuple[str, ...]:
 
 def ratios_of(dataset: str) -> tuple[float | None, ...]:
     """The ratios at which a data set is published; None: its own."""
-    about = layouts.PUBLISHED.get(dataset)
-    return RATIOS if about is None else about.ratios
+    return DATA_SETS[dataset].ratios
 
 
 def missing(dataset: str, ratios: Sequence[float | None] = ()) -> str | None:
     """Why a data set can't be read here, and where to get it; None where it can. Nothing is downloaded."""
-    if dataset in layouts.PUBLISHED:
-        found = (layouts.absent(dataset, r) for r in ratios or ratios_of(dataset)[:1])
+    if is_brought(dataset):
+        found = (finding.absent(dataset, r) for r in ratios or ratios_of(dataset)[:1])
         return next((said for said in found if said is not None), None)
-    of = {"cmnist": "mnist", "cifar10c": "cifar10"}.get(dataset)
-    return None if of is None else originals.absent(of)
+    original = DATA_SETS[dataset].original
+    return originals.absent(original) if original else None
 
 
 def rows_of(config: TableConfig) -> list[Row]:
@@ -123,7 +121,7 @@ def table_of(workspace: Path, dataset: str) -> dict[str, Any]:
         stranger = line == path.parents[1].name or cell.get("dataset") != dataset
         if stranger or not set(cell) >= NEEDED or cell.get("scored_on") == "validation":
             continue
-        cell["bias"] = cell.get("bias") or OWN_BIAS.get(dataset)  # older ones do not say it
+        cell["bias"] = cell.get("bias") or own_bias(dataset)  # older ones do not say it
         key = line_key(line, cell["method"], cell["settings"])
         mine = lines.setdefault(
             key,

@@ -20,8 +20,8 @@ import torch
 
 from debias_core.compute import hire, team
 from debias_core.compute.team import Cluster, Work
+from debias_core.data.catalog import DATA_SETS
 from debias_core.data.making import originals
-from debias_core.data.making.catalog import NAMED, TINTED
 from debias_core.settings.base import to_json
 from debias_core.settings.sweep import SweepConfig
 from debias_core.study.rows import Row
@@ -106,9 +106,8 @@ def sweep_cells(
 
 def _originals(dataset: str) -> Mapping[str, Any]:
     """The arrays that a named data set is drawn from; none for scikit-learn's digits, and of other images."""
-    if dataset not in NAMED or dataset == "digits":
-        return {}
-    return originals.send("mnist" if dataset in TINTED else "cifar10")
+    original = DATA_SETS[dataset].original if dataset in DATA_SETS else ""
+    return originals.send(original) if original else {}
 
 
 def _row_json(row: Row) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from debias_core.data.making.catalog import other_bias
+from debias_core.data.making.named import other_bias
 from debias_core.settings.data_sets import RATIOS, BenchmarkConfig, DDBBenchmarkConfig
 
 # Accuracy over all test images, as the papers print it, in percent at 0.5, 1, 2 and 5 % conflicting images.

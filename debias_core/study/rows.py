@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from debias_core.data.catalog import is_brought
 from debias_core.methods.catalog import BASELINE_METHODS, PUBLISHED_ONLY, BaselineConfig
-from debias_core.presets.data_sets import (
-    BENCHMARKS,
-    PAPER_READING,
-    PHOTOGRAPHS,
-    paper_reading,
-    photographs,
-)
+from debias_core.presets.data_sets import BENCHMARKS, PAPER_READING, paper_reading, photographs
 from debias_core.presets.methods import (
     CROSSINJECT,
     DDB,
@@ -106,7 +101,7 @@ def base_of(dataset: str, preset: str = "small") -> BenchmarkConfig:
         raise UserError(
             f"There is no benchmark '{dataset}'. Choose one of: {', '.join(BENCHMARKS)}."
         )
-    if dataset in PHOTOGRAPHS:
+    if is_brought(dataset):
         return photographs(dataset, preset)
     return BENCHMARKS[dataset]
 
@@ -116,7 +111,7 @@ def benchmark_of(
 ) -> BenchmarkConfig:
     """The preset of a named data set, for this method."""
     base = replace(base_of(dataset, preset), percent=percent)
-    if method != "diffinject" and dataset not in PHOTOGRAPHS:
+    if method != "diffinject" and not is_brought(dataset):
         # The share is DiffInject's; the others' images are taken as they are.
         base = replace(base, debias=replace(base.debias, synthetic_share=None))
     if method == "diffubias":
@@ -191,7 +186,7 @@ def _of_recipe(
     if dataset not in DDB:
         raise UserError(f"{recipe} has no settings for '{dataset}'. Choose: {', '.join(DDB)}.")
     base = DDB[dataset]
-    if dataset in PHOTOGRAPHS:
+    if is_brought(dataset):
         base = photographs_ddb(dataset, preset, size)
     final_net = changed(
         base.ddb.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size

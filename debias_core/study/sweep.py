@@ -30,8 +30,9 @@ from debias_core.classifier import arms as classifier_arms
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.scoring import score
 from debias_core.compute.team import Cluster
+from debias_core.data.catalog import made_here, spread_in_words
 from debias_core.data.images import Pixels, grid, labelled, png
-from debias_core.data.making.catalog import NAMED, named_table, spread_in_words
+from debias_core.data.making.named import named_table
 from debias_core.data.table import ImageTable, evenly
 from debias_core.diffusion.synthesis import settled
 from debias_core.insight.fidelity import fidelity_of
@@ -78,7 +79,7 @@ def held_out(project: Project, seed: int) -> HeldOut:
         UserError: when there are too few training images.
     """
     source = project.source()
-    if source.get("kind") in NAMED:
+    if made_here(source.get("kind", "")):
         table = named_table(
             source["kind"], source["percent"], seed, validation=True, bias=source.get("bias", "")
         )

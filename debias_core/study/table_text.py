@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from debias_core.data.making.catalog import other_bias
+from debias_core.data.making.named import other_bias
 from debias_core.records import mean_and_sd, ratio_in_words
 from debias_core.study.published import published_over
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from debias_core.data.catalog import DATA_SETS, names_made_here, own_bias
 from debias_core.methods.catalog import BASELINE_METHODS, PUBLISHED_ONLY, TABLE
-from debias_core.presets.data_sets import BENCHMARKS, PAPER_READING
+from debias_core.presets.data_sets import PAPER_READING
 from debias_core.records import UserError
 from debias_core.settings.data_sets import BIASES, DDBBenchmarkConfig
 from debias_core.settings.injection import METHODS
@@ -52,6 +53,7 @@ from ui.cli.options import (
     Validation,
     Workspace,
 )
+from ui.words import data as data_words
 
 command = typer.Typer()
 
@@ -135,7 +137,7 @@ def demo(
 
 @command.command()
 def benchmark(
-    dataset: Annotated[str, typer.Argument(help=f"{', '.join(BENCHMARKS)}.")],
+    dataset: Annotated[str, typer.Argument(help=f"{', '.join(DATA_SETS)}.")],
     workspace: Workspace = DEFAULT_WORKSPACE,
     data: Data = None,
     preset: Preset = "small",
@@ -152,24 +154,20 @@ def benchmark(
     bias: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"digits and cmnist: plant another bias, one or more of {', '.join(BIASES)}, two at "
+            help=f"{' and '.join(names_made_here(grey=True))}: plant another bias, one or more of {', '.join(BIASES)}, two at "
             "once as in colour+corner, or all. Several make the generalisation table."
         ),
     ] = None,
     hold_out: Annotated[
         float,
         typer.Option(
-            help="digits, cmnist: a share of the training images, with their bias, that tells the best "
-            "epoch beside the last."
+            help=f"{', '.join(names_made_here(grey=True))}: a share of the training images, with their bias, that "
+            "tells the best epoch beside the last."
         ),
     ] = 0.0,
     ratio: Annotated[
         list[float] | None,
-        typer.Option(
-            help="Percent of bias-conflicting images, one or more of those at which the data set is "
-            "published (0.5, 1, 2, 5; Dogs & Cats and BAR 1, 5; the others have one training set); digits "
-            "and cmnist: 0 to 20."
-        ),
+        typer.Option(help=f"Percent of bias-conflicting images, one or more. {data_words.RATIOS}."),
     ] = None,
     seeds: Seeds = 3,
     first_seed: Annotated[
@@ -240,22 +238,19 @@ def benchmark(
     ] = None,
 ) -> None:
     """A named data set, over seeds, beside the published figures; resumable, a table cell by cell."""
-    from debias_core.data.importing import layouts
-    from debias_core.data.making.catalog import OWN_BIAS
+    from debias_core.data.importing import finding
     from debias_core.data.making.originals import look_in
     from debias_core.study.benchmark import benchmark_project, run_benchmark
-    from ui.words import data as data_words
 
     there = None
     if data is not None:
         look_in(data.expanduser())
-        if dataset in data_words.MADE_HERE:
-            there = layouts.folder_of(layouts.official(dataset))
+        if dataset in DATA_SETS and (published := DATA_SETS[dataset].official):
+            there = finding.folder_of(published.name)
     official = there is not None
     methods = list(dict.fromkeys(method or ["diffinject"]))
-    ratios: list[float | None] = list(
-        dict.fromkeys([*ratio] if ratio else [rows.base_of(dataset, preset).percent])
-    )
+    own = rows.base_of(dataset, preset).percent
+    ratios: list[float | None] = list(dict.fromkeys([*ratio] if ratio else [own]))
     if unknown := [m for m in methods if m not in (*TABLE, *PUBLISHED_ONLY)]:
         raise UserError(
             f"There is no method '{unknown[0]}' in the tool. Choose from: {', '.join(TABLE)}."
@@ -301,16 +296,17 @@ def benchmark(
         )  # fmt: skip
 
     where, afield = common.devices(devices, cluster)
-    if dataset == "cifar10c" and images:
-        common.console.print(data_words.LOW_LEVEL, markup=False)
-    which = data_words.OFFICIAL.format(there) if official else data_words.MADE_HERE.get(dataset, "")
+    data_set = DATA_SETS[dataset]
+    if data_set.warning and images:
+        common.console.print(data_set.warning, markup=False)
+    which = data_words.OFFICIAL.format(there) if official else data_words.made_here(data_set)
     if which:
         common.console.print(which, markup=False, highlight=False)
     kinds = list(dict.fromkeys(bias or [""]))
     if "all" in kinds:
         kinds = [*BIASES, "colour+corner"]
     # What it has already is planted in its own way, and has its own name.
-    kinds = list(dict.fromkeys("" if k == OWN_BIAS.get(dataset) else k for k in kinds))
+    kinds = list(dict.fromkeys("" if k == own_bias(dataset) else k for k in kinds))
     wanted = [row(name, at, kind) for kind in kinds for at in ratios for name in methods]
 
     def write(result: dict[str, Any], *, quiet: bool = True) -> None:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from debias_core.presets.data_sets import BENCHMARKS, PHOTOGRAPHS
+from debias_core.data.catalog import is_brought, names_made_here
+from debias_core.presets.data_sets import BENCHMARKS
 from debias_core.records import UserError
 from debias_core.settings.base import changed, to_json
 from debias_core.settings.sweep import SWEEPABLE, Axis, SweepConfig
@@ -49,13 +50,14 @@ from ui.cli.options import (
 )
 
 command = typer.Typer()
+_MADE_HERE = ", ".join(names_made_here())
 
 
 @command.command("audit-curve")
 def audit_curve(
     dataset: Annotated[
         str | None,
-        typer.Argument(help="digits, cmnist or cifar10c; by default the project --name."),
+        typer.Argument(help=f"{_MADE_HERE}; by default the project --name."),
     ] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
@@ -140,7 +142,7 @@ def t_edit_(
 def check_model(
     dataset: Annotated[
         str | None,
-        typer.Argument(help="digits, cmnist or cifar10c (their own model); by default --name's."),
+        typer.Argument(help=f"{_MADE_HERE} (their own model); by default --name's."),
     ] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
@@ -188,7 +190,7 @@ def _named_project(dataset: str, workspace: Path, ratio: float = 1.0) -> Any:
     """The first project of a benchmark, with its data."""
     from debias_core.study.benchmark import benchmark_project, ensure_data
 
-    if dataset in PHOTOGRAPHS:
+    if is_brought(dataset):
         raise UserError(
             f"Give --name: the project of '{dataset}' that `benchmark` or `import` made."
         )
@@ -202,7 +204,7 @@ def _named_project(dataset: str, workspace: Path, ratio: float = 1.0) -> Any:
 def sweep(
     dataset: Annotated[
         str | None,
-        typer.Argument(help="digits, cmnist or cifar10c; by default the project --name."),
+        typer.Argument(help=f"{_MADE_HERE}; by default the project --name."),
     ] = None,
     over: Annotated[
         list[str] | None,

@@ -11,8 +11,8 @@ import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
+from debias_core.data.catalog import DATA_SETS
 from debias_core.data.images import Pixels
-from debias_core.data.making.cifar10c import is_corrupted_cifar10
 from debias_core.data.table import ImageTable
 from debias_core.insight import figures
 from debias_core.jobs import queue
@@ -30,7 +30,6 @@ from ui.tabs.events import guarded, message
 from ui.tabs.panel import Part
 from ui.widgets import widget
 from ui.words import augment as augment_words
-from ui.words import data as data_words
 
 if TYPE_CHECKING:
     from debias_core.diffusion.preview import Preview
@@ -267,8 +266,9 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             shown = gr.update(visible=True, value=pictures)
         if mine.has("data") and (said := shown_rows.forecast(mine)):
             text = f"**{augment_words.FORECAST_OF}**: {augment_words.forecast(said)}\n\n{text}"
-        if mine.has("data") and is_corrupted_cifar10(table_of(mine)):
-            text = f"⚠️ {data_words.LOW_LEVEL}\n\n{text}"
+        data_set = DATA_SETS.get(mine.source().get("kind", "")) if mine.has("data") else None
+        if data_set is not None and data_set.warning:
+            text = f"⚠️ {data_set.warning}\n\n{text}"
         own = gr.update(visible=not shown_rows.has_model(mine) and mine.has("data"))
         # Another project's mask means nothing here, and its widget begins anew too.
         same = before is not None and before.project == mine.name

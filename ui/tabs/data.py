@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 import gradio as gr
 
+from debias_core.data.catalog import DATA_SETS, is_brought
+from debias_core.data.importing.finding import check_there
 from debias_core.data.importing.importers import Survey, survey
-from debias_core.data.importing.layouts import PUBLISHED, check_there
 from debias_core.jobs import queue
 from debias_core.presets.data_sets import photographs
 from debias_core.records import UserError
-from debias_core.settings.data_sets import RATIOS
 from debias_core.workspace.project import Project
 from ui.shown import cards
 from ui.shown import rows as shown_rows
@@ -27,20 +27,14 @@ from ui.words import data as data_words
 
 # What the page calls each named data set → what the import job is told.
 NAMED_SETS: dict[str, dict[str, Any]] = {
-    text: {"kind": kind, "percent": percent}
-    for kind, ratio, unbiased in (
-        ("digits", data_words.DIGITS_RATIO, data_words.DIGITS_UNBIASED),
-        ("cmnist", data_words.MNIST_RATIO, data_words.MNIST_UNBIASED),
-        ("cifar10c", data_words.CIFAR_RATIO, data_words.CIFAR_UNBIASED),
-    )
-    for text, percent in [*((ratio.format(r), r) for r in RATIOS), (unbiased, 100.0)]
-} | {
-    data_words.published_name(about.title, percent): {
-        "kind": kind, "percent": percent, "size": photographs(kind).size,
+    data_words.data_set_name(data_set, percent): {
+        "kind": name,
+        "percent": percent,
+        **({} if data_set.make else {"size": photographs(name).size}),
     }
-    for kind, about in PUBLISHED.items()
-    for percent in about.ratios
-}  # fmt: skip
+    for name, data_set in DATA_SETS.items()
+    for percent in (*data_set.ratios, *((100.0,) if data_set.make else ()))
+}
 
 
 def build(place: Place, project: gr.Dropdown) -> Part:
@@ -133,7 +127,8 @@ def _importer(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
     def preview(path: str, upload: str | None, benchmark: str) -> tuple[Any, ...]:
         hidden = gr.update(visible=False, value=None)
         if benchmark in NAMED_SETS:
-            return data_words.NAMED_ABOUT[NAMED_SETS[benchmark]["kind"]], hidden, hidden
+            data_set = DATA_SETS[NAMED_SETS[benchmark]["kind"]]
+            return data_words.data_set_about(data_set), hidden, hidden
         seen = survey(_source(place, path, upload))
         return (
             shown_rows.literal_survey(seen),
@@ -145,7 +140,7 @@ def _importer(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
         new = place.new_project(name)
         if benchmark in NAMED_SETS:
             args: dict[str, Any] = {"source": NAMED_SETS[benchmark]}
-            if args["source"]["kind"] in PUBLISHED:  # a missing one is told now, not by a job
+            if is_brought(args["source"]["kind"]):  # a missing one is told now, not by a job
                 check_there(args["source"]["kind"], args["source"]["percent"])
         else:
             args = _file_args(place, new, path, upload, int(size))

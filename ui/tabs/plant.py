@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from debias_core.data.making.catalog import plant_bias
+from debias_core.data.making.named import plant_bias
 from debias_core.data.making.planted import on_black, value_names
 from debias_core.data.table import ImageTable
 from debias_core.jobs import queue

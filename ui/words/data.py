@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from debias_core.data.importing.layouts import PUBLISHED
+from debias_core.data.catalog import DATA_SETS
+from debias_core.data.data_set import DataSet
+from debias_core.data.making import originals
+from debias_core.settings.data_sets import MOST_PERCENT
 
 # Data
 DATA_INTRO = "What is in this project. The attribute, where one is known, is used for scoring only."
@@ -22,51 +25,51 @@ IMPORT_SIZE_INFO = (
 IMPORT_BUTTON = "Import"
 IMPORT_NAMED = "… or a named benchmark"
 NO_BENCHMARK = "none"
-DIGITS_RATIO = "Colored Digits, {:g} % break the pattern"
-DIGITS_UNBIASED = "Colored Digits without a bias (control)"
-DIGITS_ABOUT = (
-    "1,797 real handwritten digits of 16 px. Each digit has a colour of its own, but for the share "
-    "that breaks the pattern; the test part has every colour. A diffusion model for them ships with "
-    "the app."
-)
-MNIST_RATIO = "Colored MNIST, {:g} % break the pattern"
-MNIST_UNBIASED = "Colored MNIST without a bias (control)"
-MNIST_ABOUT = (
-    "60,000 handwritten digits of 28 px to train on and 10,000 to test, coloured by the papers' rule. "
-    "MNIST is read from the folder in DEBIAS_DATA, or downloaded (10 MB)."
-)
-CIFAR_RATIO = "Corrupted CIFAR-10, {:g} % break the pattern"
-CIFAR_UNBIASED = "Corrupted CIFAR-10 without a bias (control)"
-LOW_LEVEL = (
-    "The bias here is a corruption of the whole picture (snow, blur, JPEG …). So low-level a look does "
-    "not travel well through the model's inner map h: in its paper DiffInject stays 5 to 16 points "
-    "behind plain LfF on this data. Expect little from injection, and judge it by the numbers."
-)
-CIFAR_ABOUT = (
-    "Some 45,000 photographs of 32 px in ten classes to train on and 10,000 to test. Each class has a "
-    "corruption of its own, but for the share that breaks the pattern; the test part has every "
-    "corruption. CIFAR-10 is read from the folder in DEBIAS_DATA, or downloaded (170 MB). No diffusion "
-    f"model ships for it: `python app.py pretrain cifar10` trains one, on a GPU.\n\n⚠️ {LOW_LEVEL}"
-)
-# What `benchmark` says of the two data sets that it can make, or take as they were published.
-MADE_HERE = {
-    "cmnist": "Colored MNIST is made here, of MNIST's images.",
-    "cifar10c": "Corrupted CIFAR-10 is made here, of CIFAR-10's images.",
-}
 OFFICIAL = "The published images in {} are used, with their own training, valid and test parts."
-PUBLISHED_ABOUT = (
-    "**{}** is read from the folder in DEBIAS_DATA (or `shared/data` beside the project, or "
-    "~/.cache/debias-studio), at 64 px. Get it from {}. The folder must look like this: `{}`. {}."
+
+
+def _ratios(data_set: DataSet) -> str:
+    if data_set.any_ratio:
+        return f"0 to {MOST_PERCENT:g}"
+    numbers = ", ".join(f"{r:g}" for r in data_set.ratios if r is not None)
+    alone = "none (one training set)" if None in data_set.ratios else ""
+    return " or ".join(filter(None, (numbers, alone)))
+
+
+# The ratios of every data set, those of the same ones together.
+RATIOS = "; ".join(
+    f"{', '.join(n for n, d in DATA_SETS.items() if _ratios(d) == ratios)}: {ratios}"
+    for ratios in dict.fromkeys(map(_ratios, DATA_SETS.values()))
 )
-NAMED_ABOUT = {"digits": DIGITS_ABOUT, "cmnist": MNIST_ABOUT, "cifar10c": CIFAR_ABOUT} | {
-    kind: PUBLISHED_ABOUT.format(about.title, about.source, about.looks, about.test)
-    for kind, about in PUBLISHED.items()
-}
 
 
-def published_name(title: str, percent: float | None) -> str:
-    """What the page calls a published data set at a ratio."""
-    return title if percent is None else f"{title}, {percent:g} % break the pattern"
+def made_here(data_set: DataSet) -> str:
+    """What `benchmark` says of one that it can make, or take as it was published; nothing of others."""
+    if data_set.official is None:
+        return ""
+    return f"{data_set.title} is made here, of {originals.TITLES[data_set.original]}'s images."
+
+
+def data_set_about(data_set: DataSet) -> str:
+    """What the page says of a named data set, and where to get one that a person brings."""
+    if data_set.make is None:
+        return (
+            f"**{data_set.title}**: {data_set.sentence} It is read from the folder in DEBIAS_DATA (or "
+            f"`shared/data` beside the project, or ~/.cache/debias-studio), at 64 px. Get it from "
+            f"{data_set.source}. The folder must look like this: `{data_set.looks}`. "
+            f"The test part: {data_set.test}."
+        )
+    warning = f"\n\n⚠️ {data_set.warning}" if data_set.warning else ""
+    return f"{data_set.sentence} The test part: {data_set.test}. {data_set.source}{warning}"
+
+
+def data_set_name(data_set: DataSet, percent: float | None) -> str:
+    """What the page calls a named data set at a ratio."""
+    if percent is None:
+        return data_set.title
+    if percent == 100:
+        return f"{data_set.title} without a bias (control)"
+    return f"{data_set.title}, {percent:g} % break the pattern"
 
 
 LOOK_BUTTON = "Look first"

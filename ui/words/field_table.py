@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from debias_core.data.importing.layouts import PUBLISHED
+from debias_core.data.catalog import DATA_SETS
 from ui.words.train import COMPARE_NAMES
 
 # Tables of the field's data sets, below Train
@@ -16,11 +16,7 @@ FIELD_INTRO = (
     "stopped, or is widened later, goes on behind it. It may take hours, and nothing is downloaded for it."
 )
 FIELD_DATASET = "Data set"
-FIELD_NAMES = {
-    "digits": "Colored Digits",
-    "cmnist": "Colored MNIST",
-    "cifar10c": "Corrupted CIFAR-10",
-} | {kind: about.title for kind, about in PUBLISHED.items()}
+FIELD_NAMES = {name: data_set.title for name, data_set in DATA_SETS.items()}
 FIELD_MISSING = "{} (not on this machine)"
 FIELD_RATIOS = "Images that break the pattern"
 FIELD_PROTOCOL = "The papers' protocol"

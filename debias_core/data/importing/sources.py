@@ -23,10 +23,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from debias_core.data.catalog import BROUGHT
 from debias_core.data.images import FORMATS, Pixels
 from debias_core.data.importing import arrays
 from debias_core.data.importing.arrays import ArrayFile
-from debias_core.data.importing.layouts import BROUGHT, TABLES, Known, recognised
+from debias_core.data.importing.layouts import TABLES, Known, recognised
 from debias_core.records import Progress, Refusal, Stage, UserError
 
 SPLIT_FOLDERS = {"train": "train", "training": "train", "valid": "valid", "val": "valid",
@@ -143,7 +144,7 @@ def list_source(
 
     The classes are all that the source declares, be it by a file that was refused. A zip stays open
     on `stack`. `percent` and `name` say which training set, and of which data set of
-    `layouts.BROUGHT`, a folder or zip in an official layout is read as.
+    `catalog.BROUGHT`, a folder or zip in an official layout is read as.
 
     Raises:
         UserError: when the source can't be listed, or holds more than is taken.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from debias_core.data.data_set import DataSet
+from debias_core.data.images import Pixels
 from debias_core.data.making import planted
-from debias_core.data.making.corruptions import CORRUPTIONS, corrupt
 from debias_core.data.making.originals import CIFAR_CLASSES, cifar10
-from debias_core.data.making.planted import _goes_by
+from debias_core.data.making.planted import goes_by
 from debias_core.data.table import ImageTable
 from debias_core.records import UserError
 from debias_core.settings.data_sets import RATIOS
@@ -58,6 +59,8 @@ def corrupted_cifar10(
     Raises:
         UserError: for a percentage that is not 0.5, 1, 2 or 5 (or 100: unbiased), or without CIFAR-10.
     """
+    from debias_core.data.making.corruptions import corrupt  # SciPy takes a second
+
     _check_ratio(percent)
     clean, y = cifar10("train")
     ids = np.char.add("cifar-train-", np.char.zfill(np.arange(len(y)).astype(np.str_), 5))
@@ -79,7 +82,7 @@ def corrupted_cifar10(
     pixels = clean[rows]
     trained = len(train) + len(valid)
     for at, drawn in ((np.arange(trained), seed), (np.arange(trained, len(rows)), 0)):
-        for b, kind in enumerate(CORRUPTIONS):
+        for b, kind in enumerate(planted.CORRUPTED):
             mine = at[bias[at] == b]
             pixels[mine] = corrupt(kind, pixels[mine], rows[mine], seed=drawn)
     return ImageTable(
@@ -89,7 +92,7 @@ def corrupted_cifar10(
         class_names=CIFAR_CLASSES,
         pixels=pixels,
         bias=bias,
-        bias_names=tuple(CORRUPTIONS),
+        bias_names=planted.CORRUPTED,
     )
 
 
@@ -101,4 +104,36 @@ def _check_ratio(percent: float) -> None:
 
 def is_corrupted_cifar10(table: ImageTable) -> bool:
     """Whether these are Corrupted CIFAR-10."""
-    return _goes_by(table, "cifar-")
+    return goes_by(table, "cifar-")
+
+
+def clean_cifar10() -> tuple[Pixels, NDArray[np.int64]]:
+    """CIFAR-10's train part as it is, uint8 [50,000, 32, 32, 3], and y."""
+    return cifar10("train")
+
+
+_TITLE = "Corrupted CIFAR-10"
+_SENTENCE = (
+    "Some 45,000 photographs of 32 px in ten classes to train on and 10,000 to test, each class with a "
+    "corruption of its own but for the share that breaks the pattern."
+)
+DATA_SET = DataSet(
+    "cifar10c", _TITLE, _SENTENCE,
+    source="CIFAR-10 is read from the folder in DEBIAS_DATA, or downloaded (170 MB). No diffusion model "
+    "ships for it: `python app.py pretrain cifar10` trains one, on a GPU.",
+    test="corruptions uniform over all classes", classes=CIFAR_CLASSES, attributes=planted.CORRUPTED,
+    ratios=RATIOS, size=32,
+    make=corrupted_cifar10, bias="corruption", clean=clean_cifar10, original="cifar10",
+    warning="The bias here is a corruption of the whole picture (snow, blur, JPEG …). So low-level a look does "
+    "not travel well through the model's inner map h: in its paper DiffInject stays 5 to 16 points "
+    "behind plain LfF on this data. Expect little from injection, and judge it by the numbers.",
+    official=DataSet(
+        "cifar10c-official", _TITLE, _SENTENCE,
+        source="github.com/kakaoenterprise/Learning-Debiased-Disentangled",
+        test="the published one, of any corruption", classes=CIFAR_CLASSES,
+        attributes=planted.CORRUPTED, ratios=RATIOS, size=32,
+        folders=("cifar10c",), telling=("*pct/align",),
+        looks="cifar10c/{0.5,1,2,5}pct/{align,conflict}/<y>/*_<y>_<b>.png, "
+        "cifar10c/{0.5,1,2,5}pct/valid/<y>/*.png, cifar10c/test/<y>/*.png",
+    ),
+)  # fmt: skip

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from debias_core.data.data_set import DataSet
 from debias_core.data.making import planted
+from debias_core.data.making.digits import DIGITS
 from debias_core.data.making.originals import mnist
-from debias_core.data.making.planted import _check_planted, _goes_by
+from debias_core.data.making.planted import check_planted, goes_by
 from debias_core.data.table import ImageTable
+from debias_core.settings.data_sets import RATIOS
 
 MNIST_SIZE = 28
 MNIST_VALID = 5_000  # likewise
@@ -47,7 +50,7 @@ def colored_mnist(percent: float = 1.0, seed: int = 0, *, validation: bool = Fal
     Raises:
         UserError: for a percentage that is not 0 to 20 (or 100: unbiased), or without MNIST.
     """
-    _check_planted(percent)
+    check_planted(percent)
     grey, y, split, ids = _mnist(validation)
     rng = np.random.default_rng([seed, round(percent * 10)])
     train, bias = split == "train", np.empty_like(y)
@@ -58,7 +61,7 @@ def colored_mnist(percent: float = 1.0, seed: int = 0, *, validation: bool = Fal
         ids=ids,
         y=y,
         split=split,
-        class_names=tuple(str(d) for d in range(10)),
+        class_names=DIGITS,
         pixels=planted.tint(grey, planted.palette_colours(bias, rng, planted.MNIST_JITTER)),
         bias=bias,
         bias_names=planted.PALETTE_NAMES,
@@ -67,4 +70,23 @@ def colored_mnist(percent: float = 1.0, seed: int = 0, *, validation: bool = Fal
 
 def is_colored_mnist(table: ImageTable) -> bool:
     """Whether these are MNIST's images, coloured here."""
-    return table.image_size == MNIST_SIZE and _goes_by(table, "mnist-")
+    return table.image_size == MNIST_SIZE and goes_by(table, "mnist-")
+
+
+_TITLE = "Colored MNIST"
+_SENTENCE = "60,000 handwritten digits of 28 px to train on and 10,000 to test, coloured by the papers' rule."
+DATA_SET = DataSet(
+    "cmnist", _TITLE, _SENTENCE,
+    source="MNIST is read from the folder in DEBIAS_DATA, or downloaded (10 MB).",
+    test="colours uniform over all digits", classes=DIGITS, attributes=planted.PALETTE_NAMES,
+    ratios=RATIOS, size=MNIST_SIZE,
+    make=colored_mnist, any_ratio=True, bias="colour", grey=_mnist, original="mnist",
+    official=DataSet(
+        "cmnist-official", _TITLE, _SENTENCE,
+        source="github.com/kakaoenterprise/Learning-Debiased-Disentangled",
+        test="the published one, of any colour", classes=DIGITS, ratios=RATIOS, size=MNIST_SIZE,
+        folders=("cmnist",), telling=("*pct/align",),
+        looks="cmnist/{0.5,1,2,5}pct/{align,conflict}/<y>/*_<y>_<b>.png, cmnist/{0.5,1,2,5}pct/valid/*.png, "
+        "cmnist/test/<y>/*.png",
+    ),
+)  # fmt: skip

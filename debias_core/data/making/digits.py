@@ -6,13 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from debias_core.data.data_set import DataSet
 from debias_core.data.making import planted
-from debias_core.data.making.planted import _check_planted, _goes_by
+from debias_core.data.making.planted import check_planted, goes_by
 from debias_core.data.table import ImageTable
+from debias_core.settings.data_sets import RATIOS
 
 DIGITS_SIZE = 16
 DIGITS_TEST = 497  # of 1,797
 DIGITS_VALID = 300  # held out of the training part, for choosing settings
+DIGITS = tuple(str(d) for d in range(10))
 
 
 def grey_digits() -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.str_]]:
@@ -70,7 +73,7 @@ def colored_digits(percent: float = 1.0, seed: int = 0, *, validation: bool = Fa
     Raises:
         UserError: for a percentage that is not 0 to 20 (or 100, an unbiased training set).
     """
-    _check_planted(percent)
+    check_planted(percent)
     grey, y, split, ids = _digits(validation)
     rng = np.random.default_rng([seed, round(percent * 10)])
     train = split == "train"
@@ -85,7 +88,7 @@ def colored_digits(percent: float = 1.0, seed: int = 0, *, validation: bool = Fa
         ids=ids,
         y=y,
         split=split,
-        class_names=tuple(str(d) for d in range(10)),
+        class_names=DIGITS,
         pixels=planted.tint(grey, planted.palette_colours(bias, rng)),
         bias=bias,
         bias_names=planted.PALETTE_NAMES,
@@ -94,4 +97,15 @@ def colored_digits(percent: float = 1.0, seed: int = 0, *, validation: bool = Fa
 
 def is_colored_digits(table: ImageTable) -> bool:
     """Whether these are the built-in digits."""
-    return table.image_size == DIGITS_SIZE and _goes_by(table, "digit-")
+    return table.image_size == DIGITS_SIZE and goes_by(table, "digit-")
+
+
+DATA_SET = DataSet(
+    "digits", "Colored Digits",
+    "1,797 real handwritten digits of 16 px, each digit in a colour of its own but for the share that "
+    "breaks the pattern.",
+    source="A diffusion model for them ships with the app.",
+    test="colours uniform over all digits", classes=DIGITS, attributes=planted.PALETTE_NAMES,
+    ratios=RATIOS, size=DIGITS_SIZE,
+    make=colored_digits, any_ratio=True, bias="colour", grey=_digits,
+)  # fmt: skip

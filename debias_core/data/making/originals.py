@@ -70,6 +70,10 @@ def look_in(folder: Path) -> None:
     os.environ["DEBIAS_DATA"] = str(folder)
 
 
+# What they are called.
+TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
+
+
 def places() -> list[Path]:
     """The folders that are looked into; what is missing is downloaded to the last."""
     named = os.environ.get("DEBIAS_DATA")

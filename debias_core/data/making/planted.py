@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from debias_core.data.images import Pixels
-from debias_core.data.making.corruptions import CORRUPTIONS, corrupt
 from debias_core.data.table import ImageTable
 from debias_core.records import UserError
 from debias_core.settings.data_sets import MOST_PERCENT, bias_kinds
@@ -41,6 +40,11 @@ PALETTE: Floats = np.array(
 )  # fmt: skip
 PALETTE_NAMES = (
     "orange", "yellow", "mauve", "sage", "sky", "green", "blue", "purple", "olive", "crimson",
+)  # fmt: skip
+# The ten of `corruptions`, in order: named here, since SciPy, which makes them, takes a second to load.
+CORRUPTED = (
+    "snow", "frost", "defocus blur", "brightness", "contrast", "spatter", "frosted glass blur", "JPEG",
+    "pixelate", "saturate",
 )  # fmt: skip
 JITTER = 0.02  # standard deviation of the colour of one image
 MNIST_JITTER = 0.005  # the same on Colored MNIST: LfF's severity 4, the papers'
@@ -146,7 +150,7 @@ def value_names(bias: str, classes: int) -> tuple[str, ...]:
         )
     names = {
         "colour": PALETTE_NAMES,
-        "corruption": tuple(CORRUPTIONS),
+        "corruption": CORRUPTED,
         "background": PATTERNS,
         "corner": tuple(SHAPES),
         "size": tuple(f"size {i + 1}" for i in range(MOST)),
@@ -207,7 +211,9 @@ def paint(
     if "background" in of:
         made = _behind(made, thing, of["background"], numbers, seed)
     if "corruption" in of:
-        for value, kind in enumerate(CORRUPTIONS):
+        from debias_core.data.making.corruptions import corrupt
+
+        for value, kind in enumerate(CORRUPTED):
             rows = np.flatnonzero(of["corruption"] == value)
             if len(rows):
                 made[rows] = corrupt(kind, made[rows], numbers[rows], seed=seed)
@@ -319,13 +325,13 @@ def sheet(
     )
 
 
-def _check_planted(percent: float) -> None:
+def check_planted(percent: float) -> None:
     if not (0 <= percent <= MOST_PERCENT or percent == 100):
         raise UserError(
             f"ratio must be 0 to {MOST_PERCENT:g} percent (or 100: unbiased), but is {percent:g}."
         )
 
 
-def _goes_by(table: ImageTable, beginning: str) -> bool:
+def goes_by(table: ImageTable, beginning: str) -> bool:
     """Whether its ids are those of the named data set, and no person's files of a similar name."""
     return re.fullmatch(rf"{beginning}((train|test)-)?\d+", str(table.ids[0])) is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from debias_core.data.making.originals import AT_HOME
-from debias_core.data.making.planted import _goes_by
+from debias_core.data.making.planted import goes_by
 from debias_core.data.table import ImageTable
 
 ASSETS = Path(__file__).resolve().parents[3] / "assets"
@@ -29,5 +29,5 @@ def shipped_model(table: ImageTable, *, swaps: bool = False, kind: str = "") -> 
     """
     models = WITH_SWAPS if swaps else SHIPPED
     mine = _OFFICIAL.get(kind)
-    folder = next((f for b, f in models.items() if b == mine or _goes_by(table, b)), None)
+    folder = next((f for b, f in models.items() if b == mine or goes_by(table, b)), None)
     return folder if folder is not None and (folder / "config.json").is_file() else None

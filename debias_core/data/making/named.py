@@ -1,4 +1,4 @@
-"""The named data sets: Colored Digits (scikit-learn ships the digits), Colored MNIST, Corrupted CIFAR-10."""
+"""A named data set as a table: with its own bias, with another one planted, or free of any."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from debias_core.data.catalog import DATA_SETS, names_made_here, other_bias
 from debias_core.data.images import Pixels
 from debias_core.data.making import planted
-from debias_core.data.making.cifar10c import corrupted_cifar10
-from debias_core.data.making.cmnist import _mnist, colored_mnist
-from debias_core.data.making.digits import _digits, colored_digits, grey_digits
-from debias_core.data.making.originals import cifar10, mnist
-from debias_core.data.making.planted import _check_planted, _goes_by
+from debias_core.data.making.planted import check_planted, goes_by
 from debias_core.data.making.shipped import SHIPPED
 from debias_core.data.table import SPLITS, ImageTable
 from debias_core.records import UserError
@@ -28,7 +25,7 @@ def named_table(
     bias: str = "",
     hold_out: float = 0.0,
 ) -> ImageTable:
-    """A data set of NAMED with its own bias, or with another one planted into its clean images.
+    """A data set that is made here with its own bias, or with another one planted into its clean images.
 
     `percent`, `seed` and `validation` are those of `colored_digits`. Of two biases at once each is
     broken by `percent` of the training images. A share `hold_out` of these becomes the valid part, with
@@ -40,22 +37,26 @@ def named_table(
     if other_bias(name, bias):
         table = _planted(name, percent, seed, validation=validation, bias=bias)
     else:
-        table = NAMED[name](percent, seed, validation=validation)
+        make = DATA_SETS[name].make
+        assert make is not None
+        table = make(percent, seed, validation=validation)
     return held_out_of_training(table, hold_out, seed) if hold_out else table
 
 
 def _planted(name: str, percent: float, seed: int, *, validation: bool, bias: str) -> ImageTable:
-    _check_planted(percent)
-    if name not in TINTED:
-        raise UserError(f"Other biases are planted into {' and '.join(TINTED)}, not into '{name}'.")
-    grey, y, split, ids = _digits(validation) if name == "digits" else _mnist(validation)
+    check_planted(percent)
+    data_set = DATA_SETS[name]
+    if data_set.grey is None:
+        others = " and ".join(names_made_here(grey=True))
+        raise UserError(f"Other biases are planted into {others}, not into '{name}'.")
+    grey, y, split, ids = data_set.grey(validation)
     white = 255 if grey.dtype == np.float64 else 1
     clean = np.repeat((grey * white).round().astype(np.uint8)[..., None], 3, axis=3)
     table = ImageTable(
         ids=ids,
         y=y,
         split=split,
-        class_names=tuple(str(d) for d in range(10)),
+        class_names=data_set.classes,
         pixels=clean,
     )
     return plant_bias(table, bias, percent, seed, on_black=True)
@@ -70,7 +71,7 @@ def plant_bias(
     Raises:
         UserError: for a percentage that is not allowed, or more classes than values.
     """
-    _check_planted(percent)
+    check_planted(percent)
     classes = len(table.class_names)
     names = planted.value_names(bias, classes)
     rng = np.random.default_rng([seed, round(percent * 10), 4])
@@ -86,7 +87,7 @@ def plant_bias(
             table.pixels[rows], attribute[rows], bias, classes, rows, seed=seed, on_black=on_black
         )
     # What ships for the named data sets has seen colours alone, and must not be taken for its images' own.
-    known = bias != "colour" and any(_goes_by(table, beginning) for beginning in SHIPPED)
+    known = bias != "colour" and any(goes_by(table, beginning) for beginning in SHIPPED)
     ids = np.char.add(f"{bias}-", table.ids) if known else table.ids
     return replace(table, ids=ids, pixels=pixels, bias=attribute, bias_names=names, data_id="")
 
@@ -107,46 +108,22 @@ def held_out_of_training(table: ImageTable, share: float, seed: int = 0) -> Imag
     return replace(table, split=split)
 
 
-# The named data sets; `percent`, `seed` and `validation` say which one of each.
-NAMED = {"digits": colored_digits, "cmnist": colored_mnist, "cifar10c": corrupted_cifar10}
-# What is uniform in their test parts.
-UNIFORM = {
-    "digits": "colours uniform over all digits",
-    "cmnist": "colours uniform over all digits",
-    "cifar10c": "corruptions uniform over all classes",
-}
-
-
-def spread_in_words(name: str, bias: str = "") -> str:
-    """How the unbiased part of a data set of NAMED has its own bias, or one that was planted."""
-    return f"{bias} spread evenly over the classes" if bias else UNIFORM[name]
-
-
-TINTED = ("digits", "cmnist")  # grey images in colours
-OWN_BIAS = {"digits": "colour", "cmnist": "colour", "cifar10c": "corruption"}
-
-
-def other_bias(name: str, bias: str | None) -> bool:
-    """Whether a data set is to have, or has, another bias than its own ("", None: its own)."""
-    return bool(bias) and bias != OWN_BIAS.get(name)
-
-
 def grey_images(name: str) -> tuple[NDArray[np.uint8] | NDArray[np.float64], NDArray[np.int64]]:
-    """The grey train part [N, H, W], uint8 or in [0, 1], and y [N] of a data set of `TINTED`."""
-    assert name in TINTED
-    if name == "digits":
-        grey, y, split = grey_digits()
-        return grey[split == "train"], y[split == "train"]
-    return mnist("train")
+    """The grey train part [N, H, W], uint8 or in [0, 1], and y [N] of a data set that has one."""
+    grey_of = DATA_SETS[name].grey
+    assert grey_of is not None
+    grey, y, split, _ = grey_of(False)
+    train = split == "train"
+    return grey[train], y[train]
 
 
 def free_of_bias(name: str) -> tuple[Pixels, NDArray[np.int64]]:
-    """The train part uint8 [N, H, W, 3] of a named data set without its bias, and y [N].
+    """The train part uint8 [N, H, W, 3] without its bias, and y [N], of a data set that `has_clean` images.
 
-    Grey images each in a random colour, never a biased one; CIFAR-10 as it is.
+    Grey images each in a random colour, never a biased one; photographs as they are.
     """
-    if name not in TINTED:
-        return cifar10("train")
+    if (clean := DATA_SETS[name].clean) is not None:
+        return clean()
     grey, y = grey_images(name)
     colours = planted.random_colours(len(grey), np.random.default_rng(0))
     return planted.tint(grey, colours), y

@@ -1,0 +1,91 @@
+"""Where the data sets lie that a person brings: looked for in the folders of `originals.places`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from debias_core.data.catalog import BROUGHT
+from debias_core.data.making.originals import places
+from debias_core.records import UserError
+
+
+def find(name: str, percent: float | None) -> Path:
+    """The folder (or, of Dogs & Cats as tables, the CSV) of a data set of `BROUGHT`, downloaded where it can be.
+
+    Raises:
+        UserError: when it is nowhere, or not at this percentage; it says where to get it and how the
+            folder must look.
+    """
+    if (here := _look(name, percent)) is not None:
+        return here
+    place = places()[-1]
+    if name == "celeba" and _download_celeba(place):
+        return place / "celeba"
+    raise UserError(_where_to_get(name))
+
+
+def absent(name: str, percent: float | None) -> str | None:
+    """Why a data set of `BROUGHT` can't be read without a download; None where it can."""
+    return None if _look(name, percent) is not None else _where_to_get(name)
+
+
+def _where_to_get(name: str) -> str:
+    about, looked = BROUGHT[name], " or ".join(map(str, places()))
+    return (
+        f"{about.title} is not in {looked}. Get it from {about.source}; the folder must look like this: "
+        f"{about.looks}. Say with --data FOLDER (or DEBIAS_DATA) which folder holds it."
+    )
+
+
+def check_there(name: str, percent: float | None) -> None:
+    """Refuse a data set that `find` would not find; what can be downloaded counts as there."""
+    if name == "celeba":
+        check_ratio(name, percent)
+    else:
+        find(name, percent)
+
+
+def folder_of(name: str) -> Path | None:
+    """The folder of a data set of `BROUGHT`; None when it is nowhere."""
+    about, looked = BROUGHT[name], places()
+    within = [place / folder for place in looked for folder in about.folders]
+    # Or the data set's own folder is what was given.
+    for root in (*within, *(place for place in looked if place.name in about.folders)):
+        if any(next(root.glob(p), None) is not None for p in about.telling):
+            return root
+    return None
+
+
+def _look(name: str, percent: float | None) -> Path | None:
+    check_ratio(name, percent)
+    root = folder_of(name)
+    if root is None or percent is None:
+        return root
+    table = root / f"{percent:g}pct.csv"
+    return table if table.is_file() else root
+
+
+def check_ratio(name: str, percent: float | None) -> None:
+    """Refuse a percentage at which the data set was not published."""
+    ratios = BROUGHT[name].ratios
+    if percent in ratios:
+        return
+    known = ", ".join(f"{r:g}" for r in ratios if r is not None)
+    title = BROUGHT[name].title
+    if not known:
+        raise UserError(f"{title} has one training set: leave the ratio out.")
+    alone = " or leave it out," if None in ratios else ""
+    said = "missing" if percent is None else f"{percent:g}"
+    raise UserError(f"{title}: ratio must be one of {known},{alone} but is {said}.")
+
+
+def _download_celeba(place: Path) -> bool:
+    """Have torchvision download CelebA, 1.4 GB; whether that worked."""
+    from torchvision.datasets import CelebA
+
+    try:
+        CelebA(str(place), download=True)
+    # Google Drive's quota, no network, a broken archive: whatever it is, the person has to get it.
+    except Exception:
+        return False
+    return True
