@@ -99,7 +99,7 @@ def synthesise(
     devices = devices or (device,)
     train = table.where("train").without_bias()
     pairs = DRAW_PAIRS[config.method](train, content_ids, config, excluded=excluded)
-    recipes = synthesis.recipes(train, pairs, config)
+    origins = synthesis.origins(train, pairs, config)
     sink = sink if sink is not None else InMemory()
     net.count = EvaluationCount()
     began, first = time.perf_counter(), sink.finished()
@@ -121,7 +121,7 @@ def synthesise(
                     seconds = time.perf_counter() - began
                     count = net.count
                     total = Cost(count.encoded, count.decoded, seconds, count.seconds)
-                    sink.add(start, images, recipes[start : start + len(images)], total - last)
+                    sink.add(start, images, origins[start : start + len(images)], total - last)
                     last, done = total, start + len(images)
                     if len(images) < min(batch, config.count - start):
                         batch = len(images)
@@ -137,7 +137,7 @@ def synthesise(
     cost = sink.cost()
     return SyntheticSet(
         pixels=sink.pixels()[:done],
-        recipes=recipes[:done],
+        origins=origins[:done],
         evaluations_per_image=(
             forward_equivalents(net, EvaluationCount(cost.encoded, cost.decoded)) / done
         ),
@@ -172,7 +172,7 @@ def debias(
     """
     train, test = table.where("train").without_bias(), table.where("test")
     usual = table.aligned_bias()
-    repeats = draws(len(train), len(synthetic.recipes), config)
+    repeats = draws(len(train), len(synthetic.origins), config)
     union = {
         "vanilla": (train.pixels, train.y, np.ones(len(train), dtype=np.int64)),
         "debiased": (

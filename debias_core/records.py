@@ -174,7 +174,7 @@ class AuditResult:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Origin:
     """Enough to make one synthetic image again: which pair or prompt, which settings, which seed."""
 
     method: str
@@ -252,7 +252,7 @@ class GroupAccuracy:
 
 @dataclass(frozen=True)
 class SyntheticSet:
-    """N synthetic images: pixels uint8 [N, H, W, 3], the recipe of each, and what they cost.
+    """N synthetic images: pixels uint8 [N, H, W, 3], the origin of each, and what they cost.
 
     `evaluations_per_image` counts U-Net forward-equivalents, the contents' inversion included;
     `network_share` is the part of the wall time that was spent inside the network. `bytes_per_worker` is the
@@ -260,7 +260,7 @@ class SyntheticSet:
     """
 
     pixels: NDArray[np.uint8]
-    recipes: tuple[Recipe, ...]
+    origins: tuple[Origin, ...]
     evaluations_per_image: float
     network_share: float
     seconds: float
@@ -269,7 +269,7 @@ class SyntheticSet:
     @property
     def labels(self) -> NDArray[np.int64]:
         """The content's label of every image [N]."""
-        return np.array([r.label for r in self.recipes], dtype=np.int64)
+        return np.array([r.label for r in self.origins], dtype=np.int64)
 
 
 @dataclass(frozen=True)

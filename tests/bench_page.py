@@ -72,7 +72,7 @@ def make(workspace: Path, rows: int, synthetic: int) -> None:
     """The project, as the stages would have left it."""
     from debias_core.classifier.networks import build_classifier
     from debias_core.data.table import ImageTable, save_table
-    from debias_core.records import AuditResult, Cost, Recipe, Scores, SyntheticSet, TopK
+    from debias_core.records import AuditResult, Cost, Origin, Scores, SyntheticSet, TopK
     from debias_core.settings.base import to_json
     from debias_core.settings.injection import InjectConfig
     from debias_core.settings.training import AuditConfig, ClassifierConfig
@@ -103,20 +103,20 @@ def make(workspace: Path, rows: int, synthetic: int) -> None:
     net = build_classifier("conv", SIDE, CLASSES, seed=0)
     project.save_audit(net, AuditResult(scores, top, 0.9, None, None, None), about)
     sink = project.sink("bench", synthetic, SIDE)
-    recipes = [
-        Recipe("diffinject", int(table.y[order[i % TOP]]), str(table.ids[order[i % TOP]]),
+    origins = [
+        Origin("diffinject", int(table.y[order[i % TOP]]), str(table.ids[order[i % TOP]]),
                steps=25, seed=0, pair=i, original_id=str(table.ids[rng.integers(n)]), gamma=0.9,
                t_edit=200, t_boost=200)
         for i in range(synthetic)
     ]  # fmt: skip
     pixels = rng.integers(0, 256, (synthetic, SIDE, SIDE, 3), dtype=np.uint8)
-    sink.add(0, pixels, recipes, Cost())
+    sink.add(0, pixels, origins, Cost())
     flags = [{"name": "near-duplicate", "text": "Almost the same as another image."}]
     project.save_scores(
         "bench",
         [{"fidelity": float(rng.random()), "flags": flags[: i % 5 == 0]} for i in range(synthetic)],
     )
-    made = SyntheticSet(sink.pixels(), tuple(recipes), 40.0, 0.9, 60.0)
+    made = SyntheticSet(sink.pixels(), tuple(origins), 40.0, 0.9, 60.0)
     project.finish_synthetic("bench", made, {"config": to_json(InjectConfig(count=synthetic))})
 
 

@@ -175,11 +175,11 @@ def test_it_learns_the_colour_of_a_few_images():
 def test_recipes_take_the_classes_that_the_top_k_shows_by_turns(table):
     train = table.where("train")
     ids = train.ids[np.r_[np.flatnonzero(train.y == 0)[:3], np.flatnonzero(train.y == 2)[:2]]]
-    made = amplibias.recipes(train, ids, TINY)
+    made = amplibias.origins(train, ids, TINY)
     assert [r.label for r in made] == [0, 2, 0, 2, 0] and made[0].content_id == ids[0]
     assert {r.method for r in made} == {"amplibias"}
     with pytest.raises(UserError, match="two images or more"):
-        amplibias.recipes(train, train.ids[:3], TINY)  # one of each
+        amplibias.origins(train, train.ids[:3], TINY)  # one of each
 
 
 def test_a_projects_set_comes_from_its_top_k_and_is_kept(table, tmp_path, monkeypatch, quick_judge):
@@ -197,7 +197,7 @@ def test_a_projects_set_comes_from_its_top_k_and_is_kept(table, tmp_path, monkey
 
     monkeypatch.setattr(Project, "audit", lambda self: Audit())
     made = drain(amplibias.run_amplibias(project, TINY, device=CPU, with_flags=False))
-    assert made.pixels.shape == (5, 8, 8, 3) and [r.label for r in made.recipes] == [0, 1, 2, 0, 1]
+    assert made.pixels.shape == (5, 8, 8, 3) and [r.label for r in made.origins] == [0, 1, 2, 0, 1]
     assert np.array_equal(project.synthetic().pixels, made.pixels)
     assert to_float(made.pixels).std() > 0
     # Nothing is trained again.

@@ -488,21 +488,21 @@ def test_what_was_generated_is_shown_when_the_job_is_done(page, demo):
     expect(page.locator(".ds-steps li").filter(has_text="Augment")).to_have_attribute(
         "data-state", "done"
     )
-    recipes = demo.synthetic().recipes
-    assert {(r.gamma, r.t_edit) for r in recipes} == {(0.9, 300)} and len(recipes) == 20
+    origins = demo.synthetic().origins
+    assert {(r.gamma, r.t_edit) for r in origins} == {(0.9, 300)} and len(origins) == 20
     painted = (0, 1, *[0] * 14)
-    assert {r.mask_cells == painted for r in recipes if r.label == 3} <= {True}
-    assert {r.mask_cells for r in recipes if r.label != 3} == {None}
+    assert {r.mask_cells == painted for r in origins if r.label == 3} <= {True}
+    assert {r.mask_cells for r in origins if r.label != 3} == {None}
     masks = demo.manifest("synthetic")["config"]["class_masks"]
     assert [tuple(m) for m in masks] == [painted if c == 3 else () for c in range(10)]
 
 
 def test_what_is_marked_as_junk_or_wrong_label_is_not_amplified(studio, demo):
     barred = {i for i, mark in marked(studio, "demo").items() if mark != "conflict"}
-    recipes = demo.synthetic().recipes
+    origins = demo.synthetic().origins
     assert len(barred) == 2
-    assert not barred & {i for r in recipes for i in (r.content_id, r.original_id)}
-    assert len({r.content_id for r in recipes}) == 8
+    assert not barred & {i for r in origins for i in (r.content_id, r.original_id)}
+    assert len({r.content_id for r in origins}) == 8
 
 
 # ---- Curate ----

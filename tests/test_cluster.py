@@ -63,7 +63,7 @@ def here(tiny_net, table):
 def test_any_number_of_workers_makes_the_same_images(tiny_net, table, here, inline, workers):
     (one, cost), sink = here, InMemory()
     many = drain(run(tiny_net, table, STEPWISE, cluster=Cluster(workers=workers), sink=sink))
-    assert np.array_equal(one.pixels, many.pixels) and one.recipes == many.recipes
+    assert np.array_equal(one.pixels, many.pixels) and one.origins == many.origins
     assert counts(sink) == cost and inline == [workers]
 
 
@@ -218,7 +218,7 @@ def test_a_node_killed_half_way_costs_time_alone(tiny_net, table, here, two_node
             second = next(n for n in two_nodes.list_all_nodes() if n is not two_nodes.head_node)
             two_nodes.remove_node(second, allow_graceful=False)
     assert second is not None and any("1 of 2 workers, 1 lost" in note for note in notes), notes
-    assert np.array_equal(one.pixels, two.pixels) and one.recipes == two.recipes
+    assert np.array_equal(one.pixels, two.pixels) and one.origins == two.origins
     assert counts(sink) == cost
     two_nodes.add_node(num_cpus=1, object_store_memory=STORE)
     until(lambda: not actors_alive())
@@ -232,7 +232,7 @@ def test_a_run_on_a_cluster_that_is_stopped_goes_on_here(tiny_net, table, here, 
     with pytest.raises(StopIteration) as end:
         stage.throw(StopAsked())
     kept = end.value.value
-    assert 0 < p.done == len(kept.recipes) == sink.finished() < STEPWISE.count
+    assert 0 < p.done == len(kept.origins) == sink.finished() < STEPWISE.count
     assert np.array_equal(kept.pixels, one.pixels[: p.done])
     until(lambda: not actors_alive())
     assert np.array_equal(drain(run(tiny_net, table, STEPWISE, sink=sink)).pixels, one.pixels)

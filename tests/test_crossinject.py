@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import app
-from debias_core.diffusion.synthesis import Frame, generate, recipes
+from debias_core.diffusion.synthesis import Frame, generate, origins
 from debias_core.methods import crossinject, diffinject
 from debias_core.records import UserError
 from debias_core.settings.injection import InjectConfig
@@ -79,9 +79,9 @@ def test_the_label_comes_from_whom_the_settings_name(table, giver):
     train = table.where("train")
     c = config(label_from=giver)
     pairs = crossinject.draw_pairs(train, NONE, c)
-    labels = [r.label for r in recipes(train, pairs, c)]
+    labels = [r.label for r in origins(train, pairs, c)]
     assert labels == train.y[getattr(pairs, giver)].tolist()
-    assert {r.method for r in recipes(train, pairs, c)} == {"crossinject"}
+    assert {r.method for r in origins(train, pairs, c)} == {"crossinject"}
 
 
 def test_a_frame_puts_28_pixels_into_32_and_takes_them_out():

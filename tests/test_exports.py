@@ -141,10 +141,10 @@ def test_the_synthetic_set_is_an_image_folder_with_all_that_is_known(project):
     rows = lines(files.pop("metadata.jsonl"))
     made = project.synthetic()
     assert [r["file_name"] for r in rows] == list(files) and len(rows) == 8
-    for i, (row, recipe) in enumerate(zip(rows, made.recipes, strict=True)):
+    for i, (row, origin) in enumerate(zip(rows, made.origins, strict=True)):
         assert np.array_equal(pixels(files[row["file_name"]]), made.pixels[i])
-        assert row["label"] == NAMES[recipe.label] and row["item"] == row["pair"] == i
-        assert (row["content_id"], row["original_id"]) == (recipe.content_id, recipe.original_id)
+        assert row["label"] == NAMES[origin.label] and row["item"] == row["pair"] == i
+        assert (row["content_id"], row["original_id"]) == (origin.content_id, origin.original_id)
         assert (row["gamma"], row["t_edit"], row["t_boost"], row["steps"]) == (0.9, 300, 200, 4)
         assert (row["method"], row["inversion"], row["seed"]) == ("diffinject", "reference", 0)
         assert row["mask"] == [0.0, 0.0, 1.0, 0.5] and row["set"] == project.set_id()
@@ -194,7 +194,7 @@ def test_our_own_importer_reads_the_union_back(project, tmp_path):
             item = int(row["id"].split("/")[1])
             seen.add(item)
             assert np.array_equal(back.pixels[i], made.pixels[item]) and split == "train"
-            assert back.y[i] == made.recipes[item].label and row["verdict"] in (
+            assert back.y[i] == made.origins[item].label and row["verdict"] in (
                 "accept",
                 "skip",
                 None,

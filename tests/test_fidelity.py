@@ -16,7 +16,7 @@ from debias_core.data.table import save_table
 from debias_core.insight import fidelity as measures
 from debias_core.insight.fidelity import fidelity, mean_colour, train_judge
 from debias_core.pipeline import drain
-from debias_core.records import Cost, Recipe, SyntheticSet
+from debias_core.records import Cost, Origin, SyntheticSet
 from debias_core.stages import fidelity_judge, importing, synthetic
 from debias_core.workspace.project import Project
 from tests.conftest import CPU
@@ -79,14 +79,14 @@ def test_every_finished_set_knows_its_fidelity_as_worked_by_hand(table, tmp_path
     save_table(table, project.folder("data"))
     train = table.where("train")
     content, original = (np.flatnonzero(train.y == c)[4:8] for c in (1, 0))  # all aligned
-    recipes = tuple(
-        Recipe(method="crossinject", label=1, content_id=str(train.ids[c]),
+    origins = tuple(
+        Origin(method="crossinject", label=1, content_id=str(train.ids[c]),
                original_id=str(train.ids[o]), steps=1, seed=0, pair=i)
         for i, (c, o) in enumerate(zip(content, original, strict=True))
     )  # fmt: skip
     # The first three look like their originals to the last bit, the fourth like its content.
     pixels = np.concatenate([train.pixels[original[:3]], train.pixels[content[3:]]])
-    made = SyntheticSet(pixels, recipes, 1.3, 1.0, 2.0)
+    made = SyntheticSet(pixels, origins, 1.3, 1.0, 2.0)
     read = np.eye(3, dtype=np.float32)[[1, 1, 0, 2]]
     monkeypatch.setattr(measures, "probabilities", lambda *_, **__: read)
     monkeypatch.setattr(fidelity_judge, "probabilities", lambda *_, **__: read)
@@ -96,7 +96,7 @@ def test_every_finished_set_knows_its_fidelity_as_worked_by_hand(table, tmp_path
         return object()
 
     monkeypatch.setattr(fidelity_judge, "run_judge", judge)
-    project.sink("s", 4, 8).add(0, pixels, recipes, Cost(4, 4, 2.0, 2.0))
+    project.sink("s", 4, 8).add(0, pixels, origins, Cost(4, 4, 2.0, 2.0))
     about = {"config": {}}
     drain(
         synthetic.finish_set(project, "s", made, about, beside=None, device=CPU, with_flags=False)
@@ -121,7 +121,7 @@ def test_every_finished_set_knows_its_fidelity_as_worked_by_hand(table, tmp_path
 
 
 def test_a_set_s_pictures_and_costs_are_named_by_how_it_was_made():
-    drawn = Recipe(method="amplibias", label=0, content_id="a", steps=1, seed=0, pair=0)
+    drawn = Origin(method="amplibias", label=0, content_id="a", steps=1, seed=0, pair=0)
     blend = replace(drawn, method="diffinject", original_id="b")
     assert "Generated**: original | content | result" in augment_words.results([blend])
     assert "Generated**: content | result" in augment_words.results([drawn])

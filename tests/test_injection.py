@@ -23,7 +23,7 @@ from debias_core.diffusion.injection import (
 from debias_core.diffusion.inversion import content_bank, invert
 from debias_core.diffusion.preview import Preview
 from debias_core.diffusion.sampling import ddim_step
-from debias_core.diffusion.synthesis import generate, recipes, settled
+from debias_core.diffusion.synthesis import generate, origins, settled
 from debias_core.diffusion.unet import EvaluationCount, forward_equivalents, load_model, save_model
 from debias_core.methods import crossinject
 from debias_core.methods.diffinject import draw_pairs
@@ -237,7 +237,7 @@ def test_contents_that_share_an_original_differ(table):
 
 def test_the_recipe_has_the_content_s_label_and_all_that_is_needed(table):
     train, config = table.where("train"), InjectConfig(count=8, seed=3, mask=(0, 0, 1, 0.5))
-    made = recipes(train, draw_pairs(train, tops(table), config), config)
+    made = origins(train, draw_pairs(train, tops(table), config), config)
     for i, r in enumerate(made):
         assert train.y[train.positions([r.content_id])[0]] == r.label
         assert (r.gamma, r.t_edit, r.steps, r.seed, r.pair) == (0.9, config.t_edit, 25, 3, i)
@@ -256,7 +256,7 @@ def test_each_class_of_content_has_its_own_mask(tiny_net, table, device, direct)
         rows = label == c
         assert rows.any() and np.abs(of_class[rows].astype(int) - alone[rows]).max() <= 1
         assert np.abs(of_class[~rows].astype(int) - alone[~rows]).max() > 1
-    made = recipes(
+    made = origins(
         train, draw_pairs(train, tops(table), config), replace(config, class_masks=((), top, few))
     )
     assert [r.mask_cells for r in made] == [(None, top, few)[c] for c in label]
@@ -268,7 +268,7 @@ def test_each_class_of_content_has_its_own_mask(tiny_net, table, device, direct)
 def test_masks_that_do_not_fit_the_classes_are_told_before_anything_is_made(table, masks, says):
     train, config = table.where("train"), InjectConfig(count=3, steps=4, class_masks=masks)
     with pytest.raises(UserError, match=says):
-        recipes(train, draw_pairs(train, tops(table), config), config)
+        origins(train, draw_pairs(train, tops(table), config), config)
 
 
 def test_masks_that_do_not_fit_the_model_are_told(tiny_net, table, device):

@@ -183,7 +183,7 @@ def test_the_loop_runs_as_jobs_one_after_the_other(project, runner):
         wait(project, job, "done")
     rows = [jobs.get(project.db, j) for j in queue]
     assert all(a.finished <= b.started for a, b in itertools.pairwise(rows))
-    assert project.has("report") and len(project.synthetic().recipes) == 24
+    assert project.has("report") and len(project.synthetic().origins) == 24
     assert len(project.scores()) == 24 and "fidelity" in project.scores()[0]
     assert project.points("tsne")[1].shape == (48, 2)
     assert {r["stage"] for r in (*project.runs("audit"), *project.runs("debias"))} == {
@@ -279,7 +279,7 @@ def test_stopped_generation_keeps_the_images_so_far_and_the_rest_is_made_later(
         pass
     with pytest.raises(StopIteration):
         stage.throw(StopAsked())
-    assert len(project.synthetic().recipes) == 12
+    assert len(project.synthetic().origins) == 12
     part, set_id = np.array(project.synthetic().pixels), project.set_id()
 
     def count():
@@ -289,13 +289,13 @@ def test_stopped_generation_keeps_the_images_so_far_and_the_rest_is_made_later(
     write_json(project.folder("debias") / "manifest.json", {"of": "the 12"})
     beside = replace(INJECT, seed=1)
     both = drain(generate.run_generate(project, beside, device=CPU, beside=set_id))
-    assert len(both.recipes) == 36
+    assert len(both.origins) == 36
     whole = drain(generate.run_generate(project, INJECT, device=CPU))
-    assert project.set_id() == set_id and len(whole.recipes) == 24
+    assert project.set_id() == set_id and len(whole.origins) == 24
     # The same set is another one now for what was made of it, and for a second set beside it.
     assert count() == 24 and not project.has("debias")
     assert (
-        len(drain(generate.run_generate(project, beside, device=CPU, beside=set_id)).recipes) == 48
+        len(drain(generate.run_generate(project, beside, device=CPU, beside=set_id)).origins) == 48
     )
     drain(generate.run_generate(project, INJECT, device=CPU))
     assert [len(s) > 0 for s in project.scores()] == [True] * 24
@@ -318,8 +318,8 @@ def test_the_same_settings_are_the_same_set_and_marks_change_it(project):
     project.db.write("UPDATE energy SET kwh = id * 1e-3 WHERE stage = 'generate'")
     rows = project.db.rows("SELECT kwh FROM energy WHERE stage = 'generate' ORDER BY id")
     wh = energy_log.to_json(project)["wh_per_image"]["generated"]
-    assert len(rows) == 2 and wh == pytest.approx(1_000 * rows[1]["kwh"] / len(made.recipes))
-    assert junk not in {i for r in made.recipes for i in (r.content_id, r.original_id)}
+    assert len(rows) == 2 and wh == pytest.approx(1_000 * rows[1]["kwh"] / len(made.origins))
+    assert junk not in {i for r in made.origins for i in (r.content_id, r.original_id)}
 
 
 def test_what_is_rejected_is_not_trained_on(project):

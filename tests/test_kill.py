@@ -102,7 +102,7 @@ def results(project):
         "scores": (project.folder("audit") / "scores.csv").read_text(),
         "set": project.set_id(),
         "images": np.array(project.synthetic().pixels).tobytes(),
-        "recipes": project.synthetic().recipes,
+        "origins": project.synthetic().origins,
         "flags": project.scores(),
         "arms": project.arms(),
         "net": (project.folder("debias") / "debiased" / "model.safetensors").read_bytes(),

@@ -291,12 +291,12 @@ def test_the_filter_keeps_the_most_frequent_words_that_mean_something():
 
 def test_prompts_are_used_equally_often_and_keep_their_label():
     prompts = [Prompt(f"p{i}", f"id{i}", i % 3) for i in range(4)]
-    made = diffubias.recipes(prompts, DrawConfig(count=10))
+    made = diffubias.origins(prompts, DrawConfig(count=10))
     used = [sum(r.prompt == p.text for r in made) for p in prompts]
     assert sorted(used) == [2, 2, 3, 3]
     assert all(r.label == prompts[int(r.content_id[2:])].label for r in made)
     with pytest.raises(UserError, match="No caption is left"):
-        diffubias.recipes([], DrawConfig())
+        diffubias.origins([], DrawConfig())
 
 
 def test_captions_are_recombined_into_every_look_but_their_class_s_own():
@@ -398,7 +398,7 @@ def test_drawings_and_blends_are_one_set_with_recipes_and_verdicts(told, models)
         told.db, "p", blended, [judgements.Decision("k", "2", "reject")], judgements.VERDICTS
     )
     made = drain(drawings.run_draw(told, draw_config(models), device=CPU, beside=True))
-    assert [r.method for r in made.recipes] == ["diffinject"] * 4 + ["diffubias"] * 5
+    assert [r.method for r in made.origins] == ["diffinject"] * 4 + ["diffubias"] * 5
     assert told.set_id() != blended and (told.synthetic().pixels == made.pixels).all()
     assert judgements.current(told.db, "p", told.set_id()) == {"2": "reject"}
     assert all("fidelity" in s for s in told.scores()[4:])
@@ -407,10 +407,10 @@ def test_drawings_and_blends_are_one_set_with_recipes_and_verdicts(told, models)
     # Adding the same drawings again adds nothing, to themselves neither.
     drain(drawings.run_draw(told, draw_config(models), device=CPU))
     itself = drain(drawings.run_draw(told, draw_config(models), device=CPU, beside=True))
-    assert len(itself.recipes) == 5
+    assert len(itself.origins) == 5
     drain(generate.run_generate(told, inject, device=CPU, with_flags=False))
     once_more = drain(drawings.run_draw(told, draw_config(models), device=CPU, beside=True))
-    assert once_more.recipes == made.recipes
+    assert once_more.origins == made.origins
     drain(debias_stage.run_debias(told, DebiasConfig(classifier=MLP), device=CPU))
     drain(report_stage.run_report(told, device=CPU))
     html = (told.folder("report") / "report.html").read_text()
@@ -447,7 +447,7 @@ def test_what_the_safety_checker_refuses_is_left_out_and_counted(
 
     monkeypatch.setattr(type(painter.pipeline), "__call__", checked)
     made = drain(drawings.run_draw(told, draw_config(models), device=CPU, with_flags=False))
-    assert len(made.recipes) == 2  # of 5 in batches of 2, the first of each batch is refused
+    assert len(made.origins) == 2  # of 5 in batches of 2, the first of each batch is refused
     assert told.manifest("synthetic")["parts"][0]["refused"] == 3
 
 
@@ -489,7 +489,7 @@ def test_describing_and_drawing_are_jobs(project, models, nursery, monkeypatch):
         assert wait(project, drawn, "done").state == "done"
     finally:
         runner.close()
-    assert len(project.synthetic().recipes) == 5
+    assert len(project.synthetic().origins) == 5
 
 
 # ---- bias in words ----
@@ -617,6 +617,6 @@ def test_workers_say_and_draw_what_one_process_does(models, project, tmp_path, i
         drain(drawings.run_draw(p, drawing, device=CPU, cluster=where, with_flags=False))
     assert inline == [3, 3]
     one, several = project.synthetic(), other.synthetic()
-    assert np.array_equal(one.pixels, several.pixels) and one.recipes == several.recipes
+    assert np.array_equal(one.pixels, several.pixels) and one.origins == several.origins
     assert one.evaluations_per_image == several.evaluations_per_image
     assert project.set_id() == other.set_id()

@@ -16,7 +16,7 @@ from debias_core.data.table import save_table
 from debias_core.insight.figures import feature_map
 from debias_core.insight.projection import map_rows
 from debias_core.pipeline import debias, drain
-from debias_core.records import Cost, Recipe, SyntheticSet, UserError
+from debias_core.records import Cost, Origin, SyntheticSet, UserError
 from debias_core.settings.injection import InjectConfig
 from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
 from debias_core.stages import audit as audit_stage
@@ -34,21 +34,21 @@ MLP = ClassifierConfig(network="mlp", epochs=4, batch_size=16)
 
 
 def synthetic_of(table, n=6):
-    recipes = tuple(
-        Recipe(
+    origins = tuple(
+        Origin(
             "diffinject", i % 3, str(table.ids[i]), steps=25, seed=0, pair=i,
             original_id=str(table.ids[i + 10]), gamma=0.9, t_edit=200, t_boost=200,
         )
         for i in range(n)
     )  # fmt: skip
-    return SyntheticSet(np.asarray(table.pixels[:n]), recipes, 64.0, 0.9, 1.5)
+    return SyntheticSet(np.asarray(table.pixels[:n]), origins, 64.0, 0.9, 1.5)
 
 
 def keep(p, made):
     """Put a set into the project, as a generation does."""
-    sink = p.sink("a-set", len(made.recipes), made.pixels.shape[1])
-    sink.add(0, made.pixels, made.recipes, Cost(10, 20, 1.5, 1.0))
-    p.save_scores("a-set", [{"fidelity": 0.5, "flags": []}] * len(made.recipes))
+    sink = p.sink("a-set", len(made.origins), made.pixels.shape[1])
+    sink.add(0, made.pixels, made.origins, Cost(10, 20, 1.5, 1.0))
+    p.save_scores("a-set", [{"fidelity": 0.5, "flags": []}] * len(made.origins))
     p.finish_synthetic("a-set", made, {"config": {}})
 
 
@@ -77,7 +77,7 @@ def test_each_stage_comes_back_from_disk(project, table):
     assert len(result.scores.ids) == 48 and len(result.top_k.ids) == 6
     assert result.top_k.loss[0] == result.scores.loss.max()
     made = project.synthetic()
-    assert made.recipes == synthetic_of(table).recipes
+    assert made.origins == synthetic_of(table).origins
     assert np.array_equal(made.pixels, table.pixels[:6])
     assert project_names(project.root.parent) == ["p"]
 
@@ -111,7 +111,7 @@ def test_what_was_made_from_a_replaced_stage_no_longer_counts(project):
     made = project.synthetic()
     project.finish_synthetic("a-set", made, {"config": {}})
     assert project.has("debias")
-    project.sink("another", len(made.recipes), 8).add(0, made.pixels, made.recipes, Cost())
+    project.sink("another", len(made.origins), 8).add(0, made.pixels, made.origins, Cost())
     project.finish_synthetic("another", made, {"config": {}})
     assert not project.has("debias") and project.has("audit")
 
@@ -130,7 +130,7 @@ def test_the_vanilla_arm_is_trained_once_for_all_synthetic_sets(project, table, 
     first = drain(debias_stage.run_debias(project, config, device=CPU))
     both, steps[:] = len(steps), []
     fresh = synthetic_of(table)
-    project.sink("another", 6, 8).add(0, 255 - fresh.pixels, fresh.recipes, Cost())
+    project.sink("another", 6, 8).add(0, 255 - fresh.pixels, fresh.origins, Cost())
     project.finish_synthetic("another", fresh, {"config": {}})
     second = drain(debias_stage.run_debias(project, config, device=CPU))
     assert 0 < len(steps) < both and len(steps) == first[1].epochs * 4
@@ -329,14 +329,14 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(
 
 
 def test_an_interrupted_generation_keeps_the_earlier_one(project, monkeypatch):
-    before = project.synthetic().recipes
+    before = project.synthetic().origins
     monkeypatch.setattr(models, "model_id", lambda *_, **__: "a model")
     monkeypatch.setattr(
         models, "diffusion_model", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         drain(generate.run_generate(project, InjectConfig(count=4), device=CPU))
-    assert project.synthetic().recipes == before
+    assert project.synthetic().origins == before
 
 
 def test_an_image_file_as_a_workspace_is_told(tmp_path, capsys, photo_folder):

@@ -80,7 +80,7 @@ def test_two_workers_make_what_one_makes_at_the_same_cost(tiny_net, table, start
     assert not started
     two = drain(run(tiny_net, table, STEPWISE, sinks[1], TWO))
     assert len(started) == 2 and all(p.returncode is not None for p in started)
-    assert np.array_equal(one.pixels, two.pixels) and one.recipes == two.recipes
+    assert np.array_equal(one.pixels, two.pixels) and one.origins == two.origins
     assert counts(sinks[0]) == counts(sinks[1])
     assert one.evaluations_per_image == two.evaluations_per_image
     assert 0 < two.network_share < 1
@@ -95,7 +95,7 @@ def test_a_direct_run_stopped_half_way_is_kept_and_goes_on(tiny_net, table, star
         stage.throw(StopAsked())
     assert len(started) == 2 and all(p.returncode is not None for p in started)
     kept = end.value.value
-    assert 0 < len(kept.recipes) == done == sink.finished() < 57
+    assert 0 < len(kept.origins) == done == sink.finished() < 57
     assert np.array_equal(kept.pixels, one.pixels[:done])
     # Whatever number of workers makes the rest.
     whole = drain(run(tiny_net, table, DIRECT, sink))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from debias_core.data.images import Pixels
 from debias_core.data.importing.about import ABOUT
-from debias_core.records import Recipe, UserError
+from debias_core.records import Origin, UserError
 
 SPLITS = ("train", "valid", "test")
 CHUNK_BYTES = 16 << 20
@@ -155,12 +155,12 @@ class ImageTable:
         place = np.searchsorted(self.at, found).clip(max=len(self) - 1)
         return np.where(self.at[place] == found, place, -1)
 
-    def sources(self, recipes: Sequence[Recipe]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Positions of the content and of the original of each recipe [M]; -1 for a drawing's original."""
-        content = self.positions([r.content_id for r in recipes])
-        original = np.full(len(recipes), -1, dtype=np.int64)
-        rows = [i for i, r in enumerate(recipes) if r.original_id]
-        original[rows] = self.positions([recipes[i].original_id for i in rows])
+    def sources(self, origins: Sequence[Origin]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positions of the content and of the original of each origin [M]; -1 for a drawing's original."""
+        content = self.positions([r.content_id for r in origins])
+        original = np.full(len(origins), -1, dtype=np.int64)
+        rows = [i for i, r in enumerate(origins) if r.original_id]
+        original[rows] = self.positions([origins[i].original_id for i in rows])
         return content, original
 
     def without_bias(self) -> ImageTable:

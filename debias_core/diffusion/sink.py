@@ -8,14 +8,14 @@ from typing import Protocol
 import numpy as np
 
 from debias_core.data.images import Pixels
-from debias_core.records import Cost, Recipe
+from debias_core.records import Cost, Origin
 
 
 class Sink(Protocol):
     """Where finished images go, first to last; one that outlives the process lets a run resume."""
 
     def finished(self) -> int: ...
-    def add(self, start: int, pixels: Pixels, recipes: Sequence[Recipe], cost: Cost) -> None: ...
+    def add(self, start: int, pixels: Pixels, origins: Sequence[Origin], cost: Cost) -> None: ...
     def cost(self) -> Cost: ...
     def pixels(self) -> Pixels: ...
 
@@ -30,7 +30,7 @@ class InMemory:
     def finished(self) -> int:
         return sum(map(len, self._parts))
 
-    def add(self, start: int, pixels: Pixels, recipes: Sequence[Recipe], cost: Cost) -> None:
+    def add(self, start: int, pixels: Pixels, origins: Sequence[Origin], cost: Cost) -> None:
         self._parts.append(pixels)
         self._cost += cost
 

@@ -27,7 +27,7 @@ from debias_core.diffusion.inversion import content_bank, invert
 from debias_core.diffusion.masks import check_class_masks, class_masks, h_mask, mask_of_class
 from debias_core.diffusion.sampling import image_noise
 from debias_core.diffusion.unet import EpsilonNet, half_pays
-from debias_core.records import Recipe, UserError
+from debias_core.records import Origin, UserError
 from debias_core.settings.diffusion import DiffusionConfig
 from debias_core.settings.injection import InjectConfig
 
@@ -75,8 +75,8 @@ def settled(config: InjectConfig, device: torch.device) -> InjectConfig:
     return replace(config, precision="bf16" if half_pays(device, GRAIN) else "float32")
 
 
-def recipes(train: ImageTable, pairs: Pairs, config: InjectConfig) -> tuple[Recipe, ...]:
-    """The recipe of every pair.
+def origins(train: ImageTable, pairs: Pairs, config: InjectConfig) -> tuple[Origin, ...]:
+    """The origin of every pair.
 
     Raises:
         UserError: when the masks of the classes don't fit them.
@@ -84,7 +84,7 @@ def recipes(train: ImageTable, pairs: Pairs, config: InjectConfig) -> tuple[Reci
     check_class_masks(config, len(train.class_names))
     giver = pairs.content if config.label_from == "content" else pairs.original
     return tuple(
-        Recipe(
+        Origin(
             method=config.method,
             label=int(train.y[giver[i]]),
             content_id=str(train.ids[c]),

@@ -117,7 +117,7 @@ def fidelity_of(
     judge: Classifier, table: ImageTable, made: SyntheticSet, *, device: torch.device
 ) -> Fidelity:
     """The fidelity of a synthetic set whose sources are in the table."""
-    content, original = table.sources(made.recipes)
+    content, original = table.sources(made.origins)
     return fidelity(judge, made.pixels, table, content, original, device=device)
 
 

@@ -34,8 +34,8 @@ def map_rows(
     ids = [train.ids[rest], train.ids[top]]
     label = [train.y[rest], train.y[top]]
     kind = [np.full(len(rest), KINDS[0]), np.full(len(top), KINDS[1])]
-    if synthetic is not None and len(synthetic.recipes):
-        chosen = np.sort(rng.permutation(len(synthetic.recipes))[:MAX_SYNTHETIC])
+    if synthetic is not None and len(synthetic.origins):
+        chosen = np.sort(rng.permutation(len(synthetic.origins))[:MAX_SYNTHETIC])
         pixels.append(synthetic.pixels[chosen])
         ids.append(np.array([f"synthetic-{i:05d}" for i in chosen]))
         label.append(synthetic.labels[chosen])

@@ -108,7 +108,7 @@ METHOD_NAMES = {
 
 def made_by(synthetic: SyntheticSet) -> str:
     """How many images which method made, in words."""
-    counts = Counter(METHOD_NAMES.get(r.method, r.method) for r in synthetic.recipes)
+    counts = Counter(METHOD_NAMES.get(r.method, r.method) for r in synthetic.origins)
     return ", ".join(f"{n:,} by {name}" for name, n in counts.most_common())
 
 
@@ -198,8 +198,8 @@ def _top_cards(train: ImageTable, audit: AuditResult) -> list[dict[str, Any]]:
 
 def _triptychs(train: ImageTable, synthetic: SyntheticSet) -> list[dict[str, Any]]:
     rows = []
-    for i in evenly(len(synthetic.recipes), TRIPTYCHS):
-        r = synthetic.recipes[i]
+    for i in evenly(len(synthetic.origins), TRIPTYCHS):
+        r = synthetic.origins[i]
         (c,), (o,) = train.sources([r])
         sources = [train.pixels[s] for s in (o, c) if s >= 0]
         pictures = (*sources, synthetic.pixels[i])

@@ -45,7 +45,7 @@ from debias_core.compute.checkpoint import (
 )
 from debias_core.data.images import Pixels, to_float, to_uint8
 from debias_core.data.table import ImageTable
-from debias_core.records import Progress, Recipe, Stage, UserError
+from debias_core.records import Origin, Progress, Stage, UserError
 from debias_core.settings.amplification import GANConfig
 from debias_core.settings.base import to_json
 
@@ -372,10 +372,10 @@ def draw(
     return np.concatenate(list(memory.in_batches(some, len(numbers), DRAWN_AT_A_TIME)), 1)
 
 
-def recipes(
+def origins(
     train: ImageTable, content_ids: NDArray[np.str_], config: GANConfig
-) -> tuple[Recipe, ...]:
-    """The recipe of each of `config.count` images: the classes that the top-K shows by turns.
+) -> tuple[Origin, ...]:
+    """The origin of each of `config.count` images: the classes that the top-K shows by turns.
 
     Its content is the first of its class in the top-K.
 
@@ -394,7 +394,7 @@ def recipes(
             "class."
         )
     return tuple(
-        Recipe(
+        Origin(
             method="amplibias", label=c, content_id=first[c], steps=config.steps, seed=config.seed,
             pair=i,
         )

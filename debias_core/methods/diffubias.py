@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from debias_core.records import Recipe, UserError
+from debias_core.records import Origin, UserError
 from debias_core.settings.language import DrawConfig
 
 
@@ -49,8 +49,8 @@ def recombined(
     return tuple(made)
 
 
-def recipes(prompts: Sequence[Prompt], config: DrawConfig) -> tuple[Recipe, ...]:
-    """The recipe of each of `config.count` images: prompts in random rounds, each equally often (±1).
+def origins(prompts: Sequence[Prompt], config: DrawConfig) -> tuple[Origin, ...]:
+    """The origin of each of `config.count` images: prompts in random rounds, each equally often (±1).
 
     Raises:
         UserError: when there is no prompt.
@@ -63,7 +63,7 @@ def recipes(prompts: Sequence[Prompt], config: DrawConfig) -> tuple[Recipe, ...]
     rounds = -(-config.count // len(prompts))
     order = np.concatenate([rng.permutation(len(prompts)) for _ in range(rounds)])[: config.count]
     return tuple(
-        Recipe(
+        Origin(
             method="diffubias",
             label=prompts[p].label,
             content_id=prompts[p].image_id,

@@ -35,14 +35,14 @@ def run_amplibias(
     """
     table, chosen = project.table(), project.audit().top_k.ids
     train = table.where("train").without_bias()
-    recipes = amplibias.recipes(train, chosen, config)
+    origins = amplibias.origins(train, chosen, config)
     at = train.positions(chosen)
     set_id = fingerprint("amplibias", to_json(config), table.data_id, chosen.tolist())
     sink = project.sink(set_id, config.count, table.image_size)
     done, count = sink.finished(), dict[int, int]()
-    for r in recipes[:done]:
+    for r in origins[:done]:
         count[r.label] = count.get(r.label, 0) + 1
-    classes = list(dict.fromkeys(r.label for r in recipes))
+    classes = list(dict.fromkeys(r.label for r in origins))
     work = project.work("amplibias", set_id)
     began, drawn = time.perf_counter(), dict[int, Pixels]()
     if done < config.count:
@@ -54,11 +54,11 @@ def run_amplibias(
                 seeds=[config.seed + c for c in some], device=device, name=name,
                 work=work / f"classes-from-{first}",
             )  # fmt: skip
-            most = range(sum(r.label == some[0] for r in recipes))  # its turn comes first
+            most = range(sum(r.label == some[0] for r in origins))  # its turn comes first
             made_now = amplibias.draw(g, most, table.image_size, config, device=device)
             drawn |= dict(zip(some, made_now, strict=True))
     for start in range(done, config.count, len(classes)):
-        row = recipes[start : start + len(classes)]
+        row = origins[start : start + len(classes)]
         images = [drawn[r.label][count.get(r.label, 0)] for r in row]
         for r in row:
             count[r.label] = count.get(r.label, 0) + 1
@@ -69,7 +69,7 @@ def run_amplibias(
         yield Progress("draw", start + len(row), config.count)
     shutil.rmtree(work, ignore_errors=True)
     cost = sink.cost()
-    made = SyntheticSet(sink.pixels(), recipes, cost.encoded / config.count, 1.0, cost.seconds)
+    made = SyntheticSet(sink.pixels(), origins, cost.encoded / config.count, 1.0, cost.seconds)
     about = {"config": to_json(config), "method": "amplibias"}
     return (
         yield from synthetic.finish_set(

@@ -56,8 +56,8 @@ from debias_core.records import (
     ArmResult,
     AuditResult,
     Cost,
+    Origin,
     Progress,
-    Recipe,
     Scores,
     Stage,
     SyntheticSet,
@@ -121,7 +121,7 @@ def run_amplify(
         pixels, y = made.pixels, made.labels
         about |= {
             "set": _set_id(project, config),
-            "count": len(made.recipes),
+            "count": len(made.origins),
             "unet_evaluations_per_image": made.evaluations_per_image,
             "network_share": made.network_share,
         }
@@ -190,10 +190,10 @@ def _set_id(project: Project, config: AmplifyConfig) -> str:
     return fingerprint(*drawn, project.data_id(), model)
 
 
-def recipes(config: AmplifyConfig, classes: int) -> tuple[Recipe, ...]:
+def origins(config: AmplifyConfig, classes: int) -> tuple[Origin, ...]:
     """One for each image: the classes in turn, so that a set that was stopped is balanced too."""
     return tuple(
-        Recipe(
+        Origin(
             method=METHOD,
             label=i % classes,
             content_id="",
@@ -217,7 +217,7 @@ def draw_images(
 ) -> Stage[SyntheticSet]:
     """`per_class` images of every class, after those of the set that are finished."""
     table = project.table()
-    wanted = recipes(config, len(table.class_names))
+    wanted = origins(config, len(table.class_names))
     sink = project.sink(_set_id(project, config), len(wanted), table.image_size)
     first = done = sink.finished()
     net.count, last = EvaluationCount(), Cost()
@@ -244,7 +244,7 @@ def draw_images(
     count = EvaluationCount(cost.encoded, cost.decoded)
     return SyntheticSet(
         pixels=sink.pixels(),
-        recipes=wanted,
+        origins=wanted,
         evaluations_per_image=forward_equivalents(net, count) / len(wanted),
         network_share=cost.network_seconds / cost.seconds,
         seconds=cost.seconds,

@@ -51,9 +51,9 @@ def run_draw(
     from debias_core.stages import synthetic
 
     table, now = project.table(), described(project)
-    recipes = diffubias.recipes(prompts(project, now, config), config)
+    origins = diffubias.origins(prompts(project, now, config), config)
     settings = {k: v for k, v in to_json(config).items() if k != "batch_size"}
-    set_id = fingerprint("draw", settings, table.data_id, [asdict(r) for r in recipes])
+    set_id = fingerprint("draw", settings, table.data_id, [asdict(r) for r in origins])
     kept = project.set_id() if beside else None
     sink = project.sink(set_id, config.count, table.image_size)
     first = done = sink.finished()
@@ -62,7 +62,7 @@ def run_draw(
     try:
         if done < config.count:
             made_of = on_workers.draw(
-                [r.prompt for r in recipes], config, table.image_size,
+                [r.prompt for r in origins], config, table.image_size,
                 first=first, device=device, cluster=cluster,
             )  # fmt: skip
             note = "the workers start"
@@ -73,7 +73,7 @@ def run_draw(
                         start, n, seconds = part.start, part.evaluated, now_ - last
                         some = [
                             replace(r, refused=bool(no))
-                            for r, no in zip(recipes[start:], part.refused, strict=False)
+                            for r, no in zip(origins[start:], part.refused, strict=False)
                         ]
                         sink.add(start, part.pixels, some, Cost(n, n, seconds, seconds))
                         last, done = now_, start + len(part.pixels)
@@ -85,7 +85,7 @@ def run_draw(
             raise
     made = SyntheticSet(
         pixels=sink.pixels()[:done],
-        recipes=project.recipes(set_id)[:done],
+        origins=project.origins(set_id)[:done],
         evaluations_per_image=sink.cost().encoded / done,
         network_share=1.0,
         seconds=sink.cost().seconds,
@@ -109,12 +109,12 @@ def try_four(project: Project, config: DrawConfig) -> tuple[list[tuple[Pixels, s
     table, now = project.table(), described(project)
     first = replace(config, count=4, batch_size=4)
     some = prompts(project, now, config)
-    recipes = diffubias.recipes(some, replace(config, count=max(4, config.count)))[:4]
+    origins = diffubias.origins(some, replace(config, count=max(4, config.count)))[:4]
     painter, began = _painter(config.model), time.perf_counter()
-    drawn = text2image.draw(painter, [r.prompt for r in recipes], first, table.image_size)
+    drawn = text2image.draw(painter, [r.prompt for r in origins], first, table.image_size)
     pixels = np.concatenate([images for _, images, _ in drawn])
     each = (time.perf_counter() - began) / len(pixels)
-    return [(image, r.prompt) for image, r in zip(pixels, recipes, strict=True)], each
+    return [(image, r.prompt) for image, r in zip(pixels, origins, strict=True)], each
 
 
 @lru_cache(maxsize=1)

@@ -172,14 +172,14 @@ def _synthetic(project: Project) -> Files:
 
     def files() -> Iterator[tuple[str, bytes]]:
         lines = []
-        for i, (recipe, score) in enumerate(zip(made.recipes, scores, strict=True)):
-            name = f"{folders[recipe.label]}/{i:06d}.png"
-            how = dataclasses.asdict(recipe)
+        for i, (origin, score) in enumerate(zip(made.origins, scores, strict=True)):
+            name = f"{folders[origin.label]}/{i:06d}.png"
+            how = dataclasses.asdict(origin)
             del how["label"]
             lines.append(
                 {
                     "file_name": name,
-                    "label": table.class_names[recipe.label],
+                    "label": table.class_names[origin.label],
                     "set": set_id,
                     "item": i,
                     **how,
@@ -192,7 +192,7 @@ def _synthetic(project: Project) -> Files:
             yield name, png(made.pixels[i])
         yield "metadata.jsonl", _jsonl(lines)
 
-    return len(made.recipes) + 1, files()
+    return len(made.origins) + 1, files()
 
 
 def _model(project: Project) -> dict[str, str]:
@@ -226,7 +226,7 @@ def _union(project: Project) -> Files:
         }
 
     def about_synthetic(item: int) -> dict[str, Any]:
-        label = made.recipes[item].label
+        label = made.origins[item].label
         return {
             "file_name": f"{folders[label]}/synthetic-{item:06d}.png",
             "id": f"{set_id}/{item}",

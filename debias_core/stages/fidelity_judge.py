@@ -96,7 +96,7 @@ def flagged(
 
     train = table.where("train").without_bias()
     p = probabilities(judge, made.pixels, device=device)
-    content, original = train.sources(made.recipes)
+    content, original = train.sources(made.origins)
     judged = flags.judge(
         made.pixels, made.labels, original, content, train, p,
         by="a judge by shape",

@@ -61,7 +61,7 @@ def run_generate(
     finally:
         took = None if meter is None else meter.stop()
     about: dict[str, Any] = {"config": to_json(config), "excluded": excluded}
-    if said is not None and took is not None and len(made.recipes) == said.images:
+    if said is not None and took is not None and len(made.origins) == said.images:
         about["forecast"] = forecast.held_against(
             said, made.seconds, took.kwh, made.bytes_per_worker
         )
@@ -70,6 +70,6 @@ def run_generate(
     return (
         yield from sets.finish_set(
             project, set_id, made, about, beside=kept, device=device,
-            with_flags=with_flags and len(made.recipes) == config.count,
+            with_flags=with_flags and len(made.origins) == config.count,
         )
     )  # fmt: skip

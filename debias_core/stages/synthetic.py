@@ -68,7 +68,7 @@ def finish_set(
             if not stop.keep:
                 raise
     beside = None if beside == set_id else beside  # the same images again
-    if beside is not None or any(r.refused for r in made.recipes):
+    if beside is not None or any(r.refused for r in made.origins):
         set_id, made, parts = together(project, beside, set_id, made)
         about = {**about, "parts": parts}
     if judge is not None:  # of what the person gets: with the images beside, without refused ones
@@ -77,7 +77,7 @@ def finish_set(
         about = {**about, "fidelity": shares}
     project.finish_synthetic(set_id, made, about)
     project.record_run(
-        "synthetic", about["config"], {"set": set_id, "count": len(made.recipes)}, made.seconds
+        "synthetic", about["config"], {"set": set_id, "count": len(made.origins)}, made.seconds
     )
     return made
 
@@ -85,35 +85,35 @@ def finish_set(
 def together(
     project: Project, beside: str | None, set_id: str, made: SyntheticSet
 ) -> tuple[str, SyntheticSet, list[dict[str, Any]]]:
-    """The images of two sets as a set of its own, with their recipes, flags and verdicts.
+    """The images of two sets as a set of its own, with their origins, flags and verdicts.
 
     The images of `beside` (where one is given) come first; one that both hold is there once, and
     refused ones are left out. Returns its id, the set, and what its parts are.
     """
-    parts = [(beside, project.recipes(beside))] if beside else []
+    parts = [(beside, project.origins(beside))] if beside else []
     # Either may have been stopped and kept, and gone on since.
-    counts = [len(recipes) for _, recipes in parts]
-    new_id = fingerprint("together", beside, *counts, set_id, len(made.recipes))
-    known = {r for _, recipes in parts for r in recipes}
+    counts = [len(origins) for _, origins in parts]
+    new_id = fingerprint("together", beside, *counts, set_id, len(made.origins))
+    known = {r for _, origins in parts for r in origins}
     keep = [
         (part, i)
-        for part, recipes in [*parts, (set_id, made.recipes)]
-        for i, r in enumerate(recipes)
+        for part, origins in [*parts, (set_id, made.origins)]
+        for i, r in enumerate(origins)
         if not r.refused and (part != set_id or r not in known)
     ]
-    recipes_of = {**dict(parts), set_id: made.recipes}
-    recipes = [recipes_of[part][i] for part, i in keep]
+    origins_of = {**dict(parts), set_id: made.origins}
+    origins = [origins_of[part][i] for part, i in keep]
     if not keep:
         raise UserError("The model's safety checker refused every image: change the prompts.")
     pixels = np.stack([project.pixels_of(part)[i] for part, i in keep])
     sink = project.sink(new_id, len(keep), made.pixels.shape[1])
-    costs = [project.cost_of(part) for part in recipes_of]
+    costs = [project.cost_of(part) for part in origins_of]
     total = sum(costs[1:], costs[0])
     if sink.finished() < len(keep):
-        sink.add(0, pixels, recipes, total)
-    scores = {part: project.scores_of(part) for part in recipes_of}
+        sink.add(0, pixels, origins, total)
+    scores = {part: project.scores_of(part) for part in origins_of}
     project.save_scores(new_id, [scores[part][i] for part, i in keep])
-    said = {part: judgements.current(project.db, project.name, part) for part in recipes_of}
+    said = {part: judgements.current(project.db, project.name, part) for part in origins_of}
     decisions = [
         judgements.Decision(f"{new_id}-{number}", str(number), said[part][str(i)])
         for number, (part, i) in enumerate(keep)
@@ -122,14 +122,14 @@ def together(
     judgements.record(project.db, project.name, new_id, decisions, judgements.VERDICTS)
     about = [
         {"set": part, "count": sum(p == part for p, _ in keep),
-         "refused": sum(r.refused for r in recipes_of[part])}
-        for part in recipes_of
+         "refused": sum(r.refused for r in origins_of[part])}
+        for part in origins_of
     ]  # fmt: skip
     before = project.set_manifest(beside)["unet_evaluations_per_image"] if beside else 0.0
     spent = {beside: before, set_id: made.evaluations_per_image}
     whole = SyntheticSet(
         pixels=pixels,
-        recipes=tuple(recipes),
+        origins=tuple(origins),
         evaluations_per_image=sum(spent[part] for part, _ in keep) / len(keep),
         network_share=total.network_seconds / max(total.seconds, 1e-9),
         seconds=total.seconds,
@@ -162,7 +162,7 @@ def curated_set(project: Project, config: DebiasConfig) -> tuple[SyntheticSet, d
     made, set_id = project.synthetic(), project.set_id()
     assert set_id is not None
     verdict = judgements.current(project.db, project.name, set_id)
-    said = [verdict.get(str(i)) for i in range(len(made.recipes))]
+    said = [verdict.get(str(i)) for i in range(len(made.origins))]
     scores = project.scores() if config.min_fidelity > 0 else []
     if any("fidelity" not in s for s in scores):
         raise UserError(
@@ -185,7 +185,7 @@ def curated_set(project: Project, config: DebiasConfig) -> tuple[SyntheticSet, d
             + (", or train on the undecided ones too." if config.only_accepted else ".")
             + (" Or lower the least label fidelity." if willing else "")
         )
-    kept = replace(made, pixels=made.pixels[used], recipes=tuple(made.recipes[i] for i in used))
+    kept = replace(made, pixels=made.pixels[used], origins=tuple(made.origins[i] for i in used))
     return kept, {**counts, "used": used}
 
 

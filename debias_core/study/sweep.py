@@ -243,7 +243,7 @@ def sheet(project: Project, result: dict[str, Any]) -> Pixels | None:
 
 
 def _first_pairs(table: ImageTable, made: SyntheticSet) -> Pixels:
-    some = made.recipes[:SHOWN]
+    some = made.origins[:SHOWN]
     content, original = table.sources(some)
     images = [*table.pixels[original], *table.pixels[content], *made.pixels[: len(some)]]
     return grid(images, len(some))
@@ -356,13 +356,13 @@ class Bench:
             f = fidelity_of(judge, table, made, device=self._device)
             real = table.where("train")
             real = real.take(evenly(len(real), QUALITY_IMAGES))
-            some = evenly(len(made.recipes), QUALITY_IMAGES)
+            some = evenly(len(made.origins), QUALITY_IMAGES)
             far = distance(judge, made.pixels[some], real.pixels, device=self._device)
             about = {
                 "label_fidelity": f.content,
                 "look_fidelity": f.look,
                 "kid": far.kid,
-                "seconds_per_image": made.seconds / len(made.recipes),
+                "seconds_per_image": made.seconds / len(made.origins),
                 "unet_evaluations_per_image": made.evaluations_per_image,
                 "generation_seconds": made.seconds,
             }
@@ -378,7 +378,7 @@ class Bench:
         keep = np.flatnonzero(fidelity_of(judge, table, made, device=self._device).score >= least)
         if len(keep) == 0:
             raise UserError(f"No synthetic image has a label fidelity of {least:g}: lower it.")
-        return replace(made, pixels=made.pixels[keep], recipes=tuple(made.recipes[i] for i in keep))
+        return replace(made, pixels=made.pixels[keep], origins=tuple(made.origins[i] for i in keep))
 
     def _train(
         self, table: ImageTable, made: SyntheticSet, debias: DebiasConfig, arm: str

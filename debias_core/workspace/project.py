@@ -1,6 +1,6 @@
 """A project on disk: one folder, one subfolder a stage, each stage's manifest written last.
 
-    WORKSPACE/studio.db         projects, runs, jobs, recipes, verdicts (`database`)
+    WORKSPACE/studio.db         projects, runs, jobs, origins, verdicts (`database`)
               .tables/          DATASET.json: what was asked for last of a data set's table (`cells`)
     WORKSPACE/NAME/data/        pixels.npy rows.csv [columns/] about.csv manifest.json import.json
                    audit/       model.safetensors model.json scores.csv [scores.npy] features.npy

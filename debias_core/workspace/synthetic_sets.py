@@ -12,7 +12,7 @@ import numpy as np
 
 from debias_core.data.images import Pixels
 from debias_core.data.table import map_array
-from debias_core.records import Cost, Recipe, SyntheticSet
+from debias_core.records import Cost, Origin, SyntheticSet
 from debias_core.settings.base import from_json
 from debias_core.workspace.database import now
 from debias_core.workspace.files import mapped, write_json
@@ -22,9 +22,9 @@ BEGUN = "begun"  # in a set's folder: when
 
 
 class SyntheticSink:
-    """Takes the finished images of one set: pixels into its folder, then recipes into the database.
+    """Takes the finished images of one set: pixels into its folder, then origins into the database.
 
-    An image counts as finished when its recipe is in the database, so that a kill between the two
+    An image counts as finished when its origin is in the database, so that a kill between the two
     costs the batch under way and nothing else.
     """
 
@@ -56,7 +56,7 @@ class SyntheticSink:
         )
         return int(row["n"])
 
-    def add(self, start: int, pixels: Pixels, recipes: Sequence[Recipe], cost: Cost) -> None:
+    def add(self, start: int, pixels: Pixels, origins: Sequence[Origin], cost: Cost) -> None:
         """Keep the images from number `start` on; when this returns they outlive the process."""
         self._pixels[start : start + len(pixels)] = pixels
         self._pixels.flush()
@@ -68,7 +68,7 @@ class SyntheticSink:
                 [
                     (self._project.name, self.set_id, start + i,
                      json.dumps(dataclasses.asdict(r), ensure_ascii=False))
-                    for i, r in enumerate(recipes)
+                    for i, r in enumerate(origins)
                 ],
             )  # fmt: skip
 
@@ -107,7 +107,7 @@ class SyntheticSets(ProjectBase):
         manifest = {
             **about,
             "set": set_id,
-            "count": len(synthetic.recipes),
+            "count": len(synthetic.origins),
             "unet_evaluations_per_image": synthetic.evaluations_per_image,
             "network_share": synthetic.network_share,
             "seconds": synthetic.seconds,
@@ -132,7 +132,7 @@ class SyntheticSets(ProjectBase):
         m, pixels = self.manifest("synthetic"), self.synthetic_pixels()
         return SyntheticSet(
             pixels=pixels,
-            recipes=self.recipes(m["set"])[: m["count"]],
+            origins=self.origins(m["set"])[: m["count"]],
             evaluations_per_image=m["unet_evaluations_per_image"],
             network_share=m["network_share"],
             seconds=m["seconds"],
@@ -162,13 +162,13 @@ class SyntheticSets(ProjectBase):
         """What a set's finished images cost."""
         return _cost(self.folder("synthetic") / set_id)
 
-    def recipes(self, set_id: str) -> tuple[Recipe, ...]:
-        """The recipes of a set's finished images, first to last."""
+    def origins(self, set_id: str) -> tuple[Origin, ...]:
+        """The origins of a set's finished images, first to last."""
         rows = self.db.rows(
             "SELECT recipe FROM synthetic WHERE project = ? AND set_id = ? ORDER BY item",
             (self.name, set_id),
         )
-        return tuple(from_json(Recipe, json.loads(r["recipe"])) for r in rows)
+        return tuple(from_json(Origin, json.loads(r["recipe"])) for r in rows)
 
     def scores(self) -> list[dict[str, Any]]:
         """Scores and flags of the current set's images, first to last."""

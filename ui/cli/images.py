@@ -137,7 +137,7 @@ def generate(
     if held:
         common.console.print(augment_words.held_against(held), markup=False)
     common.console.print(
-        f"{len(made.recipes)} images in {made.seconds:.1f} s, {made.evaluations_per_image:.1f} U-Net "
+        f"{len(made.origins)} images in {made.seconds:.1f} s, {made.evaluations_per_image:.1f} U-Net "
         f"forward-equivalents an image, {made.network_share:.0%} of the time inside the network."
     )
     if "fidelity" in about:
@@ -147,7 +147,7 @@ def generate(
     common.write_json(
         json_file,
         {
-            "synthetic_count": len(made.recipes),
+            "synthetic_count": len(made.origins),
             "unet_evaluations_per_image": made.evaluations_per_image,
             "share_of_generation_in_network": made.network_share,
             "seconds": made.seconds,
@@ -271,7 +271,7 @@ def draw(
     parts = about.get("parts", [])
     refused = sum(part["refused"] for part in parts)
     common.console.print(
-        f"The set has {len(made.recipes)} images now; {made.seconds:.1f} s in all"
+        f"The set has {len(made.origins)} images now; {made.seconds:.1f} s in all"
         + (f"; the safety checker refused {refused}" if refused else "")
     )
     if "fidelity" in about:
@@ -281,7 +281,7 @@ def draw(
     common.write_json(
         json_file,
         {
-            "synthetic_count": len(made.recipes),
+            "synthetic_count": len(made.origins),
             "refused": refused,
             "unet_evaluations_per_image": made.evaluations_per_image,
             "seconds": made.seconds,

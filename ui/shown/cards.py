@@ -129,10 +129,10 @@ def side_by_side(parts: Sequence[Pixels]) -> Pixels:
 
 def triptychs(table: ImageTable, synthetic: SyntheticSet, most: int = 24) -> Gallery:
     """Original | content | result of evenly spaced synthetic images."""
-    shown = evenly(len(synthetic.recipes), most)
-    recipes = [synthetic.recipes[i] for i in shown]
+    shown = evenly(len(synthetic.origins), most)
+    origins = [synthetic.origins[i] for i in shown]
     rows = []
-    for i, r, c, o in zip(shown, recipes, *table.sources(recipes), strict=True):
+    for i, r, c, o in zip(shown, origins, *table.sources(origins), strict=True):
         sources = [table.pixels[s] for s in (o, c) if s >= 0]
         row = side_by_side([*sources, synthetic.pixels[i]])
         said = f": {r.prompt}" if r.prompt else ""

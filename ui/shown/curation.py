@@ -24,7 +24,7 @@ def curation(project: Project, table: ImageTable | None) -> dict[str, Any]:
     assert set_id is not None
     said = judgements.current(project.db, project.name, set_id)
     train = np.flatnonzero(table.split == "train")
-    sources = [np.searchsorted(train, rows) for rows in table.sources(made.recipes)]
+    sources = [np.searchsorted(train, rows) for rows in table.sources(made.origins)]
 
     def url(row: int) -> str:
         return image_url("image", project.name, table.data_id, row)
@@ -39,9 +39,9 @@ def curation(project: Project, table: ImageTable | None) -> dict[str, Any]:
             "original": url(int(sources[1][i])) if r.original_id else None,
             "content": url(int(sources[0][i])),
             "result": image_url("image", project.name, set_id, i, "synthetic"),
-            "text": augment_words.recipe(r),
+            "text": augment_words.origin(r),
         }
-        for i, (r, s) in enumerate(zip(made.recipes, scores, strict=True))
+        for i, (r, s) in enumerate(zip(made.origins, scores, strict=True))
     ]
     items.sort(key=lambda item: scores[item["item"]].get("fidelity", 0.0))
     return {
@@ -74,4 +74,4 @@ def balance(project: Project, table: ImageTable) -> list[dict[str, Any]]:
 @lru_cache(maxsize=16)
 def _labels(workspace: Path, name: str, set_id: str, count: int) -> tuple[int, ...]:
     """The labels of the current set's images; its id and how many are finished say which they are."""
-    return tuple(r.label for r in Project(workspace, name).synthetic().recipes)
+    return tuple(r.label for r in Project(workspace, name).synthetic().origins)

@@ -262,7 +262,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
                 text = f"{text} {augment_words.held_against(held)}"
             made = mine.synthetic()
             pictures = show.triptychs(table_of(mine).where("train"), made)
-            text = f"{augment_words.results(made.recipes)} {text}"
+            text = f"{augment_words.results(made.origins)} {text}"
             shown = gr.update(visible=True, value=pictures)
         if mine.has("data") and (said := shown_rows.forecast(mine)):
             text = f"**{augment_words.FORECAST_OF}**: {augment_words.forecast(said)}\n\n{text}"

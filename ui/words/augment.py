@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from debias_core.records import Recipe
+from debias_core.records import Origin
 from debias_core.stages.captions import Described
 from ui.words.audit import _power
 
@@ -177,7 +177,7 @@ def reads(wanted: str, said: str, probability: float) -> str:
     return text if said == wanted else f"{text}: reads as {said}"
 
 
-def recipe(r: Recipe) -> str:
+def origin(r: Origin) -> str:
     """How a synthetic image was made, in a line."""
     if r.prompt:
         return f"“{r.prompt}”, guidance {r.guidance:g}, {r.steps} steps, seed {r.seed}"
@@ -194,12 +194,12 @@ def edit_time(found: dict[str, Any]) -> str:
     return f"t_edit: recorded value {t} (LPIPS could not run: {reason}). It was found by {found['found']}."
 
 
-def results(recipes: Sequence[Recipe]) -> str:
+def results(origins: Sequence[Origin]) -> str:
     """What is in a row of the set's pictures: what is drawn has a content alone."""
-    blends = sum(bool(r.original_id) for r in recipes)
+    blends = sum(bool(r.original_id) for r in origins)
     if not blends:
         return DRAWN_RESULTS
-    return RESULTS.format("original" if blends == len(recipes) else "original (where there is one)")
+    return RESULTS.format("original" if blends == len(origins) else "original (where there is one)")
 
 
 def generated(about: dict[str, Any]) -> str:
