@@ -13,7 +13,7 @@ import typer
 from debias_core.compute import ranks
 from debias_core.records import UserError
 from ui.cli import benchmark, choosing, common, images, project
-from ui.cli.options import DEFAULT_WORKSPACE, AllowHost, Auth, OnCluster, Workspace
+from ui.cli.options import DEFAULT_WORKSPACE, AllowHost, Auth, OnCluster, RootPath, Workspace
 
 command = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=False)
 
@@ -34,6 +34,7 @@ def serve(
     cluster: OnCluster = None,
     auth: Auth = None,
     allow_host: AllowHost = None,
+    root_path: RootPath = "",
 ) -> None:
     """Find the images that a biased classifier can't explain, make more like them, retrain, and show
     what changed. Without a stage: serve the app on this machine."""
@@ -50,7 +51,7 @@ def serve(
     common.cluster_of(cluster)  # refused now, not by the first job
     run_server(
         workspace.resolve(), host=host, port=port, roots=roots, open_browser=browser, auth=auth,
-        extra_hosts=allow_host or (), cluster=cluster,
+        extra_hosts=allow_host or (), root_path=root_path, cluster=cluster,
     )  # fmt: skip
 
 

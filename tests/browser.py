@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,8 +33,10 @@ WIDE = {"width": 1400, "height": 1000}
 class Studio:
     """Owns a workspace's job queue and a server over it, in threads of this process."""
 
-    def __init__(self, workspace: Path, *roots: Path) -> None:
-        self.workspace, self.roots = workspace, roots
+    def __init__(
+        self, workspace: Path, *roots: Path, prefix: str = "", auth: str | None = None
+    ) -> None:
+        self.workspace, self.roots, self.prefix, self.auth = workspace, roots, prefix, auth
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
@@ -43,12 +47,14 @@ class Studio:
 
     def up(self) -> None:
         """Serve, with an app that knows nothing of those before it."""
+        from ui.server.login import Password
         from ui.server.serve import create_app
         from ui.shown.place import Place
 
+        place = Place(self.workspace, self.roots, prefix=self.prefix)
         config = uvicorn.Config(
-            create_app(Place(self.workspace, self.roots)), host="127.0.0.1", port=self.port,
-            log_level="critical", timeout_graceful_shutdown=1,
+            create_app(place, password=Password.parse(self.auth) if self.auth else None),
+            host="127.0.0.1", port=self.port, log_level="critical", timeout_graceful_shutdown=1,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
@@ -74,11 +80,49 @@ class Studio:
         return queue.of_project(self.project(name).db, name)[0]
 
 
+@contextmanager
+def proxied(studio: Studio) -> Iterator[str]:
+    """The address of a reverse proxy that serves the studio under its prefix, and takes the prefix off."""
+
+    class Forward(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not self.path.startswith(f"{studio.prefix}/"):
+                # A browser asks every host for its icon, whatever the page says.
+                self.send_response_only(204 if self.path == "/favicon.ico" else 404)
+                self.end_headers()
+                return
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            there = http.client.HTTPConnection("127.0.0.1", studio.port)
+            path = self.path.removeprefix(studio.prefix)
+            there.request(self.command, path, body, dict(self.headers))
+            answer = there.getresponse()
+            self.send_response_only(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("transfer-encoding", "connection"):
+                    self.send_header(name, value)
+            self.end_headers()
+            with suppress(OSError):  # a browser that leaves
+                while chunk := answer.read1(65536):
+                    self.wfile.write(chunk)
+
+        do_POST = do_HEAD = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Forward)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
 class Watch:
     """Sees every request and every error of the contexts that it follows."""
 
-    def __init__(self, studio: Studio) -> None:
-        self._here = urlsplit(studio.url).netloc
+    def __init__(self, studio: Studio, url: str = "") -> None:
+        self._here = urlsplit(url or studio.url).netloc
         self._excused: tuple[str, ...] | None = None
         self.requests = 0
         self.foreign: list[str] = []

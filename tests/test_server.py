@@ -12,6 +12,7 @@ from ui.server import guard, login
 from ui.server.serve import create_app, serve
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
+from ui.widgets import head
 
 BASE = "http://127.0.0.1:7860"
 OURS = (
@@ -100,3 +101,32 @@ def test_paths_outside_the_roots_are_refused_through_links_too(tmp_path):
 
 def test_a_class_name_is_literal_in_markdown():
     assert shown_rows.literal("<b>*x*</b> $1$") == r"\<b\>\*x\*\</b\> \$1\$"
+
+
+@pytest.mark.parametrize(
+    "path", ["studio", "//evil.example", "/../x", "/a b", "https://a.example/x"]
+)
+def test_a_root_path_is_a_plain_path(tmp_path, path):
+    with pytest.raises(UserError, match="--root-path"):
+        serve(
+            tmp_path, host="127.0.0.1", port=0, roots=(), open_browser=False, root_path=path,
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_under_a_root_path_the_log_in_stays_below_it(workspace):
+    password = login.Password.parse("ann:correct-horse")
+    app = create_app(Place(workspace, (), prefix="/studio"), password=password)
+    visitor = TestClient(app, base_url=BASE, follow_redirects=False)
+    answer = visitor.get("/", headers={"Accept": "text/html"})
+    assert answer.headers["location"] == "/studio/login?next=%2F"
+    assert 'action="/studio/login"' in visitor.get("/login?next=%2F").text
+    form = {"user": "ann", "password": "correct-horse", "next": "/?project=x"}
+    answer = visitor.post("/login", data=form, headers={"Origin": BASE})
+    assert answer.headers["location"] == "/studio/?project=x"
+    assert "; Path=/studio;" in answer.headers["set-cookie"]
+
+
+def test_under_a_root_path_scripts_are_other_files(workspace):
+    assert "/studio/widgets/studio.js?v=" in head("/studio")
+    assert head("/studio").split("/studio/")[-1] != head().split("/")[-1]

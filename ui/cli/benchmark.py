@@ -42,6 +42,7 @@ from ui.cli.options import (
     Preset,
     Ratio,
     Recombine,
+    RootPath,
     Seeds,
     Shared,
     Steps,
@@ -93,6 +94,7 @@ def demo(
     port: Annotated[int, typer.Option(help="With --classroom: port to listen on.")] = 7860,
     auth: Auth = None,
     allow_host: AllowHost = None,
+    root_path: RootPath = "",
     json_file: JsonFile = None,
 ) -> None:
     """The whole loop on the built-in Colored Digits: audit, inject, debias, inspect."""
@@ -101,7 +103,7 @@ def demo(
 
         run_server(
             workspace.resolve(), host=host, port=port, roots=(), open_browser=False, auth=auth,
-            extra_hosts=allow_host or (), in_classroom=True,
+            extra_hosts=allow_host or (), root_path=root_path, in_classroom=True,
         )  # fmt: skip
         return
     common.check_json(json_file)

@@ -44,6 +44,13 @@ AllowHost = Annotated[
     list[str] | None,
     typer.Option(help="Another name under which the page may be opened, behind a proxy, say."),
 ]
+RootPath = Annotated[
+    str,
+    typer.Option(
+        metavar="PATH",
+        help="Path under which a proxy serves the page, such as /studio; the proxy takes it off.",
+    ),
+]
 Method = Annotated[
     str,
     typer.Option(

@@ -11,11 +11,12 @@ from contextlib import suppress
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from debias_core.records import UserError
 from ui.server.login import Clock, Door, Password
-from ui.server.requests import _address, _name, _read, _refusal, _split
+from ui.server.requests import Host, address_of, host_name, read_body, refusal, split_host
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 # Links on other sites may open these; nothing else may be asked for from there.
@@ -49,16 +50,22 @@ BROKEN = "Something went wrong on the server; its terminal says what."
 
 
 def protect(
-    app: FastAPI, *, hosts: Sequence[str], password: Password | None, clock: Clock = time.monotonic
+    app: FastAPI,
+    *,
+    hosts: Sequence[str],
+    password: Password | None,
+    clock: Clock = time.monotonic,
+    prefix: str = "",
 ) -> None:
     """Put the guards around everything that the app serves, mounted apps and websockets included.
 
-    `hosts` are the names that the server answers to, as `allowed_hosts` gives them.
+    `hosts` are the names that the server answers to, as `allowed_hosts` gives them; `prefix` is the path
+    under which a proxy serves the app.
     """
     app.add_middleware(
         guarded,
-        hosts=frozenset(_name(host) for host in hosts),
-        door=None if password is None else Door(password, clock),
+        hosts=frozenset(host_name(host) for host in hosts),
+        door=None if password is None else Door(password, clock, prefix),
     )
 
 
@@ -69,15 +76,15 @@ def allowed_hosts(host: str, extra: Sequence[str] = ()) -> list[str]:
         UserError: for an extra that is not a plain name or address.
     """
     for name in extra:
-        parts = _split(name if _address(name) is None else _name(name))
+        parts = split_host(name if address_of(name) is None else host_name(name))
         if parts is None or parts[1] is not None:
             raise UserError(
                 f"--allow-host {name!r} is not a host: give one name or address, without http:// or port."
             )
-    address = _address(host)
+    address = address_of(host)
     everywhere = host == "" or (address is not None and address.is_unspecified)
     names = [*LOOPBACK, *(_machine() if everywhere else [host]), *extra]
-    return list(dict.fromkeys(_name(name) for name in names))
+    return list(dict.fromkeys(host_name(name) for name in names))
 
 
 def check_address(host: str, password: Password | None) -> None:
@@ -86,7 +93,7 @@ def check_address(host: str, password: Password | None) -> None:
     Raises:
         UserError: for an address other than this machine's loopback when there is no password.
     """
-    address = _address(host)
+    address = address_of(host)
     own = host.lower() == "localhost" or (address is not None and address.is_loopback)
     if not own and password is None:
         raise UserError(
@@ -103,49 +110,64 @@ def guarded(app: ASGIApp, *, hosts: frozenset[str], door: Door | None) -> ASGIAp
         if scope["type"] not in ("http", "websocket"):
             await app(scope, receive, send)
             return
-        started = False
-
-        async def dressed(message: Message) -> None:
-            nonlocal started
-            if message["type"].endswith("http.response.start"):
-                started = True
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
+        dressed = Dressed(send)
         try:
-            headers = Headers(scope=scope)
-            given = headers.getlist("host")
-            host = _split(given[0]) if len(given) == 1 else None
-            if host is None or host[0] not in hosts:
-                await _refusal(scope, 400, WRONG_HOST)(scope, receive, dressed)
-            elif _foreign(scope, headers, host):
-                await _refusal(scope, 403, FOREIGN)(scope, receive, dressed)
-            elif door is not None and (response := await door.stop(scope, receive, host)):
-                await response(scope, receive, dressed)
-            elif _calls_out(scope):
-                await _refusal(scope, 404, NOT_FETCHED)(scope, receive, dressed)
-            elif scope["type"] == "http" and scope["path"].startswith("/api/"):
-                if _announced(headers) > MOST_JSON:
-                    body = None
-                else:
-                    body = await _read(receive, MOST_JSON)
+            refused = await _refused(scope, receive, hosts, door)
+            if refused is None and scope["type"] == "http" and scope["path"].startswith("/api/"):
+                body = await _json_body(scope, receive)
                 if body is None:
-                    await _refusal(scope, 413, TOO_LONG)(scope, receive, dressed)
+                    refused = refusal(scope, 413, TOO_LONG)
                 else:
-                    await app(scope, _again(body, receive), dressed)
-            else:
-                await app(scope, receive, dressed)
+                    receive = _again(body, receive)
+            await (refused or app)(scope, receive, dressed)
         except ClientDisconnect:
             return
         except Exception:
             # Starlette's own answer to an error comes from outside of this guard, without headers.
-            if scope["type"] == "http" and not started:
-                await _refusal(scope, 500, BROKEN)(scope, receive, dressed)
+            if scope["type"] == "http" and not dressed.started:
+                await refusal(scope, 500, BROKEN)(scope, receive, dressed)
             raise
 
     return guard
+
+
+class Dressed:
+    """Sends on what the app answers, with `HEADERS`; knows whether an answer has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self.send, self.started = send, False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"].endswith("http.response.start"):
+            self.started = True
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+        await self.send(message)
+
+
+async def _refused(
+    scope: Scope, receive: Receive, hosts: frozenset[str], door: Door | None
+) -> Response | None:
+    """What is answered instead of the app; None for a request that may come in."""
+    headers = Headers(scope=scope)
+    given = headers.getlist("host")
+    host = split_host(given[0]) if len(given) == 1 else None
+    if host is None or host[0] not in hosts:
+        return refusal(scope, 400, WRONG_HOST)
+    if _foreign(scope, headers, host):
+        return refusal(scope, 403, FOREIGN)
+    if door is not None and (response := await door.stop(scope, receive, host)):
+        return response
+    return refusal(scope, 404, NOT_FETCHED) if _calls_out(scope) else None
+
+
+async def _json_body(scope: Scope, receive: Receive) -> bytes | None:
+    """The body of a request to the API; None where it is, or says that it is, too long."""
+    announced = 0
+    with suppress(ValueError):  # a length that is no number says nothing
+        announced = int(Headers(scope=scope).get("content-length", "0"))
+    return None if announced > MOST_JSON else await read_body(receive, MOST_JSON)
 
 
 def _machine() -> list[str]:
@@ -161,7 +183,7 @@ def _machine() -> list[str]:
     return names
 
 
-def _foreign(scope: Scope, headers: Headers, host: tuple[str, int | None]) -> bool:
+def _foreign(scope: Scope, headers: Headers, host: Host) -> bool:
     """Whether another site, or another port of this machine, sent the request."""
     if not all(_same(origin, host) for origin in headers.getlist("origin")):
         return True
@@ -183,22 +205,15 @@ def _calls_out(scope: Scope) -> bool:
     )
 
 
-def _same(origin: str, host: tuple[str, int | None]) -> bool:
+def _same(origin: str, host: Host) -> bool:
     """Whether an Origin is that of the Host; a proxy in front may have added TLS."""
     scheme, _, rest = origin.partition("://")
     default = {"http": 80, "https": 443}.get(scheme)
-    there = _split(rest)
+    there = split_host(rest)
     if default is None or there is None:
         return False
     ports = [default if port is None else port for port in (there[1], host[1])]
     return there[0] == host[0] and ports[0] == ports[1]
-
-
-def _announced(headers: Headers) -> int:
-    """The Content-Length; 0 where it says nothing that could be trusted."""
-    with suppress(ValueError):
-        return int(headers.get("content-length", "0"))
-    return 0
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

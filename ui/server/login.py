@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 from starlette.datastructures import Headers
@@ -21,9 +22,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope
 
 from debias_core.records import UserError
-from ui.server.requests import MOST_FORM, _address, _read, _refusal
+from ui.server.requests import Host, address_of, read_body, refusal
 from ui.words import common as words
 
+MOST_FORM = 8_000  # bytes
 SHORTEST_PASSWORD = 8
 WINDOW = 60.0
 FAILURES_OF_ONE = 5
@@ -73,64 +75,69 @@ class Password:
 
 
 class Door:
-    """Log-in, log-out and sessions; owns the secret of this start and the memory of failures."""
+    """Log-in, log-out and sessions; owns the secret of this start and the memory of failures.
 
-    def __init__(self, password: Password, clock: Clock) -> None:
-        self.password, self.clock = password, clock
+    `prefix` is the path under which a proxy serves the app. The proxy takes it off: what comes in here is
+    without it, and what a browser is sent to has it.
+    """
+
+    def __init__(self, password: Password, clock: Clock, prefix: str = "") -> None:
+        self.password, self.clock, self.prefix = password, clock, prefix
         self.secret = secrets.token_bytes(32)
         # Only failures that were counted enter, so this holds FAILURES_OF_ALL at most.
         self.failures: deque[tuple[float, str]] = deque()
         self.ended: dict[str, float] = {}
 
-    async def stop(
-        self, scope: Scope, receive: Receive, host: tuple[str, int | None]
-    ) -> Response | None:
+    async def stop(self, scope: Scope, receive: Receive, host: Host) -> Response | None:
         """What to answer instead of the app, or None for a request with a session."""
-        path, method = scope["path"], scope.get("method", "GET")
         # Cookies are shared by all ports of a host: two servers must not log each other out.
         cookie = f"debias-{host[1] or 'session'}"
         token = HTTPConnection(scope).cookies.get(cookie, "")
-        inside = self._valid(token)
-        if scope["type"] == "http" and path in ("/login", "/logout"):
-            if method in ("GET", "HEAD"):
-                following = _following(scope["query_string"].decode("latin-1"))
-                if path == "/logout" and inside:
-                    return _logout_page()
-                return _redirect(following) if inside else _login_page(following)
-            if method != "POST":
-                return _refusal(scope, 405, "Only GET and POST.")
-            if path == "/logout":
-                return self._leave(token, cookie)
-            return await self._enter(scope, receive, cookie)
-        if inside:
+        if scope["type"] == "http" and scope["path"] in ("/login", "/logout"):
+            return await self._pages(scope, receive, cookie, token)
+        if self._valid(token):
             return None
         if scope["type"] == "http" and _navigates(scope):
             wanted = quote(scope["path"], safe="/")
             if scope["query_string"]:
                 wanted += "?" + scope["query_string"].decode("latin-1")
-            return _redirect("/login?next=" + quote(wanted, safe=""))
-        return _refusal(scope, 401, NO_SESSION)
+            return self._redirect("/login?next=" + quote(wanted, safe=""))
+        return refusal(scope, 401, NO_SESSION)
+
+    async def _pages(self, scope: Scope, receive: Receive, cookie: str, token: str) -> Response:
+        """The two pages of the door, and what is sent from them."""
+        inside, leaves = self._valid(token), scope["path"] == "/logout"
+        if scope["method"] == "POST":
+            if leaves:
+                return self._leave(token, cookie)
+            return await self._enter(scope, receive, cookie)
+        if scope["method"] not in ("GET", "HEAD"):
+            return refusal(scope, 405, "Only GET and POST.")
+        if inside and leaves:
+            return self._logout_page()
+        following = _following(scope["query_string"].decode("latin-1"))
+        return self._redirect(following) if inside else self._login_page(following)
 
     async def _enter(self, scope: Scope, receive: Receive, cookie: str) -> Response:
-        body = await _read(receive, MOST_FORM)
+        body = await read_body(receive, MOST_FORM)
         if body is None:
-            return _refusal(scope, 413, "This form is too long.")
+            return refusal(scope, 413, "This form is too long.")
         form = body.decode("utf-8", "replace")
         following, fields = _following(form), _fields(form)
         address = _caller(scope)
         wait = self._wait(address)
         if wait:
             text = f"Too many wrong passwords: try again in {wait} s."
-            page = _login_page(following, text, status=429)
+            page = self._login_page(following, text, status=429)
             page.headers["Retry-After"] = str(wait)
             return page
         if not self.password.fits(fields.get("user", ""), fields.get("password", "")):
             self.failures.append((self.clock(), address))
-            return _login_page(following, WRONG_PASSWORD, status=401)
-        page = _redirect(following)
+            return self._login_page(following, WRONG_PASSWORD, status=401)
+        page = self._redirect(following)
         # Behind a proxy that speaks TLS only the origin tells that the browser used it.
         secure = Headers(scope=scope).get("origin", "").startswith("https:")
-        page.set_cookie(cookie, self._token(), httponly=True, samesite="strict", secure=secure)
+        page.set_cookie(cookie, self._token(), secure=secure, **self._of_cookie)
         return page
 
     def _leave(self, token: str, cookie: str) -> Response:
@@ -139,19 +146,45 @@ class Door:
         if self._valid(token):
             end, nonce, _ = token.split(".")
             self.ended[nonce] = float(int(end))
-        page = _redirect("/login")
-        page.delete_cookie(cookie, httponly=True, samesite="strict")
+        page = self._redirect("/login")
+        page.delete_cookie(cookie, **self._of_cookie)
         return page
+
+    @property
+    def _of_cookie(self) -> dict[str, Any]:
+        return {"path": self.prefix or "/", "httponly": True, "samesite": "strict"}
+
+    def _redirect(self, path: str) -> Response:
+        no_store = {"Cache-Control": "no-store"}
+        return RedirectResponse(self.prefix + path, status_code=303, headers=no_store)
+
+    def _login_page(self, following: str, error: str = "", *, status: int = 200) -> Response:
+        form = (
+            f'<form method="post" action="{self.prefix}/login">'
+            f'<input type="hidden" name="next" value="{html.escape(following)}">'
+            '<label>User <input name="user" autocomplete="username" autocapitalize="none" '
+            "required autofocus></label>"
+            '<label>Password <input name="password" type="password" '
+            'autocomplete="current-password" required></label>'
+            "<button>Log in</button></form>"
+        )
+        note = f'<p role="alert">{html.escape(error)}</p>' if error else ""
+        return _page("Log in", note + form, status)
+
+    def _logout_page(self) -> Response:
+        form = f'<form method="post" action="{self.prefix}/logout"><button>Log out</button></form>'
+        back = f'<p><a href="{self.prefix}/">Back to the page</a></p>'
+        return _page("Log out", form + back, 200)
 
     def _wait(self, address: str) -> int:
         """The seconds until this address may try again; 0 when it may now."""
         now = self.clock()
         while self.failures and self.failures[0][0] <= now - WINDOW:
             self.failures.popleft()
-        everyone = [when for when, _ in self.failures]
-        mine = [when for when, who in self.failures if who == address]
-        pairs = ((everyone, FAILURES_OF_ALL), (mine, FAILURES_OF_ONE))
-        full = [times[-most] for times, most in pairs if len(times) >= most]
+        of_all = [when for when, _ in self.failures]
+        of_one = [when for when, caller in self.failures if caller == address]
+        limits = ((of_all, FAILURES_OF_ALL), (of_one, FAILURES_OF_ONE))
+        full = [times[-most] for times, most in limits if len(times) >= most]
         return math.ceil(max(full) + WINDOW - now) if full else 0
 
     def _token(self) -> str:
@@ -190,7 +223,7 @@ def _navigates(scope: Scope) -> bool:
 def _caller(scope: Scope) -> str:
     """The client's address; of IPv6 the network of 64 bits, which one person may hold whole."""
     text = str((scope.get("client") or ("",))[0])
-    address = _address(text)
+    address = address_of(text)
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, 64), strict=False))
     return text
@@ -211,29 +244,6 @@ def _following(form: str) -> str:
     if not (plain and inside) or urlsplit(path).path in ("/login", "/logout"):
         return "/"
     return path
-
-
-def _redirect(path: str) -> Response:
-    return RedirectResponse(path, status_code=303, headers={"Cache-Control": "no-store"})
-
-
-def _login_page(following: str, error: str = "", *, status: int = 200) -> Response:
-    form = (
-        f'<form method="post" action="/login">'
-        f'<input type="hidden" name="next" value="{html.escape(following)}">'
-        '<label>User <input name="user" autocomplete="username" autocapitalize="none" '
-        "required autofocus></label>"
-        '<label>Password <input name="password" type="password" '
-        'autocomplete="current-password" required></label>'
-        "<button>Log in</button></form>"
-    )
-    note = f'<p role="alert">{html.escape(error)}</p>' if error else ""
-    return _page("Log in", note + form, status)
-
-
-def _logout_page() -> Response:
-    form = '<form method="post" action="/logout"><button>Log out</button></form>'
-    return _page("Log out", form + '<p><a href="/">Back to the page</a></p>', 200)
 
 
 def _page(title: str, body: str, status: int) -> Response:

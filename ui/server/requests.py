@@ -1,4 +1,4 @@
-"""What a request says of itself: address, host, form."""
+"""What a request says of itself (address, host, body), and how one is refused."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope
 
-MOST_FORM = 8_000
+Host = tuple[str, int | None]  # name and port, as a Host header gives them
 
 
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that a host is written as, if it is one."""
     with suppress(ValueError):
         return ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
     return None
 
 
-def _name(host: str) -> str:
+def host_name(host: str) -> str:
     """A host as it is compared: small letters, IPv6 in its short form and in brackets."""
-    address = _address(host)
+    address = address_of(host)
     if isinstance(address, ipaddress.IPv6Address):
         return f"[{address.compressed}]"
     return host.lower()
 
 
-def _split(text: str) -> tuple[str, int | None] | None:
+def split_host(text: str) -> Host | None:
     """The name and port of a Host header; None where it is not a host."""
-    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?", text)
-    if found is None:
+    parts = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?", text)
+    if parts is None:
         return None
-    return _name(found[1]), int(found[2]) if found[2] else None
+    return host_name(parts[1]), int(parts[2]) if parts[2] else None
 
 
-async def _read(receive: Receive, most: int) -> bytes | None:
+async def read_body(receive: Receive, most: int) -> bytes | None:
     """The whole body; None as soon as it is longer than `most` bytes."""
     body = bytearray()
     while True:
@@ -49,7 +50,8 @@ async def _read(receive: Receive, most: int) -> bytes | None:
             return bytes(body)
 
 
-def _refusal(scope: Scope, status: int, text: str) -> Response:
+def refusal(scope: Scope, status: int, text: str) -> Response:
+    """A refusal in a sentence: JSON for our own scripts, else plain text."""
     if scope["path"].startswith("/api/"):
         return JSONResponse({"error": text}, status_code=status)
     return Response(text, status_code=status, media_type="text/plain")

@@ -46,8 +46,10 @@ def _led(app: ASGIApp, *, place: Place) -> ASGIApp:
         except UserError as error:
             await PlainTextResponse(str(error), status_code=503)(scope, receive, send)
             return
-        answer = RedirectResponse(f"/?project={quote(name)}", status_code=303)
-        answer.set_cookie(COOKIE, token, max_age=DAY, httponly=True, samesite="strict")
+        answer = RedirectResponse(f"{place.prefix}/?project={quote(name)}", status_code=303)
+        answer.set_cookie(
+            COOKIE, token, max_age=DAY, path=place.prefix or "/", httponly=True, samesite="strict"
+        )
         await answer(scope, receive, send)
 
     return lead

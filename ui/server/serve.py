@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import webbrowser
@@ -55,20 +56,21 @@ def create_app(
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     if place.classroom:
         sandbox.install(app, place)
-    guard.protect(app, hosts=hosts, password=password)
+    guard.protect(app, hosts=hosts, password=password, prefix=place.prefix)
     api.install(app, place)
-    app.include_router(widgets.router())
+    app.include_router(widgets.router(place.prefix))
     return gr.mount_gradio_app(
         app,
         page.build(place),
         path="/",
+        root_path=place.prefix,
         show_error=False,
         run_history=False,
         max_file_size=MAX_UPLOAD,
         footer_links=[],
         theme=THEME,
         css=page.CSS,
-        head=widgets.HEAD,
+        head=widgets.head(place.prefix),
         ssr_mode=False,
     )
 
@@ -89,19 +91,69 @@ def serve(
     open_browser: bool,
     auth: str | None = None,
     extra_hosts: Sequence[str] = (),
+    root_path: str = "",
     in_classroom: bool = False,
     cluster: str | None = None,
 ) -> None:
     """Prepare the demo and serve until stopped; then let running jobs save their checkpoints.
 
-    Jobs that can work on a Ray `cluster` do so where one is named.
+    A proxy that serves the page under a path takes `root_path` off before it asks here. Jobs that can
+    work on a Ray `cluster` do so where one is named.
 
     Raises:
-        UserError: for an address that others can reach without a password, or a port that is taken.
+        UserError: for an address that others can reach without a password, a port that is taken, or a
+            `root_path` that is none.
     """
+    # What can't be served is told before anything is prepared.
     password = None if auth is None else login.Password.parse(auth)
     guard.check_address(host, password)
     hosts = guard.allowed_hosts(host, extra_hosts)
+    place = Place(workspace, roots, in_classroom, _prefix(root_path))
+    _check_port(host, port)
+
+    if in_classroom:
+        classroom.prepare(workspace)
+    else:
+        prepare_demo(workspace)
+
+    # The address, in the terminal and in a browser; torch is loaded behind the page.
+    url = _url(host, port)
+    print(f"Debias Studio is at {url} (stop it with Ctrl+C)", flush=True)
+    if open_browser:
+        threading.Timer(1.5, webbrowser.open, [url]).start()
+    warm = threading.Timer(WARM_AFTER, _load_torch)
+    warm.daemon = True
+    warm.start()
+
+    # The queue beside the page: it ends behind it.
+    runner = Runner(database(workspace), cluster=cluster)
+    runner.start()
+    try:
+        uvicorn.run(
+            create_app(place, hosts=hosts, password=password), host=host, port=port,
+            log_level="warning", timeout_graceful_shutdown=3, server_header=False,
+            proxy_headers=False,
+        )  # fmt: skip
+    finally:
+        runner.close()
+
+
+def _prefix(root_path: str) -> str:
+    """The path of --root-path, without a slash at its end."""
+    prefix = root_path.rstrip("/")
+    # No segment begins with a dot: browsers resolve "..".
+    if re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*", prefix) is None:
+        raise UserError(
+            f"--root-path {root_path!r} is not a path: give what the proxy takes off, such as /studio."
+        )
+    return prefix
+
+
+def _check_port(host: str, port: int) -> None:
+    """
+    Raises:
+        UserError: when nothing can listen there.
+    """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -110,29 +162,12 @@ def serve(
             raise UserError(
                 f"Port {port} of {host} is taken or not allowed: choose another --port or --host."
             ) from None
-    if in_classroom:
-        classroom.prepare(workspace)
-    else:
-        prepare_demo(workspace)
-    # A wildcard is no name that a browser may use.
-    shown = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
-    url = f"http://{'[' + shown + ']' if ':' in shown else shown}:{port}"
-    print(f"Debias Studio is at {url} (stop it with Ctrl+C)", flush=True)
-    if open_browser:
-        threading.Timer(1.5, webbrowser.open, [url]).start()
-    warm = threading.Timer(WARM_AFTER, _load_torch)
-    warm.daemon = True
-    warm.start()
-    runner = Runner(database(workspace), cluster=cluster)
-    runner.start()
-    try:
-        app = create_app(Place(workspace, roots, in_classroom), hosts=hosts, password=password)
-        uvicorn.run(
-            app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=3,
-            server_header=False, proxy_headers=False,
-        )  # fmt: skip
-    finally:
-        runner.close()
+
+
+def _url(host: str, port: int) -> str:
+    """Where a browser on this machine finds the page; a wildcard is no name that it may use."""
+    name = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
+    return f"http://{'[' + name + ']' if ':' in name else name}:{port}"
 
 
 def _load_torch() -> None:

@@ -21,12 +21,13 @@ class Place:
     """The server's folders: projects live in `workspace`, images may come from below `roots`.
 
     In a `classroom` every visitor has projects of their own, whose names can't be guessed, and
-    nothing can be imported.
+    nothing can be imported. `prefix` is the path under which a proxy serves the page, and takes off.
     """
 
     workspace: Path
     roots: tuple[Path, ...]
     classroom: bool = False
+    prefix: str = ""
 
     def project(self, name: str) -> Project:
         """The project of that name.

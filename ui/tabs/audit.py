@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -26,75 +27,70 @@ DEPTHS = {audit_words.QUICK: ("conv", 30), audit_words.THOROUGH: ("resnet18", 60
 
 def build(place: Place, project: gr.Dropdown) -> Part:
     """Lay out the tab and wire the audit."""
-    base = AuditConfig()
+    base = AuditConfig().classifier
+
+    # What was found. In a classroom a guess comes first.
     gr.Markdown(audit_words.AUDIT_INTRO)
     guess = widget("guess") if place.classroom else None
     finding = gr.Markdown()
     explorer = widget("explorer")
+
+    # Another audit.
     with gr.Accordion(audit_words.AUDIT_AGAIN, open=False) as settings:
         with gr.Row():
             depth = gr.Radio(
                 list(DEPTHS), value=audit_words.QUICK, label=audit_words.DEPTH, min_width=200
             )
             network = gr.Radio(
-                list(NETWORKS),
-                value=base.classifier.network,
-                label=audit_words.NETWORK,
-                min_width=240,
+                list(NETWORKS), value=base.network, label=audit_words.NETWORK, min_width=240
             )
-            epochs = gr.Slider(
-                1, 200, base.classifier.epochs, step=1, label=audit_words.EPOCHS, min_width=160
-            )
+            epochs = gr.Slider(1, 200, base.epochs, step=1, label=audit_words.EPOCHS, min_width=160)
         with gr.Row():
             button = gr.Button(audit_words.AUDIT_BUTTON, variant="primary")
             tsne = gr.Button(audit_words.TSNE_BUTTON)
 
-    def refresh(project_name: str) -> tuple[Any, ...]:
-        mine = place.project(project_name)
-        value = {"project": mine.name, "stamp": str(mine.stamp("data", "audit"))}
-        card = [{"project": mine.name, **cards.guess_card(mine)}] if guess is not None else []
-        if not mine.has("audit"):
-            off = gr.update(visible=False, value=value)
-            return audit_words.NOT_AUDITED, off, gr.update(open=True), *card
-        # In a classroom the finding waits for a guess.
-        text = "" if card and card[0]["answered"] is None else shown_rows.finding(mine)
-        return text, gr.update(visible=True, value=value), gr.update(open=False), *card
-
-    def run(project_name: str, network: str, epochs: float) -> None:
-        mine = place.project(project_name)
-        table_of(mine)  # without data this says what to do
-        classifier = replace(base.classifier, network=network, epochs=int(epochs))
-        # K as it was chosen before; it can be moved at any time.
-        k = mine.manifest("audit")["config"] if mine.has("audit") else to_json(base)
-        config = replace(base, classifier=classifier, top_k=k["top_k"], per_class=k["per_class"])
-        queue.submit(mine.db, mine.name, "audit", {"config": to_json(config)})
-
-    def draw(project_name: str) -> None:
-        mine = place.project(project_name)
-        mine.manifest("audit")
-        queue.submit(mine.db, mine.name, "project", {})
-
     depth.input(lambda d: DEPTHS[d], depth, [network, epochs], show_progress="hidden")
-    queued = [
-        button.click(guarded(run), [project, network, epochs], None),
-        tsne.click(guarded(draw), [project], None),
+    part = Part([finding, explorer, settings], partial(refresh, place))
+    part.queued += [
+        button.click(guarded(run, place), [project, network, epochs], None),
+        tsne.click(guarded(draw_tsne, place), [project], None),
     ]
-    outputs: list[Any] = [finding, explorer, settings]
-    changed = []
     if guess is not None:
-        outputs.append(guess)
-
-        def choose(project_name: str, event: gr.EventData) -> None:
-            cards.keep_guess(place.project(project_name), str(event._data.get("id", "")))
-
-        changed.append(guess.guess(guarded_event(choose), [project], None))
-    return Part(outputs, refresh, changed, queued).with_more(groups.groups(place, project))
+        part.outputs.append(guess)
+        part.changed.append(guess.guess(guarded(keep_guess, place), [project], None))
+    return part.with_more(groups.groups(place, project))
 
 
-def guarded_event(handler: Any) -> Any:
-    """`guarded` for a handler that wants the event's data, which gradio finds by annotation."""
+def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
+    """The audit as it stands; in a classroom the finding waits for a guess."""
+    mine = place.project(project_name)
+    value = {"project": mine.name, "stamp": str(mine.stamp("data", "audit"))}
+    card = [{"project": mine.name, **cards.guess_card(mine)}] if place.classroom else []
+    if not mine.has("audit"):
+        off = gr.update(visible=False, value=value)
+        return audit_words.NOT_AUDITED, off, gr.update(open=True), *card
+    text = "" if card and card[0]["answered"] is None else shown_rows.finding(mine)
+    return text, gr.update(visible=True, value=value), gr.update(open=False), *card
 
-    def run(project_name: str, event: gr.EventData) -> Any:
-        return guarded(handler)(project_name, event)
 
-    return run
+def run(place: Place, project_name: str, network: str, epochs: float) -> None:
+    """Queue an audit."""
+    mine, base = place.project(project_name), AuditConfig()
+    table_of(mine)  # without data this says what to do
+    classifier = replace(base.classifier, network=network, epochs=int(epochs))
+    # K as it was chosen before; it can be moved at any time.
+    k = mine.manifest("audit")["config"] if mine.has("audit") else to_json(base)
+    config = replace(base, classifier=classifier, top_k=k["top_k"], per_class=k["per_class"])
+    queue.submit(mine.db, mine.name, "audit", {"config": to_json(config)})
+
+
+def draw_tsne(place: Place, project_name: str) -> None:
+    """Queue the t-SNE map."""
+    mine = place.project(project_name)
+    mine.manifest("audit")
+    queue.submit(mine.db, mine.name, "project", {})
+
+
+def keep_guess(place: Place, project_name: str, event: gr.EventData) -> None:
+    """Keep what a visitor of the classroom guesses."""
+    cards.keep_guess(place.project(project_name), str(event._data.get("id", "")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -16,7 +17,7 @@ from debias_core.workspace.project import Project
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
 from ui.tabs.events import guarded
-from ui.tabs.panel import Part
+from ui.tabs.panel import Part, hidden, text_table
 from ui.words import audit as audit_words
 from ui.words import train as train_words
 
@@ -46,31 +47,32 @@ def compare(place: Place, project: gr.Dropdown) -> Part:
             )
         button = gr.Button(train_words.COMPARE_BUTTON)
         status = gr.Markdown()
-        table = gr.Dataframe(
-            headers=list(train_words.COMPARE_COLUMNS), datatype="str", interactive=False, visible=False,
-            show_label=False,
-        )  # fmt: skip
-
-    def refresh(project_name: str) -> tuple[Any, ...]:
-        mine = place.project(project_name)
-        if not mine.has("compare"):
-            return train_words.NOT_COMPARED, gr.update(visible=False, value=None)
-        about = mine.manifest("compare")
-        rows = train_words.compared_rows(about["cells"], _trained(mine))
-        return train_words.compared(about), gr.update(visible=bool(rows), value=rows)
-
-    def run(
-        project_name: str, methods: list[str], network: str, epochs: float, seeds: float
-    ) -> None:
-        mine = place.project(project_name)
-        config = CompareConfig(tuple(methods), tuple(range(int(seeds))), network, int(epochs))
-        oracles = [m for m in methods if m in ORACLES]
-        if oracles and table_of(mine).bias is None:
-            raise UserError(train_words.NO_ORACLE.format(train_words.COMPARE_NAMES[oracles[0]]))
-        queue.submit(mine.db, mine.name, "compare", {"config": to_json(config)})
-
+        table = text_table(train_words.COMPARE_COLUMNS, visible=False, show_label=False)
     asked = [project, methods, network, epochs, seeds]
-    return Part([status, table], refresh, [], [button.click(guarded(run), asked, None)])
+    begun = button.click(guarded(run, place), asked, None)
+    return Part([status, table], partial(refresh, place), [], [begun])
+
+
+def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
+    """The comparison as far as it is."""
+    mine = place.project(project_name)
+    if not mine.has("compare"):
+        return train_words.NOT_COMPARED, hidden()
+    about = mine.manifest("compare")
+    rows = train_words.compared_rows(about["cells"], _trained(mine))
+    return train_words.compared(about), gr.update(visible=bool(rows), value=rows)
+
+
+def run(
+    place: Place, project_name: str, methods: list[str], network: str, epochs: float, seeds: float
+) -> None:
+    """Queue a comparison."""
+    mine = place.project(project_name)
+    config = CompareConfig(tuple(methods), tuple(range(int(seeds))), network, int(epochs))
+    oracles = [m for m in methods if m in ORACLES]
+    if oracles and table_of(mine).bias is None:
+        raise UserError(train_words.NO_ORACLE.format(train_words.COMPARE_NAMES[oracles[0]]))
+    queue.submit(mine.db, mine.name, "compare", {"config": to_json(config)})
 
 
 def _trained(project: Project) -> list[tuple[str, list[dict[str, Any]]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,10 +22,11 @@ from ui.shown import cards
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
 from ui.tabs.events import guarded
-from ui.tabs.panel import Part
+from ui.tabs.panel import Part, gallery, hidden, text_table
 from ui.tabs.plant import plant
 from ui.words import data as data_words
 
+SPLITS = ("class", "train", "valid", "test")
 # What the page calls each named data set → what the import job is told.
 NAMED_SETS: dict[str, dict[str, Any]] = {
     data_words.data_set_name(data_set, percent): {
@@ -42,123 +44,109 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     gr.Markdown(data_words.DATA_INTRO)
     summary = gr.Markdown()
     with gr.Row():
-        classes = gr.Dataframe(
-            headers=["class", "train", "valid", "test"], datatype="str", interactive=False,
-            label="Classes", scale=1, min_width=320,
-        )  # fmt: skip
+        classes = text_table(SPLITS, label="Classes", scale=1, min_width=320)
         with gr.Column(scale=2, min_width=420):
             gr.Markdown(data_words.SAMPLES)
-            gallery = gr.Gallery(
-                show_label=False, height="auto", object_fit="contain", buttons=[],
-                elem_classes="small", allow_preview=False,
-            )  # fmt: skip
-    refused = gr.Dataframe(
-        headers=["not imported", "reason"], datatype="str", interactive=False,
-        label="Refused files", visible=False, max_height=240, wrap=True,
-    )  # fmt: skip
+            pictures = gallery("small")
+    refused = text_table(
+        ("not imported", "reason"), label="Refused files", visible=False, max_height=240, wrap=True
+    )
     download = gr.Button(data_words.IMPORT_REPORT, visible=False, size="sm")
-
-    def refresh(project_name: str) -> tuple[Any, ...]:
-        mine = place.project(project_name)
-        hidden = gr.update(visible=False)
-        if not mine.has("data"):
-            return data_words.NO_DATA, [], [], hidden, hidden
-        table, report = mine.table(), mine.import_report()
-        rows = [[r["name"], r["reason"]] for r in report.get("refused", [])]
-        known = data_words.KNOWN if table.bias is not None else data_words.UNKNOWN
-        text = (
-            f"**{len(table):,} images** of {table.image_size} px in {len(table.class_names)} classes; "
-            f"{known}. {report.get('split_rule', '')}"
-        )
-        return (
-            text,
-            shown_rows.class_rows(table),
-            cards.samples(table),
-            gr.update(visible=bool(rows), value=rows[: shown_rows.MOST_REFUSED]),
-            gr.update(visible=bool(rows), link=f"/download/{quote(mine.name)}/import"),
-        )
-
-    part = Part([summary, classes, gallery, refused, download], refresh)
+    part = Part([summary, classes, pictures, refused, download], partial(refresh, place))
     if not place.classroom:
-        part.queued += [_importer(place, project), plant(place, project)]
+        part.queued += [importer(place, project), plant(place, project)]
     return part
 
 
-def _importer(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
+def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
+    """What is in the project, and what its import left out."""
+    mine = place.project(project_name)
+    if not mine.has("data"):
+        return data_words.NO_DATA, [], [], hidden(), hidden()
+    table, report = mine.table(), mine.import_report()
+    refused = [[r["name"], r["reason"]] for r in report.get("refused", [])]
+    known = data_words.KNOWN if table.bias is not None else data_words.UNKNOWN
+    text = (
+        f"**{len(table):,} images** of {table.image_size} px in {len(table.class_names)} classes; "
+        f"{known}. {report.get('split_rule', '')}"
+    )
+    link = f"{place.prefix}/download/{quote(mine.name)}/import"
+    return (
+        text,
+        shown_rows.class_rows(table),
+        cards.samples(table),
+        gr.update(visible=bool(refused), value=refused[: shown_rows.MOST_REFUSED]),
+        gr.update(visible=bool(refused), link=link),
+    )
+
+
+def importer(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
     """The form that looks at a source first, and then imports it."""
     with gr.Accordion(data_words.IMPORT_TITLE, open=False):
         gr.Markdown(data_words.IMPORT_INTRO)
+        # Where the images are.
         with gr.Row():
-            path = gr.Textbox(
-                label=data_words.IMPORT_PATH,
-                placeholder=str(next(iter(place.roots), "")),
-                max_lines=1,
-            )
+            root = str(next(iter(place.roots), ""))
+            path = gr.Textbox(label=data_words.IMPORT_PATH, placeholder=root, max_lines=1)
             upload = gr.File(label=data_words.IMPORT_UPLOAD, file_count="single", height=120)
             benchmark = gr.Dropdown(
-                [data_words.NO_BENCHMARK, *NAMED_SETS],
-                value=data_words.NO_BENCHMARK,
+                [data_words.NO_BENCHMARK, *NAMED_SETS], value=data_words.NO_BENCHMARK,
                 label=data_words.IMPORT_NAMED,
-            )
+            )  # fmt: skip
+        # What becomes of them.
         with gr.Row():
             name = gr.Textbox(label=data_words.IMPORT_NAME, value="my-images", max_lines=1)
             size = gr.Slider(
-                16,
-                128,
-                value=32,
-                step=8,
-                label=data_words.IMPORT_SIZE,
+                16, 128, value=32, step=8, label=data_words.IMPORT_SIZE,
                 info=data_words.IMPORT_SIZE_INFO,
-            )
+            )  # fmt: skip
         with gr.Row():
             look = gr.Button(data_words.LOOK_BUTTON)
             button = gr.Button(data_words.IMPORT_BUTTON, variant="primary")
+        # What was understood.
         outcome = gr.Markdown()
         with gr.Row():
-            found = gr.Dataframe(
-                headers=["class", "train", "valid", "test"], datatype="str", interactive=False,
-                label=data_words.UNDERSTOOD, visible=False, min_width=320,
-            )  # fmt: skip
-            thumbs = gr.Gallery(
-                show_label=False, height="auto", object_fit="contain", buttons=[], visible=False,
-                elem_classes="small", allow_preview=False,
-            )  # fmt: skip
+            classes = text_table(SPLITS, label=data_words.UNDERSTOOD, visible=False, min_width=320)
+            thumbs = gallery("small", visible=False)
+    source = [path, upload, benchmark]
+    look.click(guarded(preview, place), source, [outcome, classes, thumbs])
+    return button.click(guarded(run, place), [*source, name, size], [project, outcome, upload])
 
-    def preview(path: str, upload: str | None, benchmark: str) -> tuple[Any, ...]:
-        hidden = gr.update(visible=False, value=None)
-        if benchmark in NAMED_SETS:
-            data_set = DATA_SETS[NAMED_SETS[benchmark]["kind"]]
-            return data_words.data_set_about(data_set), hidden, hidden
-        seen = survey(_source(place, path, upload))
-        return (
-            shown_rows.literal_survey(seen),
-            gr.update(visible=True, value=shown_rows.survey_rows(seen)),
-            gr.update(visible=True, value=cards.survey_cards(seen)),
-        )
 
-    def run(path: str, upload: str | None, benchmark: str, name: str, size: float) -> Any:
-        new = place.new_project(name)
-        if benchmark in NAMED_SETS:
-            args: dict[str, Any] = {"source": NAMED_SETS[benchmark]}
-            if is_brought(args["source"]["kind"]):  # a missing one is told now, not by a job
-                check_there(args["source"]["kind"], args["source"]["percent"])
-        else:
-            args = _file_args(place, new, path, upload, int(size))
-        try:
-            queue.submit(new.db, new.name, "import", {**args, "replace": False})
-        except UserError:
-            if upload and args.get("upload"):  # so that it can be tried again
-                shutil.move(args["source"]["path"], upload)
-            raise
-        return (
-            gr.update(choices=place.names_with(new.name), value=new.name),
-            data_words.IMPORTING,
-            None,
-        )
+def preview(place: Place, path: str, upload: str | None, benchmark: str) -> tuple[Any, ...]:
+    """What an import would understand; nothing is kept."""
+    if benchmark in NAMED_SETS:
+        data_set = DATA_SETS[NAMED_SETS[benchmark]["kind"]]
+        return data_words.data_set_about(data_set), hidden(), hidden()
+    seen = survey(_source(place, path, upload))
+    return (
+        shown_rows.literal_survey(seen),
+        gr.update(visible=True, value=shown_rows.survey_rows(seen)),
+        gr.update(visible=True, value=cards.survey_cards(seen)),
+    )
 
-    look.click(guarded(preview), [path, upload, benchmark], [outcome, found, thumbs])
-    return button.click(
-        guarded(run), [path, upload, benchmark, name, size], [project, outcome, upload]
+
+def run(
+    place: Place, path: str, upload: str | None, benchmark: str, name: str, size: float
+) -> tuple[Any, ...]:
+    """Queue the import, into a new project."""
+    new = place.new_project(name)
+    if benchmark in NAMED_SETS:
+        args: dict[str, Any] = {"source": NAMED_SETS[benchmark]}
+        if is_brought(args["source"]["kind"]):  # a missing one is told now, not by a job
+            check_there(args["source"]["kind"], args["source"]["percent"])
+    else:
+        args = _file_args(place, new, path, upload, int(size))
+    try:
+        queue.submit(new.db, new.name, "import", {**args, "replace": False})
+    except UserError:
+        if upload and args.get("upload"):  # so that it can be tried again
+            shutil.move(args["source"]["path"], upload)
+        raise
+    return (
+        gr.update(choices=place.names_with(new.name), value=new.name),
+        data_words.IMPORTING,
+        None,
     )
 
 
@@ -181,10 +169,10 @@ def _file_args(
     if shutil.disk_usage(new.workspace).free < needed + queue.FREE_BYTES:
         raise UserError(data_words.DISK_FULL.format(needed / 2**30))
     if upload:
-        kept = new.workspace / "uploads" / f"{secrets.token_hex(8)}{source.suffix.lower()}"
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(source, kept)
-        source = kept
+        own = new.workspace / "uploads" / f"{secrets.token_hex(8)}{source.suffix.lower()}"
+        own.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(source, own)
+        source = own
     return {
         "source": {"kind": "files", "path": str(source), "size": size, "limit": None, "seed": 0},
         "upload": bool(upload),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -33,6 +34,7 @@ def published(place: Place, project: gr.Dropdown) -> Part:
     """Choose a data set, see its table, and have more of it filled."""
     base = TableConfig()
     with gr.Accordion(field_table_words.FIELD_TITLE, open=False):
+        # What to fill, and how.
         gr.Markdown(field_table_words.FIELD_INTRO)
         with gr.Row():
             # Without a value: `refresh` opens on the table that was begun last.
@@ -43,107 +45,106 @@ def published(place: Place, project: gr.Dropdown) -> Part:
                 EVERY, value=[], label=field_table_words.FIELD_RATIOS, min_width=240
             )
             seeds = gr.Slider(
-                1,
-                10,
-                base.seeds,
-                step=1,
-                label=train_words.SEEDS,
-                info=train_words.SEEDS_INFO,
+                1, 10, base.seeds, step=1, label=train_words.SEEDS, info=train_words.SEEDS_INFO,
                 min_width=240,
-            )
+            )  # fmt: skip
             protocol = gr.Checkbox(
-                base.paper_protocol, label=field_table_words.FIELD_PROTOCOL, info=field_table_words.FIELD_PROTOCOL_INFO,
-                min_width=240,
+                base.paper_protocol, label=field_table_words.FIELD_PROTOCOL,
+                info=field_table_words.FIELD_PROTOCOL_INFO, min_width=240,
             )  # fmt: skip
         methods = gr.CheckboxGroup(
             [(text, m) for m, text in field_table_words.FIELD_METHODS.items()],
             value=[], label=train_words.COMPARE_METHODS, info=field_table_words.FIELD_INFO,
         )  # fmt: skip
         button = gr.Button(field_table_words.FIELD_BUTTON)
+
+        # The table, and its files. A line that scrolls sideways keeps its method.
         status = gr.Markdown()
         table = gr.Dataframe(
-            datatype="str",
-            interactive=False,
-            visible=False,
-            show_label=False,
-            wrap=True,
-            max_height=900,
-            pinned_columns=1,  # what scrolls sideways keeps its method
-        )
+            datatype="str", interactive=False, visible=False, show_label=False, wrap=True,
+            max_height=900, pinned_columns=1,
+        )  # fmt: skip
         below = gr.Markdown(visible=False)
         with gr.Row():
             files = [
                 gr.Button(field_table_words.FIELD_SAVE.format(name), visible=False, size="sm")
                 for name in field_table_words.FIELD_FILES.values()
             ]
-    shown, asked = [status, table, below, *files], [ratios, methods]
 
-    def refresh(project_name: str, chosen: str | None) -> tuple[Any, ...]:
-        place.project(project_name)
-        newest = [path.stem for path in notes(place.workspace) if path.stem in BENCHMARKS]
-        name = chosen or [base.dataset, *newest][-1]
-        listed = gr.update(choices=_choices(), value=name)
-        form = (gr.skip(), gr.skip()) if chosen else choice(name)
-        return (listed, *form, *look(name))
+    shown = [ratios, methods, status, table, below, *files]
+    dataset.input(guarded(choose, place), dataset, shown, show_progress="hidden")
+    asked = [project, dataset, ratios, methods, seeds, protocol]
+    begun = button.click(guarded(run, place), asked, None)
+    return Part([dataset, *shown], partial(refresh, place), [], [begun], [dataset])
 
-    def choice(name: str) -> tuple[Any, ...]:
-        """The ratios and methods that there are for a data set."""
-        from debias_core.study import field_table
 
-        known, there = field_table.methods_for(name), field_table.ratios_of(name)
-        first = 1.0 if 1.0 in there and None not in there else there[0]
-        return (
-            gr.update(choices=[(ratio_in_words(r), _text(r)) for r in there], value=[_text(first)]),
-            gr.update(
-                choices=[(field_table_words.FIELD_METHODS[m], m) for m in known],
-                value=list(base.methods),
-            ),
-        )
+def refresh(place: Place, project_name: str, chosen: str | None) -> tuple[Any, ...]:
+    """The table that is chosen; at first the one that was begun last."""
+    place.project(project_name)
+    newest = [path.stem for path in notes(place.workspace) if path.stem in BENCHMARKS]
+    name = chosen or [TableConfig().dataset, *newest][-1]
+    form = (gr.skip(), gr.skip()) if chosen else _form(name)
+    return gr.update(choices=_choices(), value=name), *form, *_table(place, name)
 
-    def look(name: str) -> tuple[Any, ...]:
-        """The table as it is on disk, or where to get the data."""
-        from debias_core.study import field_table
 
-        found = field_table.table_of(place.workspace, name)
-        columns, lines = shown_rows.table_rows(found)
-        there, said = bool(lines), field_table.missing(name)
-        text = [f"⚠️ {shown_rows.literal(said)}"] if said else []
-        footnotes = shown_rows.table_notes(found)
-        return (
-            "\n\n".join([*text, field_table_words.field_status(found)]),
-            gr.update(
-                visible=there,
-                value={"headers": columns, "data": lines},
-                column_widths=[f"{WIDTHS.get(column, OTHERS)}px" for column in columns],
-            ),
-            gr.update(visible=bool(footnotes), value=footnotes),
-            *(
-                gr.update(visible=there, link=f"/table/{name}/{w}")
-                for w in field_table_words.FIELD_FILES
-            ),
-        )
+def choose(place: Place, name: str) -> tuple[Any, ...]:
+    """What can be asked for with another data set, and its table."""
+    return *_form(name), *_table(place, name)
 
-    def run(
-        project_name: str, name: str, ratios: list[str], methods: list[str], seeds: float,
-        protocol: bool,
-    ) -> None:  # fmt: skip
-        from debias_core.study import field_table
 
-        mine = place.project(project_name)
-        at = tuple(None if r == OWN else float(r) for r in ratios)
-        config = TableConfig(name, tuple(methods), at, int(seeds), protocol)
-        # What can't be run is said now, not by a job.
-        field_table.rows_of(config)
-        if said := field_table.missing(name, at):
-            raise UserError(said)
-        queue.submit(mine.db, mine.name, "benchmark", {"config": to_json(config)})
+def run(
+    place: Place, project_name: str, name: str, ratios: list[str], methods: list[str],
+    seeds: float, protocol: bool,
+) -> None:  # fmt: skip
+    """Queue the filling of a table."""
+    from debias_core.study import field_table
 
-    dataset.input(
-        guarded(lambda name: (*choice(name), *look(name))), dataset, [*asked, *shown],
-        show_progress="hidden",
-    )  # fmt: skip
-    begun = button.click(guarded(run), [project, dataset, *asked, seeds, protocol], None)
-    return Part([dataset, *asked, *shown], refresh, [], [begun], [dataset])
+    mine = place.project(project_name)
+    at = tuple(None if r == OWN else float(r) for r in ratios)
+    config = TableConfig(name, tuple(methods), at, int(seeds), protocol)
+    # What can't be run is said now, not by a job.
+    field_table.rows_of(config)
+    if missing := field_table.missing(name, at):
+        raise UserError(missing)
+    queue.submit(mine.db, mine.name, "benchmark", {"config": to_json(config)})
+
+
+def _form(name: str) -> tuple[Any, ...]:
+    """The ratios and methods that there are for a data set."""
+    from debias_core.study import field_table
+
+    known, there = field_table.methods_for(name), field_table.ratios_of(name)
+    first = 1.0 if 1.0 in there and None not in there else there[0]
+    return (
+        gr.update(choices=[(ratio_in_words(r), _text(r)) for r in there], value=[_text(first)]),
+        gr.update(
+            choices=[(field_table_words.FIELD_METHODS[m], m) for m in known],
+            value=list(TableConfig().methods),
+        ),
+    )
+
+
+def _table(place: Place, name: str) -> tuple[Any, ...]:
+    """The table as it is on disk, or where to get the data."""
+    from debias_core.study import field_table
+
+    table, missing = field_table.table_of(place.workspace, name), field_table.missing(name)
+    columns, lines = shown_rows.table_rows(table)
+    warning = [f"⚠️ {shown_rows.literal(missing)}"] if missing else []
+    footnotes = shown_rows.table_notes(table)
+    return (
+        "\n\n".join([*warning, field_table_words.field_status(table)]),
+        gr.update(
+            visible=bool(lines),
+            value={"headers": columns, "data": lines},
+            column_widths=[f"{WIDTHS.get(column, OTHERS)}px" for column in columns],
+        ),
+        gr.update(visible=bool(footnotes), value=footnotes),
+        *(
+            gr.update(visible=bool(lines), link=f"{place.prefix}/table/{name}/{what}")
+            for what in field_table_words.FIELD_FILES
+        ),
+    )
 
 
 def _text(percent: float | None) -> str:

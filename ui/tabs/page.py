@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -57,6 +57,7 @@ def build(place: Place) -> gr.Blocks:
     """The whole page over one workspace."""
     # Uploads and shown pictures are copies: those older than a day are swept every hour.
     with gr.Blocks(title=words.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        # The header, and the jobs.
         with gr.Row(equal_height=True):
             gr.Markdown(f"# {words.TITLE}\n{words.TAGLINE}", elem_id="title")
             # Names come and go on disk: what is sent is checked by `Place`, not against a list.
@@ -65,49 +66,34 @@ def build(place: Place) -> gr.Blocks:
                 allow_custom_value=True,
             )  # fmt: skip
         drawer = widget("drawer")
-        parts: list[Part] = []
-        # Filled by the page itself, when it is asked for (NAMES_OPENED): a tab that is clicked before the page is
-        # filled may be the open one long before the server hears of it.
+
+        # The tabs. `opened` is filled by the page itself, when it is asked for (NAMES_OPENED): a tab that is
+        # clicked before the page is filled may be the open one long before the server hears of it.
         opened = gr.Textbox(visible=False)
+        parts: list[Part] = []
         late: list[tuple[Callable[..., Any], list[Any], list[Any]]] = []
         with gr.Tabs(selected=words.STEPS[1]):
             for name, make in TABS:
                 with gr.Tab(name, id=name) as tab:
                     part = make(place, project)
-                    if part.opened is not None:
-                        tab.select(*part.opened, show_progress="minimal")
-                    if part.filled is not None:
-                        handler, asked, shown = part.filled
-                        late.append((_where(name, handler, shown), [opened, *asked], shown))
-                    parts.append(part)
+                parts.append(part)
+                if part.opened is not None:
+                    tab.select(*part.opened, show_progress="minimal")
+                if part.filled is not None:
+                    handler, asked, shown = part.filled
+                    late.append((_where(name, handler, shown), [opened, *asked], shown))
 
-        def arrive(request: gr.Request) -> Any:
-            name = request.query_params.get("project") or place.first()
-            try:
-                place.project(name)
-            except UserError:
-                name = place.first()
-            return gr.update(choices=sorted({*place.names(name), name}), value=name)
-
-        def fill(project_name: str, *inputs: Any) -> list[Any]:
-            mine = place.project(project_name)
-            values: list[Any] = [{"project": mine.name, "stamp": stamp(mine)}]
-            rest = iter(inputs)
-            for part in parts:
-                filled = part.refresh(project_name, *islice(rest, len(part.inputs)))
-                values += filled if isinstance(filled, tuple) else [filled]
-            return values
-
+        # What fills all tabs: the page that is opened, another project, a job or an event that changed it.
         inputs = [project, *(item for part in parts for item in part.inputs)]
         outputs = [drawer, *(output for part in parts for output in part.outputs)]
 
         def filled_by(event: Callable[..., gr.events.Dependency], **how: Any) -> None:
-            after = event(guarded(fill), inputs, outputs, **QUIET, **how)
+            after = event(guarded(fill, place, parts), inputs, outputs, **QUIET, **how)
             # Somebody may have opened a tab before it was filled.
             for follows in late:
                 after.then(*follows, **QUIET, js=NAMES_OPENED)
 
-        filled_by(page.load(arrive, None, project, **QUIET).then)
+        filled_by(page.load(guarded(arrive, place), None, project, **QUIET).then)
         project.change(None, project, None, js=IN_ADDRESS)
         filled_by(project.input)
         filled_by(drawer.changed, trigger_mode="always_last")
@@ -118,6 +104,27 @@ def build(place: Place) -> gr.Blocks:
                 # A new value makes the drawer look at once instead of at its next beat.
                 event.success(_nudge, project, drawer, **QUIET)
     return page
+
+
+def arrive(place: Place, request: gr.Request) -> Any:
+    """The project that the address names, or the first."""
+    name = request.query_params.get("project") or place.first()
+    try:
+        place.project(name)
+    except UserError:
+        name = place.first()
+    return gr.update(choices=place.names_with(name), value=name)
+
+
+def fill(place: Place, parts: Sequence[Part], project_name: str, *inputs: Any) -> list[Any]:
+    """The values of the drawer and of every tab."""
+    mine = place.project(project_name)
+    values: list[Any] = [{"project": mine.name, "stamp": stamp(mine)}]
+    rest = iter(inputs)
+    for part in parts:
+        filled = part.refresh(project_name, *islice(rest, len(part.inputs)))
+        values += filled if isinstance(filled, tuple) else [filled]
+    return values
 
 
 def _where(name: str, handler: Callable[..., Any], shown: list[Any]) -> Callable[..., Any]:

@@ -1,8 +1,8 @@
-"""What a tab hands to the layout."""
+"""What a tab hands to the layout, and the components that most tabs have."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,3 +39,21 @@ class Part:
             [*self.outputs, *more.outputs], refresh, [*self.changed, *more.changed],
             [*self.queued, *more.queued], [*self.inputs, *more.inputs], self.opened, self.filled,
         )  # fmt: skip
+
+
+def gallery(look: str, **how: Any) -> gr.Gallery:
+    """Pictures side by side that a click does not enlarge; `look` is small, wide or strips (`page.CSS`)."""
+    return gr.Gallery(
+        show_label=False, height="auto", object_fit="contain", buttons=[], allow_preview=False,
+        elem_classes=look, **how,
+    )  # fmt: skip
+
+
+def text_table(headers: Sequence[str], **how: Any) -> gr.Dataframe:
+    """A table to read."""
+    return gr.Dataframe(headers=list(headers), datatype="str", interactive=False, **how)
+
+
+def hidden() -> Any:
+    """For a component that has nothing to show."""
+    return gr.update(visible=False, value=None)

@@ -16,6 +16,7 @@ from ui.shown import cards as show
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
 from ui.tabs.events import guarded
+from ui.tabs.panel import gallery
 from ui.words import data as data_words
 
 EXAMPLES = 20  # images of the sheet, about
@@ -34,40 +35,39 @@ def plant(place: Place, project: gr.Dropdown) -> gr.events.Dependency:
             )
         with gr.Row():
             ratio = gr.Slider(
-                0,
-                MOST_PERCENT,
-                5,
-                step=0.5,
-                label=data_words.PLANT_RATIO,
+                0, MOST_PERCENT, 5, step=0.5, label=data_words.PLANT_RATIO,
                 info=data_words.PLANT_RATIO_INFO,
-            )
+            )  # fmt: skip
             name = gr.Textbox(label=data_words.PLANT_NAME, value="planted", max_lines=1)
         with gr.Row():
             look = gr.Button(data_words.PLANT_LOOK)
             button = gr.Button(data_words.PLANT_BUTTON, variant="primary")
         outcome = gr.Markdown()
-        sheet = gr.Gallery(
-            show_label=False, height="auto", object_fit="contain", buttons=[], visible=False,
-            elem_classes="small", allow_preview=False,
-        )  # fmt: skip
+        sheet = gallery("small", visible=False)
+    bias = [project, first, second]
+    look.click(guarded(examples, place), bias, [outcome, sheet])
+    return button.click(guarded(run, place), [*bias, ratio, name], [project, outcome])
 
-    def examples(project_name: str, first: str, second: str) -> tuple[str, Any]:
-        cards = sheet_of(table_of(place.project(project_name)), bias_of(first, second))
-        return data_words.PLANT_EXAMPLES, gr.update(visible=True, value=cards)
 
-    def run(project_name: str, first: str, second: str, ratio: float, name: str) -> tuple[Any, str]:
-        table, bias = table_of(place.project(project_name)), bias_of(first, second)
-        new = place.new_project(name)
-        value_names(bias, len(table.class_names))  # too many classes are told now, not by a job
-        source = {"kind": "planted", "of": project_name, "bias": bias, "percent": ratio, "seed": 0}
-        queue.submit(
-            new.db, new.name, "import", {"source": source, "replace": False},
-            needed_bytes=table.pixels.nbytes,
-        )  # fmt: skip
-        return gr.update(choices=place.names_with(new.name), value=new.name), data_words.IMPORTING
+def examples(place: Place, project_name: str, first: str, second: str) -> tuple[str, Any]:
+    """A sheet of the project's images with the bias in them."""
+    cards = sheet_of(table_of(place.project(project_name)), bias_of(first, second))
+    return data_words.PLANT_EXAMPLES, gr.update(visible=True, value=cards)
 
-    look.click(guarded(examples), [project, first, second], [outcome, sheet])
-    return button.click(guarded(run), [project, first, second, ratio, name], [project, outcome])
+
+def run(
+    place: Place, project_name: str, first: str, second: str, ratio: float, name: str
+) -> tuple[Any, str]:
+    """Queue the new project."""
+    table, bias = table_of(place.project(project_name)), bias_of(first, second)
+    new = place.new_project(name)
+    value_names(bias, len(table.class_names))  # too many classes are told now, not by a job
+    source = {"kind": "planted", "of": project_name, "bias": bias, "percent": ratio, "seed": 0}
+    queue.submit(
+        new.db, new.name, "import", {"source": source, "replace": False},
+        needed_bytes=table.pixels.nbytes,
+    )  # fmt: skip
+    return gr.update(choices=place.names_with(new.name), value=new.name), data_words.IMPORTING
 
 
 def bias_of(first: str, second: str) -> str:
@@ -88,19 +88,15 @@ def sheet_of(table: ImageTable, bias: str) -> show.Gallery:
     some = table.take(rows)
     black = on_black(some.pixels)
     aligned, spread = (plant_bias(some, bias, p, on_black=black) for p in (0, 100))
+    assert aligned.bias is not None
     cards: show.Gallery = []
     for c in classes:
-        mine = np.flatnonzero(some.y == c)
-        for planted, at in ((aligned, mine[:each]), (spread, mine[each:])):
+        of_class = np.flatnonzero(some.y == c)
+        for planted, at in ((aligned, of_class[:each]), (spread, of_class[each:])):
             assert planted.bias is not None and planted.bias_names is not None
-            breaks = planted.bias != aligned.bias
-            cards += [
-                (
-                    show.picture(show.card(planted.pixels[i])),
-                    data_words.planted_card(
-                        table.class_names[c], planted.bias_names[planted.bias[i]], bool(breaks[i])
-                    ),
-                )
-                for i in at
-            ]
+            for i in at:
+                value = planted.bias_names[planted.bias[i]]
+                breaks = bool(planted.bias[i] != aligned.bias[i])
+                line = data_words.planted_card(table.class_names[c], value, breaks)
+                cards.append((show.picture(show.card(planted.pixels[i])), line))
     return cards

@@ -34,41 +34,44 @@ def _digest(content: bytes) -> str:
 
 
 @cache
-def _files() -> dict[str, tuple[str, bytes]]:
+def _files(prefix: str) -> dict[str, tuple[str, bytes]]:
     """The three served files by name: media type and content."""
     library = (Path(plotly.__file__).parent / "package_data" / "plotly.min.js").read_bytes()
     # One script rather than one for each file: Gradio adds the scripts of `head` one by one when the
     # page is up, and then the browser runs them in the order in which they arrive.
     script = "\n".join((_HERE / f"{part}.js").read_text("utf-8") for part in _PARTS)
-    where = json.dumps(f"/widgets/plotly.min.js?v={_digest(library)}")
+    where = f"{prefix}/widgets/plotly.min.js?v={_digest(library)}"
     return {
         "studio.js": (
             "text/javascript; charset=utf-8",
-            f"{script}\nDebiasStudio.begin({where});\n".encode(),
+            f"{script}\nDebiasStudio.begin({json.dumps(prefix)}, {json.dumps(where)});\n".encode(),
         ),
         "studio.css": ("text/css; charset=utf-8", (_HERE / "studio.css").read_bytes()),
         "plotly.min.js": ("text/javascript; charset=utf-8", library),
     }
 
 
-def head() -> str:
-    """Tags for `mount_gradio_app(head=…)`; plotly (5 MB) comes when a widget first draws with it."""
-    css, js = (f"/widgets/{n}?v={_digest(_files()[n][1])}" for n in ("studio.css", "studio.js"))
+def head(prefix: str = "") -> str:
+    """Tags for `mount_gradio_app(head=…)`; plotly (5 MB) comes when a widget first draws with it.
+
+    `prefix` is the path under which a proxy serves the page.
+    """
+    files = _files(prefix)
+    css, js = (
+        f"{prefix}/widgets/{n}?v={_digest(files[n][1])}" for n in ("studio.css", "studio.js")
+    )
     return f'<link rel="stylesheet" href="{css}"><script src="{js}"></script>'
 
 
-HEAD = head()
-
-
-def router() -> APIRouter:
+def router(prefix: str = "") -> APIRouter:
     """GET /widgets/NAME for the three files, and nothing else."""
-    routes = APIRouter()
+    routes, files = APIRouter(), _files(prefix)
 
     @routes.get("/widgets/{name}")
     def file(name: str) -> Response:
-        if name not in _files():
+        if name not in files:
             raise HTTPException(404)
-        kind, content = _files()[name]
+        kind, content = files[name]
         headers = {"Cache-Control": _YEAR, "X-Content-Type-Options": "nosniff"}
         return Response(content, media_type=kind, headers=headers)
 

@@ -2,7 +2,7 @@
 "use strict";
 
 DebiasStudio.widget("curate", (ctx) => {
-  const { el, button, picture, choice, dialog, count, decimals, sender, savedLine } = DebiasStudio;
+  const { el, button, address, picture, choice, dialog, count, decimals, sender, savedLine } = DebiasStudio;
   const VERDICTS = {
     accept: { key: "A", text: "Accept", sign: "✓", past: "accepted" },
     reject: { key: "R", text: "Reject", sign: "✕", past: "rejected" },
@@ -94,11 +94,11 @@ DebiasStudio.widget("curate", (ctx) => {
     if (!item) return;
     for (const { name, image, node } of figures) {
       node.hidden = !item[name];
-      if (item[name]) image.src = item[name];
+      if (item[name]) image.src = address(item[name]);
       image.alt = `${name} of synthetic image ${item.item}, label ${item.label}`;
     }
     for (const ahead of list.slice(at + 1, at + 3)) {
-      for (const { name } of figures) if (ahead[name]) new Image().src = ahead[name];
+      for (const { name } of figures) if (ahead[name]) new Image().src = address(ahead[name]);
     }
     label.replaceChildren("label ", el("strong", {}, item.label));
     const { sign: mark, past } = VERDICTS[item.verdict] ?? { sign: "", past: "undecided" };

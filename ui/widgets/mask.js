@@ -2,7 +2,7 @@
 "use strict";
 
 DebiasStudio.widget("mask", (ctx) => {
-  const { el, button, count } = DebiasStudio;
+  const { el, button, address, count } = DebiasStudio;
   // `whole` is the mask of all classes; `own` those of classes that have another, by number.
   let side = 0, whole = [], own = new Map(), chosen = "", cells = [], names = [], paint = null, at = 0, example = "";
   const image = el("img", { alt: "Example image", draggable: "false" });
@@ -88,7 +88,7 @@ DebiasStudio.widget("mask", (ctx) => {
   async function update(value) {
     const answer = await ctx.api("mask");
     if (!answer) return;
-    if (answer.image !== example) image.src = example = answer.image;
+    if (answer.image !== example) image.src = address((example = answer.image));
     if (answer.classes.join("\n") !== names.join("\n")) {
       names = answer.classes;
       which.replaceChildren(el("option", { value: "" }, "all classes"), ...names.map((name, c) => el("option", { value: c }, name)));

@@ -24,8 +24,11 @@ window.DebiasStudio = (() => {
   const el = maker((tag) => document.createElement(tag));
   const svg = maker((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
   const button = (label, onclick, props) => el("button", { type: "button", onclick, ...props }, label);
-  const picture = (src, alt, props) =>
-    el("img", { src, alt, loading: "lazy", decoding: "async", draggable: "false", ...props });
+  let prefix = ""; // the path under which a proxy serves the page
+  /** The browser's address of what the server calls "/…"; other addresses are as they are. */
+  const address = (url) => (url.startsWith("/") ? prefix + url : url);
+  const picture = (url, alt, props) =>
+    el("img", { src: address(url), alt, loading: "lazy", decoding: "async", draggable: "false", ...props });
 
   /** A row of buttons of which one is pressed. */
   function choice(label, options, pick) {
@@ -88,7 +91,7 @@ window.DebiasStudio = (() => {
 
   /** One request; status 0 means that the server was not reached. */
   async function send(project, path, body, keepalive = false) {
-    const url = `/api/${encodeURIComponent(project)}/${path}`;
+    const url = address(`/api/${encodeURIComponent(project)}/${path}`);
     const post = { method: "POST", headers: { "Content-Type": "application/json" }, keepalive };
     let response;
     try {
@@ -254,8 +257,8 @@ window.DebiasStudio = (() => {
   // Gradio ends its event stream on beforeunload, which a link to a download fires as well: whatever was
   // under way would be lost. With `download` the click doesn't leave the page.
   document.addEventListener("click", (event) => {
-    const link = event.target.closest?.('a[href^="/download/"], a[href^="/report/"], a[href^="/table/"]');
-    if (link) link.download = "";
+    const link = event.target.closest?.("a[href]"), href = link?.getAttribute("href") ?? "";
+    if (["/download/", "/report/", "/table/"].some((path) => href.startsWith(address(path)))) link.download = "";
   }, true);
 
   let library;
@@ -281,11 +284,12 @@ window.DebiasStudio = (() => {
   }
 
   return {
-    el, svg, button, picture, choice, dialog, count, decimals, duration, store, sender, savedLine, parts, mount,
+    el, svg, button, address, picture, choice, dialog, count, decimals, duration, store, sender, savedLine, parts, mount,
     widget: (name, make) => { makers[name] = make; },
     part: (name, make) => { parts[name] = make; },
     // The last line of the served script: everything is registered.
-    begin: (where) => {
+    begin: (under, where) => {
+      prefix = under;
       library = where;
       window.DebiasStudio.ready = true;
       window.dispatchEvent(new Event("debias-studio"));
