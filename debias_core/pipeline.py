@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from debias_core.diffusion.unet import (
 )
 from debias_core.insight.projection import map_rows, project
 from debias_core.methods.audit import audit
-from debias_core.methods.catalog import DRAW_PAIRS, ORACLES, TRAININGS, BaselineConfig
+from debias_core.methods.catalog import METHODS
 from debias_core.records import (
     ArmResult,
     AuditResult,
@@ -98,7 +99,7 @@ def synthesise(
     """
     devices = devices or (device,)
     train = table.where("train").without_bias()
-    pairs = DRAW_PAIRS[config.method](train, content_ids, config, excluded=excluded)
+    pairs = METHODS[config.method].run(train, content_ids, config, excluded=excluded)
     origins = synthesis.origins(train, pairs, config)
     sink = sink if sink is not None else InMemory()
     net.count = EvaluationCount()
@@ -218,14 +219,14 @@ def debias(
 def baseline(
     table: ImageTable,
     method: str,
-    config: BaselineConfig,
+    config: Any,
     *,
     seed: int,
     device: torch.device,
     work: Path | None = None,
     piece: int | None = None,
 ) -> Stage[tuple[ArmResult, Classifier]]:
-    """Train one of `TRAININGS` on the train part; its last epoch on the test part, and the net.
+    """Train a method of family "training" on the train part; its last epoch on the test part, and the net.
 
     Only the oracles see the bias attribute. Where there is a validation part, its accuracy after every
     epoch is in the result. With a folder `work` every finished epoch is kept there, and a second call
@@ -235,14 +236,14 @@ def baseline(
         UserError: when an oracle lacks the attribute.
     """
     train, test, valid = (table.where(part) for part in ("train", "test", "valid"))
-    if method not in ORACLES:
+    if not METHODS[method].needs_bias:
         train, valid = train.without_bias(), valid.without_bias()
     run = Run(
         seed=seed, device=device, watch=test, valid=valid if len(valid) else None,
         work=work, key=json.dumps([method, to_json(config)]), piece=piece,
         name=f"train {method}, seed {seed}",
     )  # fmt: skip
-    stage = TRAININGS[method](train, config, run)
+    stage = METHODS[method].run(train, config, run)
     usual = table.aligned_bias()
     return (
         yield from followed(method, stage, test, usual, seed=seed, images=len(train), device=device)

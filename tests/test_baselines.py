@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from debias_core import pipeline
-from debias_core.classifier import training
+from debias_core.classifier import scoring, training
 from debias_core.classifier.arms import same_steps
 from debias_core.classifier.difficulty import relative_difficulty
 from debias_core.classifier.groupdro import balanced_repeats, group_objective, true_groups
@@ -20,24 +20,15 @@ from debias_core.classifier.networks import build_classifier, logits_of
 from debias_core.classifier.scoring import penultimate, score
 from debias_core.classifier.training import Run, train_classifier
 from debias_core.data.images import planes, scaled, to_float
-from debias_core.methods import catalog
-from debias_core.methods.baselines import (
-    bias_ensemble,
-    dfr,
-    disent,
-    jtt,
-    lff,
-    rebias,
-    selecmix,
-    vanilla,
-)
+from debias_core.methods.baselines import bias_ensemble, jtt, lff, vanilla
 from debias_core.methods.baselines.bias_ensemble import BiasEnsembleConfig
 from debias_core.methods.baselines.dfr import DFRConfig
 from debias_core.methods.baselines.disent import DisEntConfig
 from debias_core.methods.baselines.jtt import JTTConfig
 from debias_core.methods.baselines.lff import LfFConfig
 from debias_core.methods.baselines.selecmix import SelecMixConfig
-from debias_core.methods.catalog import ORACLES
+from debias_core.methods.catalog import METHODS, names_of
+from debias_core.methods.nets import dfr, disent, rebias, selecmix
 from debias_core.pipeline import drain
 from debias_core.presets.data_sets import BENCHMARKS, SIZES
 from debias_core.presets.methods import BASELINES, baseline_config
@@ -46,6 +37,8 @@ from debias_core.settings.base import from_json, to_json
 from debias_core.settings.data_sets import RATIOS
 from debias_core.settings.training import ClassifierConfig
 
+TRAININGS = names_of("training")
+ORACLES = [m for m in TRAININGS if METHODS[m].needs_bias]
 CPU = torch.device("cpu")
 MLP = ClassifierConfig(network="mlp", epochs=4, batch_size=16, lr=1e-2)
 CONFIGS = {name: replace(config, classifier=MLP) for name, config in BASELINES["digits"].items()}
@@ -260,26 +253,22 @@ def test_each_biased_net_is_its_best_on_the_validation_part_where_there_is_one(
     train, valid = parted.where("train"), parted.where("valid")
     config = replace(CONFIGS["bias-ensemble"], nets=2, votes=1, iterations=6)
     voted, told = [], []
-    scored = bias_ensemble.score
-
-    def score_of(net, *args, **options):
-        voted.append(net)
-        return scored(net, *args, **options)
-
     # A validation accuracy per epoch, of each net in turn: the second is the best, and the fourth as good.
     given = itertools.cycle([0.2, 0.9, 0.4, 0.9, 0.1, 0.3])
     real = training.score
 
     def judged(net, images, *, device):
         found = real(net, images, device=device)
+        if images is train:
+            voted.append(net)
         if len(images) != len(valid):
             return found
         told.append({k: v.clone() for k, v in net.state_dict().items()})
         right = np.arange(len(valid)) < round(next(given) * len(valid))
         return replace(found, pred=np.where(right, images.y, 3))
 
-    monkeypatch.setattr(bias_ensemble, "score", score_of)
-    monkeypatch.setattr(training, "score", judged)
+    for module in (scoring, training):
+        monkeypatch.setattr(module, "score", judged)
 
     def trained(run):
         voted.clear()
@@ -578,7 +567,7 @@ def test_g_sees_single_pixels(table):
 # ---- all of them ----
 
 
-@pytest.mark.parametrize("method", [m for m in catalog.TRAININGS if m != "vanilla"])
+@pytest.mark.parametrize("method", [m for m in TRAININGS if m != "vanilla"])
 def test_a_resumed_training_is_the_undisturbed_one(table, method, tmp_path, device):
     whole, net = drain(pipeline.baseline(table, method, CONFIGS[method], seed=0, device=device))
     seen = []
@@ -606,7 +595,7 @@ def test_a_training_with_another_setting_does_not_go_on_from_this_one(table, tmp
     assert found == expected
 
 
-@pytest.mark.parametrize("method", [m for m in catalog.TRAININGS if m not in ORACLES])
+@pytest.mark.parametrize("method", [m for m in TRAININGS if m not in ORACLES])
 def test_no_method_but_the_oracles_sees_the_attribute(table, method, device):
     config = replace(CONFIGS[method], classifier=replace(MLP, epochs=1))
     if method == "bias-ensemble":
@@ -616,7 +605,7 @@ def test_no_method_but_the_oracles_sees_the_attribute(table, method, device):
     assert seeing.loss == blind.loss and seeing.accuracy.average == blind.accuracy.average
 
 
-@pytest.mark.parametrize("method", catalog.TRAININGS)
+@pytest.mark.parametrize("method", TRAININGS)
 def test_only_an_oracle_is_handed_the_attribute(table, method, monkeypatch, device):
     handed = []
 
@@ -625,7 +614,7 @@ def test_only_an_oracle_is_handed_the_attribute(table, method, monkeypatch, devi
         yield from ()
         return build_classifier("mlp", 8, 3, 0)
 
-    monkeypatch.setitem(catalog.TRAININGS, method, spy)
+    monkeypatch.setitem(METHODS, method, replace(METHODS[method], run=spy))
     drain(pipeline.baseline(table, method, CONFIGS[method], seed=0, device=device))
     assert (handed[0] is not None) == (method in ("group-dro", "dfr"))
 
@@ -757,7 +746,7 @@ def test_settings_come_from_the_preset_with_what_is_asked():
         baseline_config("digits", "lff", paper_protocol=True)
     with pytest.raises(UserError, match="no baseline 'a2'"):
         baseline_config("digits", "a2")
-    assert set(BASELINES["digits"]) == set(BASELINES["cmnist"]) == set(catalog.TRAININGS)
+    assert set(BASELINES["digits"]) == set(BASELINES["cmnist"]) == set(TRAININGS)
 
 
 def test_settings_travel_through_json():
@@ -771,7 +760,7 @@ def test_settings_travel_through_json():
         (lambda: LfFConfig(q=0), "q must lie"),
         (lambda: LfFConfig(precision="half"), "precision"),
         (lambda: BiasEnsembleConfig(votes=6), "votes"),
-        (lambda: SelecMixConfig(variant="W"), "V\\+ or L\\+"),
+        (lambda: SelecMixConfig(variant="W"), "V\\+, L\\+"),
         (lambda: DisEntConfig(swap_after=0), "swap_after"),
         (lambda: JTTConfig(times=0), "times"),
     ],

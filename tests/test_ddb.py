@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from debias_core.classifier.groups import judge_flags, pseudo_groups
-from debias_core.methods import ddb
+from debias_core.methods.nets import ddb
 from debias_core.pipeline import drain
 from debias_core.records import Scores, UserError
 from debias_core.settings.amplification import AmplifyConfig, DDBConfig

@@ -1,14 +1,11 @@
-"""Every method of the tool: what it is called, what it was told, and how it is run."""
+"""The list of all methods: a new one is a file, and a line here.
+
+Nothing here needs torch: a method imports it when it runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from debias_core.classifier.networks import Classifier
-from debias_core.classifier.training import Run
-from debias_core.data.table import ImageTable
-from debias_core.methods import crossinject, diffinject
+from debias_core.methods import amplibias, crossinject, ddb, diffinject, diffubias
 from debias_core.methods.baselines import (
     bias_ensemble,
     dfr,
@@ -20,58 +17,30 @@ from debias_core.methods.baselines import (
     selecmix,
     vanilla,
 )
-from debias_core.methods.baselines.bias_ensemble import BiasEnsembleConfig
-from debias_core.methods.baselines.dfr import DFRConfig
-from debias_core.methods.baselines.disent import DisEntConfig
-from debias_core.methods.baselines.group_dro import GroupDROConfig
-from debias_core.methods.baselines.jtt import JTTConfig
-from debias_core.methods.baselines.lff import LfFConfig
-from debias_core.methods.baselines.rebias import ReBiasConfig
-from debias_core.methods.baselines.selecmix import SelecMixConfig
-from debias_core.methods.baselines.vanilla import VanillaConfig
-from debias_core.records import Stage
-from debias_core.settings.amplification import RECIPES
-from debias_core.settings.injection import METHODS
+from debias_core.methods.method import Family, Method
 
-BaselineConfig = (
-    VanillaConfig
-    | LfFConfig
-    | DisEntConfig
-    | BiasEnsembleConfig
-    | JTTConfig
-    | GroupDROConfig
-    | DFRConfig
-    | SelecMixConfig
-    | ReBiasConfig
-)
-_OF_METHOD: dict[str, type[BaselineConfig]] = {
-    "vanilla": VanillaConfig,
-    "lff": LfFConfig,
-    "disent": DisEntConfig,
-    "bias-ensemble": BiasEnsembleConfig,
-    "rebias": ReBiasConfig,
-    "jtt": JTTConfig,
-    "group-dro": GroupDROConfig,
-    "dfr": DFRConfig,
-    "selecmix": SelecMixConfig,
+# In the order of every table, list of options and choice in the page.
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        vanilla.METHOD,
+        lff.METHOD,
+        disent.METHOD,
+        bias_ensemble.METHOD,
+        rebias.METHOD,
+        jtt.METHOD,
+        group_dro.METHOD,
+        dfr.METHOD,
+        selecmix.METHOD,
+        diffinject.METHOD,
+        crossinject.METHOD,
+        diffubias.METHOD,
+        amplibias.METHOD,
+        *ddb.METHODS,
+    )
 }
-BASELINE_METHODS = tuple(_OF_METHOD)
-ORACLES = ("group-dro", "dfr")  # alone in seeing the bias attribute
-REFITTED = ("dfr",)  # no epoch of their training is what they report
-# What `benchmark` knows.
-TABLE = (*BASELINE_METHODS, *METHODS, "diffubias", "amplibias", *RECIPES)
-PUBLISHED_ONLY = {"a2": "A²"}  # StyleGAN2 adapted to few images: no kept library has it
-# The methods that inject, by the name in `InjectConfig.method`: which content into which original.
-DRAW_PAIRS = {"diffinject": diffinject.draw_pairs, "crossinject": crossinject.draw_pairs}
-# The field's baselines, by name: a training on the rows of a table.
-TRAININGS: dict[str, Callable[[ImageTable, Any, Run], Stage[Classifier]]] = {
-    "vanilla": vanilla.train,
-    "lff": lff.train,
-    "disent": disent.train,
-    "bias-ensemble": bias_ensemble.train,
-    "rebias": rebias.train,
-    "jtt": jtt.train,
-    "group-dro": group_dro.train,
-    "dfr": dfr.train,
-    "selecmix": selecmix.train,
-}
+
+
+def names_of(*families: Family) -> tuple[str, ...]:
+    """The names of the methods of these families, in their order."""
+    return tuple(name for name, method in METHODS.items() if method.family in families)

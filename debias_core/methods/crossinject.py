@@ -10,14 +10,18 @@ original from another class than its content's; the image gets the content's lab
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from debias_core.data.table import ImageTable
-from debias_core.diffusion.synthesis import Pairs
+from debias_core.methods.method import Method
 from debias_core.records import UserError
 from debias_core.settings.injection import InjectConfig
+
+if TYPE_CHECKING:
+    from debias_core.diffusion.synthesis import Pairs
 
 
 def draw_pairs(
@@ -36,6 +40,8 @@ def draw_pairs(
     Raises:
         UserError: when there is only one class, or fewer classes than must share an original.
     """
+    from debias_core.diffusion.synthesis import Pairs
+
     rows = np.setdiff1d(np.arange(len(train)), train.positions(excluded))
     present = np.unique(train.y[rows])
     r = config.contents_per_original
@@ -86,3 +92,15 @@ def _shares(total: int, available: list[int]) -> list[int]:
                 shares[i] += 1
                 total -= 1
     return shares
+
+
+METHOD = Method(
+    name="crossinject",
+    title="CrossInject",
+    sentence="Puts the content of any image into one of another class, with a diffusion model (ours).",
+    family="injection",
+    settings=InjectConfig,
+    run=draw_pairs,
+    model_told="colours are interchangeable",
+    needs_model=True,
+)

@@ -7,14 +7,18 @@ synthetic image gets the content's label. How a pair becomes an image: `diffusio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from debias_core.data.table import ImageTable
-from debias_core.diffusion.synthesis import Pairs
+from debias_core.methods.method import Method
 from debias_core.records import UserError
 from debias_core.settings.injection import InjectConfig
+
+if TYPE_CHECKING:
+    from debias_core.diffusion.synthesis import Pairs
 
 
 def draw_pairs(
@@ -32,6 +36,8 @@ def draw_pairs(
     Raises:
         UserError: when there are no contents, or fewer of them than must share an original.
     """
+    from debias_core.diffusion.synthesis import Pairs
+
     left_out = train.positions(excluded)
     contents = train.positions(content_ids)
     if len(contents) == 0:
@@ -57,3 +63,15 @@ def draw_pairs(
     content = np.concatenate([rng.permutation(contents) for _ in range(rounds)])[: config.count]
     originals = rng.choice(rest, size=-(-config.count // r), replace=config.count > len(rest) * r)
     return Pairs(content, originals.repeat(r)[: config.count])
+
+
+METHOD = Method(
+    name="diffinject",
+    title="DiffInject",
+    sentence="Puts the content of the images that are hardest to explain into others, with a diffusion model.",
+    family="injection",
+    settings=InjectConfig,
+    run=draw_pairs,
+    model_told="colours are interchangeable",
+    needs_model=True,
+)

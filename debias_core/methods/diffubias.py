@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from debias_core.methods.method import Method
 from debias_core.records import Origin, UserError
 from debias_core.settings.language import DrawConfig
 
@@ -78,3 +79,15 @@ def origins(prompts: Sequence[Prompt], config: DrawConfig) -> tuple[Origin, ...]
         )
         for i, p in enumerate(order)
     )
+
+
+METHOD = Method(
+    name="diffubias",
+    title="DiffuBias",
+    sentence="Describes the images that are hardest to explain, and draws new ones from the words.",
+    family="words",
+    settings=DrawConfig,
+    run=origins,
+    model_told="colours are interchangeable",
+    needs_model=True,
+)

@@ -16,7 +16,7 @@ from debias_core.methods.baselines.lff import LfFConfig
 from debias_core.methods.baselines.rebias import ReBiasConfig
 from debias_core.methods.baselines.selecmix import SelecMixConfig
 from debias_core.methods.baselines.vanilla import VanillaConfig
-from debias_core.methods.catalog import _OF_METHOD, BaselineConfig
+from debias_core.methods.catalog import METHODS, names_of
 from debias_core.presets.data_sets import BENCHMARKS, PHOTOGRAPHS, photographs
 from debias_core.presets.models import conditional_for
 from debias_core.settings.amplification import AmplifyConfig, DDBConfig
@@ -32,7 +32,7 @@ _CMNIST = ClassifierConfig(network="mlp", epochs=100, batch_size=256)
 
 # By data set and method. Another named data set takes the method's own settings (`ON`) with the classifier
 # of `BENCHMARKS`.
-BASELINES: dict[str, dict[str, BaselineConfig]] = {
+BASELINES: dict[str, dict[str, Any]] = {
     "digits": {
         "vanilla": VanillaConfig(_DIGITS),
         "lff": LfFConfig(_DIGITS),
@@ -83,7 +83,7 @@ _CIFAR = dataclasses.replace(BENCHMARKS["cifar10c"].debias.classifier, epochs=20
 _CIFAR_DISENT = dataclasses.replace(_CIFAR, epochs=284)
 
 
-def _own_of(dataset: str, method: str, preset: str, percent: float | None) -> BaselineConfig:
+def _own_of(dataset: str, method: str, preset: str, percent: float | None) -> Any:
     """A method's settings on a data set that has none in BASELINES."""
     known = ON.get(dataset, {}).get(method, {})
     if dataset == "cifar10c":
@@ -100,7 +100,7 @@ def _own_of(dataset: str, method: str, preset: str, percent: float | None) -> Ba
             known = known | {"first_epochs": max(1, round(share * known["first_epochs"]))}
     else:
         net = ClassifierConfig()
-    return _OF_METHOD[method](net, **known)
+    return METHODS[method].settings(net, **known)
 
 
 def baseline_config(
@@ -114,7 +114,7 @@ def baseline_config(
     preset: str = "small",
     percent: float | None = None,
     **classifier: Any,
-) -> BaselineConfig:
+) -> Any:
     """A baseline's settings on a named data set, with changes to its classifier (None: as it is).
 
     Of other images the method's own with the plain classifier. `precision` is LfF's, `jtt_epochs` (T) and
@@ -123,8 +123,8 @@ def baseline_config(
     ratio (`percent`).
     """
     require(
-        method in _OF_METHOD,
-        f"There is no baseline '{method}'. Choose one of: {', '.join(_OF_METHOD)}.",
+        method in names_of("training"),
+        f"There is no baseline '{method}'. Choose one of: {', '.join(names_of('training'))}.",
     )
     config = BASELINES.get(dataset, {}).get(method) or _own_of(dataset, method, preset, percent)
     changes: dict[str, Any] = dict(DIVIDED_TWICE.get(method, {})) if paper_protocol else {}

@@ -48,8 +48,8 @@ from debias_core.diffusion.unet import (
     weights_digest,
 )
 from debias_core.insight.fidelity import mean_colour
-from debias_core.methods import ddb
 from debias_core.methods.audit import cut
+from debias_core.methods.nets import ddb
 from debias_core.presets.methods import DDB
 from debias_core.presets.models import conditional_for
 from debias_core.records import (

@@ -20,7 +20,7 @@ from debias_core.diffusion.preview import Preview
 from debias_core.diffusion.schedule import alpha_bar
 from debias_core.diffusion.synthesis import Frame
 from debias_core.insight.fidelity import fidelity
-from debias_core.methods.catalog import DRAW_PAIRS
+from debias_core.methods.catalog import METHODS
 from debias_core.records import Progress, Stage, UserError
 from debias_core.settings.injection import InjectConfig
 from debias_core.stages import fidelity_judge, models
@@ -75,7 +75,7 @@ def run_edit_time(
     elif by == "fidelity":
         judge = yield from fidelity_judge.run_judge(project, device=device)
         config = InjectConfig(method="crossinject", contents=EDIT_IMAGES, count=EDIT_IMAGES)
-        pairs = DRAW_PAIRS["crossinject"](table, np.array([], dtype=np.str_), config)
+        pairs = METHODS["crossinject"].run(table, np.array([], dtype=np.str_), config)
         yield Progress("t_edit", 0, len(EDIT_TIMES), "inverting")
         originals, contents = table.pixels[pairs.original], table.pixels[pairs.content]
         preview = Preview(net, diffusion, originals, contents, config, device=device)

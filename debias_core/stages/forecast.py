@@ -21,7 +21,7 @@ import torch
 
 from debias_core.compute.team import Cluster
 from debias_core.diffusion import on_workers, synthesis
-from debias_core.methods import catalog
+from debias_core.methods.catalog import METHODS
 from debias_core.records import Progress, Stage
 from debias_core.settings.base import from_json
 from debias_core.settings.injection import InjectConfig
@@ -103,7 +103,7 @@ def run_forecast(
     table, top, excluded, set_id = synthetic.about_set(project, config)
     net, diffusion = models.diffusion_model(project, device, swaps=bool(config.direct))
     train = table.where("train").without_bias()
-    pairs = catalog.DRAW_PAIRS[config.method](train, top, config, excluded=excluded)
+    pairs = METHODS[config.method].run(train, top, config, excluded=excluded)
     measuring = on_workers.measure(
         net, diffusion, train, pairs, config, device=device, cluster=cluster
     )

@@ -25,7 +25,7 @@ from debias_core.diffusion.sampling import denoise, sample
 from debias_core.diffusion.synthesis import Frame
 from debias_core.insight.fidelity import fidelity
 from debias_core.insight.quality import distance
-from debias_core.methods.catalog import DRAW_PAIRS
+from debias_core.methods.catalog import METHODS
 from debias_core.records import Progress, Stage
 from debias_core.settings.injection import InjectConfig
 from debias_core.stages import fidelity_judge, models
@@ -70,7 +70,7 @@ def run_model_check(
 
     train = table.where("train").without_bias()
     config = InjectConfig(method="crossinject", contents=images, count=images, t_boost=0)
-    pairs = DRAW_PAIRS["crossinject"](train, np.array([], dtype=np.str_), config)
+    pairs = METHODS["crossinject"].run(train, np.array([], dtype=np.str_), config)
     originals, contents = train.pixels[pairs.original], train.pixels[pairs.content]
     fast: list[dict[str, Any]] = []
     blends: list[Pixels] = []

@@ -22,7 +22,7 @@ from debias_core.data.catalog import BROUGHT, official, own_bias
 from debias_core.data.importing.finding import check_ratio
 from debias_core.insight.energy import intensity
 from debias_core.insight.fidelity import Fidelity, fidelity_of
-from debias_core.methods.catalog import REFITTED
+from debias_core.methods.catalog import METHODS
 from debias_core.records import (
     ArmResult,
     AuditResult,
@@ -41,7 +41,7 @@ from debias_core.stages import captions, drawings, fidelity_judge, generate, imp
 from debias_core.stages import debias as debias_stage
 from debias_core.stages import report as report_stage
 from debias_core.stages import synthetic as sets
-from debias_core.stages.amplibias import run_amplibias
+from debias_core.stages.make_images import run_make_images
 from debias_core.study.published import Own, _as_published, beside, printed, published_worst
 from debias_core.workspace.database import now
 from debias_core.workspace.energy_log import footprints
@@ -68,7 +68,7 @@ def cell(
     worst_beside = published_worst(config.dataset, method) if _as_published(config) else None
 
     def highest(curve: tuple[float, ...]) -> dict[str, float] | None:
-        if method in REFITTED or not curve:
+        if METHODS[method].refitted or not curve:
             return None
         epoch = max(range(len(curve)), key=curve.__getitem__)
         return {"epoch": epoch + 1, "unbiased_accuracy": arm.test_accuracy[epoch]}
@@ -282,7 +282,11 @@ def _make(
     """The synthetic set of the method that the settings name."""
     if config.gan is not None:
         gan = replace(config.gan, seed=seed)
-        return (yield from run_amplibias(project, gan, device=device, with_flags=with_flags))
+        return (
+            yield from run_make_images(
+                project, "amplibias", gan, device=device, with_flags=with_flags
+            )
+        )
     if config.draw is not None and config.describe is not None:
         describe, draw = replace(config.describe, seed=seed), replace(config.draw, seed=seed)
         yield from captions.run_describe(project, describe, device=device, cluster=cluster)

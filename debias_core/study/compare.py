@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from debias_core.methods.catalog import ORACLES
+from debias_core.methods.catalog import METHODS
 from debias_core.presets.methods import baseline_config
 from debias_core.records import Progress, Stage, StopAsked, UserError, relayed
 from debias_core.settings.base import to_json
@@ -30,7 +30,7 @@ def run_compare(
         UserError: when an oracle is asked for, and the bias attribute is unknown.
     """
     table = project.table()
-    blind = [m for m in config.methods if m in ORACLES]
+    blind = [m for m in config.methods if METHODS[m].needs_bias]
     if blind and table.aligned_bias() is None:
         raise UserError(
             f"{blind[0]} needs the bias attribute, which these images do not have: leave it out."

@@ -27,7 +27,7 @@ from debias_core.data.table import ImageTable
 from debias_core.diffusion.guidance import sample_classes
 from debias_core.diffusion.schedule import alpha_bar
 from debias_core.diffusion.synthesis import Frame
-from debias_core.methods import ddb
+from debias_core.methods.nets import ddb
 from debias_core.records import ArmResult, AuditResult, Progress, Scores, Stage, spread
 from debias_core.settings.base import to_json
 from debias_core.settings.data_sets import DDBBenchmarkConfig

@@ -15,10 +15,9 @@ from debias_core.compute.team import Cluster
 from debias_core.data.catalog import DATA_SETS, is_brought, other_bias, own_bias
 from debias_core.data.importing import finding
 from debias_core.data.making import originals
-from debias_core.methods.catalog import TABLE
+from debias_core.methods.catalog import METHODS
 from debias_core.presets.methods import DDB, DIFFUBIAS
 from debias_core.records import Stage, UserError
-from debias_core.settings.amplification import RECIPES
 from debias_core.study.cells import line_key, over_seeds, run_cells
 from debias_core.study.published import Own, beside, published_over
 from debias_core.study.rows import Row, row_of
@@ -32,9 +31,10 @@ NEEDED = {"dataset", "method", "ratio", "seed", "settings", *METRICS, *COSTS}  #
 def methods_for(dataset: str) -> tuple[str, ...]:
     """The methods that a data set's table can have without a download of models."""
     return tuple(
-        m
-        for m in TABLE
-        if (m not in RECIPES or dataset in DDB) and (m != "diffubias" or dataset in DIFFUBIAS)
+        name
+        for name, method in METHODS.items()
+        if (method.family != "recipe" or dataset in DDB)
+        and (method.family != "words" or dataset in DIFFUBIAS)
     )
 
 
@@ -197,7 +197,8 @@ def _summed(dataset: str, mine: dict[str, Any]) -> dict[str, Any]:
 
 def _order(mine: dict[str, Any]) -> tuple[Any, ...]:
     """Own bias first, then by ratio, methods as they are listed everywhere."""
-    method = TABLE.index(mine["method"]) if mine["method"] in TABLE else len(TABLE)
+    known = list(METHODS)
+    method = known.index(mine["method"]) if mine["method"] in known else len(known)
     planted = other_bias(mine["dataset"], mine.get("bias"))
     return planted, mine.get("bias") or "", mine["ratio"] or 0.0, method, str(mine["about"])
 

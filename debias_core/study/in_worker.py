@@ -13,10 +13,9 @@ from torch import Tensor
 from debias_core.compute import team
 from debias_core.compute.team import CarryOut, Values
 from debias_core.data.making import originals
+from debias_core.methods.catalog import METHODS
 from debias_core.pipeline import drain
-from debias_core.presets.methods import baseline_config
 from debias_core.records import UserError
-from debias_core.settings.amplification import RECIPES
 from debias_core.settings.base import from_json
 from debias_core.settings.data_sets import BenchmarkConfig, DDBBenchmarkConfig
 from debias_core.settings.sweep import SweepConfig
@@ -30,13 +29,13 @@ from debias_core.workspace.project import Project
 def _row(data: Mapping[str, Any]) -> Row:
     method = data["method"]
     on: BenchmarkConfig | DDBBenchmarkConfig
-    if method in RECIPES:
+    if METHODS[method].family == "recipe":
         on = from_json(DDBBenchmarkConfig, data["on"])
     else:
         on = from_json(BenchmarkConfig, data["on"])
     if data["baseline"] is None:
         return Row(method, on)
-    return Row(method, on, from_json(type(baseline_config(on.dataset, method)), data["baseline"]))
+    return Row(method, on, from_json(METHODS[method].settings, data["baseline"]))
 
 
 def _workspace() -> Path:

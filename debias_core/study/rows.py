@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from debias_core.data.catalog import is_brought
-from debias_core.methods.catalog import BASELINE_METHODS, PUBLISHED_ONLY, BaselineConfig
+from debias_core.methods.catalog import METHODS
 from debias_core.presets.data_sets import BENCHMARKS, PAPER_READING, paper_reading, photographs
 from debias_core.presets.methods import (
     CROSSINJECT,
@@ -16,7 +16,7 @@ from debias_core.presets.methods import (
     photographs_ddb,
 )
 from debias_core.records import UserError
-from debias_core.settings.amplification import RECIPES, GANConfig
+from debias_core.settings.amplification import GANConfig
 from debias_core.settings.base import changed
 from debias_core.settings.data_sets import BenchmarkConfig, DDBBenchmarkConfig
 
@@ -33,7 +33,7 @@ class Row:
 
     method: str
     on: Settings
-    baseline: BaselineConfig | None = None
+    baseline: Any = None
 
 
 def row_of(
@@ -72,16 +72,16 @@ def row_of(
     }  # fmt: skip
     on: Settings
     baseline = None
-    if method in RECIPES:
+    family = METHODS[method].family
+    if family == "recipe":
         on = _of_recipe(dataset, method, preset, size, audit_epochs=audit_epochs, **training)
-    elif method in BASELINE_METHODS or method in PUBLISHED_ONLY:
+    elif family == "training":
         on = changed(benchmark_of(dataset, "diffinject", percent, preset), size=size)
-        if method in BASELINE_METHODS:
-            baseline = baseline_config(
-                dataset, method, paper_protocol=paper_protocol, precision=precision,
-                jtt_epochs=jtt_epochs, jtt_times=jtt_times, preset=preset, percent=percent,
-                weight_decay=weight_decay, **training,
-            )  # fmt: skip
+        baseline = baseline_config(
+            dataset, method, paper_protocol=paper_protocol, precision=precision,
+            jtt_epochs=jtt_epochs, jtt_times=jtt_times, preset=preset, percent=percent,
+            weight_decay=weight_decay, **training,
+        )  # fmt: skip
     else:
         on = changed(benchmark_of(dataset, method, percent, preset), size=size)
         if paper_protocol and method == "diffinject" and dataset in PAPER_READING:

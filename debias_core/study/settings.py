@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from debias_core.methods.catalog import BASELINE_METHODS, TABLE
+from debias_core.methods.catalog import METHODS, names_of
 from debias_core.presets.data_sets import BENCHMARKS
 from debias_core.settings.base import require
 from debias_core.settings.training import NETWORKS
@@ -21,10 +21,11 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         require(len(self.methods) >= 1, "Choose at least one method to compare.")
-        unknown = [m for m in self.methods if m not in BASELINE_METHODS]
+        trainings = names_of("training")
+        unknown = [m for m in self.methods if m not in trainings]
         require(
             not unknown,
-            f"There is no baseline '{(*unknown, '')[0]}'. Choose from: {', '.join(BASELINE_METHODS)}.",
+            f"There is no baseline '{(*unknown, '')[0]}'. Choose from: {', '.join(trainings)}.",
         )
         require(
             len(set(self.methods)) == len(self.methods),
@@ -55,10 +56,10 @@ class TableConfig:
         )
         require(len(self.methods) >= 1, "Choose at least one method.")
         require(len(self.ratios) >= 1, "Choose at least one ratio.")
-        unknown = [m for m in self.methods if m not in TABLE]
+        unknown = [m for m in self.methods if m not in METHODS]
         require(
             not unknown,
-            f"There is no method '{(*unknown, '')[0]}' in the tool. Choose from: {', '.join(TABLE)}.",
+            f"There is no method '{(*unknown, '')[0]}' in the tool. Choose from: {', '.join(METHODS)}.",
         )
         require(
             len(set(self.methods)) == len(self.methods)
@@ -67,6 +68,6 @@ class TableConfig:
         )
         require(1 <= self.seeds <= 100, f"seeds must be 1 to 100, but is {self.seeds}.")
         require(
-            not self.paper_protocol or bool(set(self.methods) & set(BASELINE_METHODS)),
+            not self.paper_protocol or bool(set(self.methods) & set(names_of("training"))),
             "The papers' protocol is of the field's baselines: choose one, or leave it out.",
         )

@@ -8,11 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from debias_core.data.catalog import DATA_SETS, names_made_here, own_bias
-from debias_core.methods.catalog import BASELINE_METHODS, PUBLISHED_ONLY, TABLE
+from debias_core.methods.catalog import METHODS, names_of
 from debias_core.presets.data_sets import PAPER_READING
 from debias_core.records import UserError
 from debias_core.settings.data_sets import BIASES, DDBBenchmarkConfig
-from debias_core.settings.injection import METHODS
 from debias_core.study import rows
 from ui.cli import common, tables
 from ui.cli.options import (
@@ -149,7 +148,7 @@ def benchmark(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"One or more of {', '.join(TABLE)}. Several of them, several ratios or one of "
+            help=f"One or more of {', '.join(METHODS)}. Several of them, several ratios or one of "
             "the field's baselines make a table, cell by cell (default: diffinject)."
         ),
     ] = None,
@@ -253,17 +252,17 @@ def benchmark(
     methods = list(dict.fromkeys(method or ["diffinject"]))
     own = rows.base_of(dataset, preset).percent
     ratios: list[float | None] = list(dict.fromkeys([*ratio] if ratio else [own]))
-    if unknown := [m for m in methods if m not in (*TABLE, *PUBLISHED_ONLY)]:
+    if unknown := [m for m in methods if m not in METHODS]:
         raise UserError(
-            f"There is no method '{unknown[0]}' in the tool. Choose from: {', '.join(TABLE)}."
+            f"There is no method '{unknown[0]}' in the tool. Choose from: {', '.join(METHODS)}."
         )
     for path in (json_file, csv_file, markdown_file):
         common.check_json(path)
     training: dict[str, Any] = {
         "network": network, "epochs": epochs, "lr": lr, "batch_size": batch_size,
     }  # fmt: skip
-    baselines = set(methods) & set(BASELINE_METHODS)
-    images = [m for m in methods if m in (*METHODS, "diffubias", "amplibias")]
+    baselines = set(methods) & set(names_of("training"))
+    images = [m for m in methods if METHODS[m].makes_images]
     # What none of the methods knows.
     idle: dict[str, Any] = {} if images else {
         "audit-network": audit_network, "top-k": top_k, "per-class": per_class, "gamma": gamma,
@@ -317,8 +316,7 @@ def benchmark(
         tables.write_tables(result, csv_file=csv_file, markdown_file=markdown_file)
         common.write_json(json_file, result, quiet=quiet)
 
-    one_by_one = (*BASELINE_METHODS, *PUBLISHED_ONLY)
-    if len(methods) > 1 or len(ratios) > 1 or bias or first_seed or methods[0] in one_by_one:
+    if len(methods) > 1 or len(ratios) > 1 or bias or first_seed or methods[0] in baselines:
         from debias_core.study.cells import run_cells
 
         result = common.run(

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from debias_core.compute import ranks
 from debias_core.data.importing.sources import written_path
-from debias_core.methods.catalog import BASELINE_METHODS
+from debias_core.methods.catalog import names_of
 from debias_core.presets.models import PRESETS, diffusion_for
 from debias_core.records import UserError
 from debias_core.settings.base import changed, to_json
@@ -276,7 +276,7 @@ def compare(
     name: Name = DEFAULT_NAME,
     method: Annotated[
         list[str] | None,
-        typer.Option(help=f"One or more of {', '.join(BASELINE_METHODS)}."),
+        typer.Option(help=f"One or more of {', '.join(names_of('training'))}."),
     ] = None,
     network: Network = None,
     epochs: Epochs = None,

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from debias_core.jobs import queue
-from debias_core.methods.catalog import BASELINE_METHODS, ORACLES
+from debias_core.methods.catalog import METHODS, names_of
 from debias_core.records import UserError
 from debias_core.settings.base import to_json
 from debias_core.settings.training import NETWORKS
@@ -28,7 +28,7 @@ def compare(place: Place, project: gr.Dropdown) -> Part:
     with gr.Accordion(train_words.COMPARE_TITLE, open=False):
         gr.Markdown(train_words.COMPARE_INTRO)
         methods = gr.CheckboxGroup(
-            [(train_words.COMPARE_NAMES[name], name) for name in BASELINE_METHODS],
+            [(METHODS[name].title, name) for name in names_of("training")],
             value=list(base.methods), label=train_words.COMPARE_METHODS, info=train_words.COMPARE_INFO,
         )  # fmt: skip
         with gr.Row():
@@ -69,9 +69,9 @@ def run(
     """Queue a comparison."""
     mine = place.project(project_name)
     config = CompareConfig(tuple(methods), tuple(range(int(seeds))), network, int(epochs))
-    oracles = [m for m in methods if m in ORACLES]
+    oracles = [m for m in methods if METHODS[m].needs_bias]
     if oracles and table_of(mine).bias is None:
-        raise UserError(train_words.NO_ORACLE.format(train_words.COMPARE_NAMES[oracles[0]]))
+        raise UserError(train_words.NO_ORACLE.format(METHODS[oracles[0]].title))
     queue.submit(mine.db, mine.name, "compare", {"config": to_json(config)})
 
 

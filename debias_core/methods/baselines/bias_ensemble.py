@@ -12,23 +12,49 @@ Notation:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from debias_core.classifier.arms import train_joint
-from debias_core.classifier.difficulty import BESIDE, Ints, relative_difficulty, two_nets
-from debias_core.classifier.losses import cross_entropy
-from debias_core.classifier.networks import Classifier, logits_of
-from debias_core.classifier.scoring import score
-from debias_core.classifier.training import Joint, Run, train_classifier
 from debias_core.data.table import ImageTable
+from debias_core.methods.method import Method
 from debias_core.records import Progress, Stage, UserError
-from debias_core.settings.base import require
+from debias_core.settings.base import Settings, require, setting
 from debias_core.settings.training import ClassifierConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from debias_core.classifier.difficulty import Ints
+    from debias_core.classifier.networks import Classifier
+    from debias_core.classifier.training import Joint, Run
+
+
+@dataclass(frozen=True)
+class BiasEnsembleConfig(Settings):
+    """BiasEnsemble (Lee et al., AAAI 2023) before LfF: f_B is trained on what biased nets agree about."""
+
+    classifier: ClassifierConfig = setting(ClassifierConfig, "The network and its training.")
+    # known, all of them; here iterations are as many whole epochs as come nearest
+    q: float = setting(0.7, "How much GCE favours what is easy.", above=0, high=1)
+    alpha: float = setting(0.7, "The share of its past in an image's running loss.", low=0, below=1)
+    nets: int = setting(5, "How many biased nets vote.", low=1)
+    iterations: int = setting(1_000, "Optimiser steps of each biased net.", low=1)
+    confidence: float = setting(
+        0.99, "A net that is surer than this of the label votes for the image.", above=0, below=1
+    )
+    votes: int = setting(3, "Votes that an image needs to count as aligned.", low=1)
+    hidden: tuple[int, ...] = setting((100, 100, 16), "The layers of every net that is an MLP.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.votes <= self.nets,
+            f"votes must be 1 to {self.nets} (nets), but is {self.votes}.",
+        )
 
 
 def aligned_by_vote(
@@ -47,6 +73,13 @@ def joint(
     device: torch.device,
 ) -> Joint:
     """f_B on the rows of `train` in D_A [N], f_D on all, and their step."""
+    import torch
+
+    from debias_core.classifier.difficulty import relative_difficulty, two_nets
+    from debias_core.classifier.losses import cross_entropy
+    from debias_core.classifier.networks import Classifier, logits_of
+    from debias_core.classifier.training import Joint
+
     classes = len(train.class_names)
     nets = two_nets(config.classifier, train.image_size, classes, seed, hidden=config.hidden)
     nets = nets.to(device)
@@ -58,9 +91,9 @@ def joint(
     def step(x: Tensor, y: Tensor, rows: Ints, noise: Tensor) -> Tensor:
         ce_b, ce_d = (cross_entropy(z, y) for z in logits_of((f_b, f_d), x))
         weight = weigh(ce_b, ce_d, rows)
-        mine = in_a[torch.as_tensor(rows, device=device)]
+        batch_in_a = in_a[torch.as_tensor(rows, device=device)]
         # A batch without any has no loss of f_B.
-        of_b = (ce_b * mine).sum() / mine.sum().clamp_min(1)
+        of_b = (ce_b * batch_in_a).sum() / batch_in_a.sum().clamp_min(1)
         return of_b + (weight * ce_d).mean()
 
     return Joint(nets, f_d, step, state=state, bytes=True)
@@ -72,18 +105,25 @@ def train(train: ImageTable, config: BiasEnsembleConfig, run: Run) -> Stage[Clas
     Raises:
         UserError: when the nets agree about too few images.
     """
+    from debias_core.classifier.arms import train_joint
+    from debias_core.classifier.difficulty import BESIDE
+    from debias_core.classifier.scoring import score
+    from debias_core.classifier.training import train_classifier
+
+    # 1. The biased nets.
     classes, size = len(train.class_names), config.classifier.batch_size
     epochs = max(1, round(config.iterations / -(-len(train) // size)))
     biased = replace(config.classifier, loss="gce", q=config.q, epochs=epochs, decay=False)
-    said = []
+    p_true = []
     for i in range(config.nets):
         net = yield from train_classifier(
             train.pixels, train.y, classes, biased,
             **run.aside(f"biased net {i + 1}", seed=run.seed + BESIDE * (i + 2)),
             valid=run.valid, keep_best=run.valid is not None, hidden=config.hidden,
         )  # fmt: skip
-        said.append(score(net, train, device=run.device).p_true)
-    aligned = aligned_by_vote(np.stack(said), confidence=config.confidence, votes=config.votes)
+        p_true.append(score(net, train, device=run.device).p_true)
+    # 2. Their votes.
+    aligned = aligned_by_vote(np.stack(p_true), confidence=config.confidence, votes=config.votes)
     if aligned.sum() < 2:
         raise UserError(
             f"The biased nets are sure of {aligned.sum()} images only: train them for more than "
@@ -92,30 +132,16 @@ def train(train: ImageTable, config: BiasEnsembleConfig, run: Run) -> Stage[Clas
     yield Progress(
         f"{run.name}, votes", 1, 1, f"{aligned.sum():,} of {len(train):,} taken as aligned"
     )
+    # 3. f_B and f_D.
     both = joint(train, aligned, config, seed=run.seed, device=run.device)
     return (yield from train_joint(train, config.classifier, both, run))
 
 
-@dataclass(frozen=True)
-class BiasEnsembleConfig:
-    """BiasEnsemble (Lee et al., AAAI 2023) before LfF: f_B is trained on what biased nets agree about."""
-
-    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
-    q: float = 0.7  # known
-    alpha: float = 0.7  # known
-    nets: int = 5  # known
-    iterations: int = 1_000  # known; here: as many whole epochs as come nearest
-    confidence: float = 0.99  # known: p_y above this is a vote
-    votes: int = 3  # known
-    hidden: tuple[int, ...] = (100, 100, 16)  # known: of every net, where it is an MLP
-
-    def __post_init__(self) -> None:
-        require(
-            1 <= self.votes <= self.nets,
-            f"votes must be 1 to {self.nets} (nets), but is {self.votes}.",
-        )
-        require(self.iterations >= 1, f"iterations must be 1 or more, but is {self.iterations}.")
-        require(
-            0 < self.confidence < 1,
-            f"confidence must lie between 0 and 1, but is {self.confidence}.",
-        )
+METHOD = Method(
+    name="bias-ensemble",
+    title="BiasEnsemble (LfF+BE)",
+    sentence="Runs LfF with a biased net that saw only the images that several biased nets are sure of.",
+    family="training",
+    settings=BiasEnsembleConfig,
+    run=train,
+)

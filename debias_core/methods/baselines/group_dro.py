@@ -6,16 +6,29 @@ conflicting) as the attribute says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from debias_core.classifier.arms import same_steps
-from debias_core.classifier.groupdro import balanced_repeats, group_objective, true_groups
-from debias_core.classifier.networks import Classifier
-from debias_core.classifier.training import Run, train_classifier
 from debias_core.data.table import ImageTable
+from debias_core.methods.method import Method
 from debias_core.records import Stage, UserError
-from debias_core.settings.base import require
+from debias_core.settings.base import Settings, setting
 from debias_core.settings.training import ClassifierConfig
+
+if TYPE_CHECKING:
+    from debias_core.classifier.networks import Classifier
+    from debias_core.classifier.training import Run
+
+
+@dataclass(frozen=True)
+class GroupDROConfig(Settings):
+    """GroupDRO (Sagawa et al., ICLR 2020) with the true groups: an oracle."""
+
+    classifier: ClassifierConfig = setting(ClassifierConfig, "The network and its training.")
+    # known
+    eta: float = setting(0.01, "The step size of the groups' weights.", above=0, high=10)
+    # ours: plain
+    adjustment: float = setting(0.0, "How much a small group's loss is raised (C).")
 
 
 def train(train: ImageTable, config: GroupDROConfig, run: Run) -> Stage[Classifier]:
@@ -24,6 +37,10 @@ def train(train: ImageTable, config: GroupDROConfig, run: Run) -> Stage[Classifi
     Raises:
         UserError: when the attribute is unknown.
     """
+    from debias_core.classifier.arms import same_steps
+    from debias_core.classifier.groupdro import balanced_repeats, group_objective, true_groups
+    from debias_core.classifier.training import train_classifier
+
     groups = true_groups(train)
     if groups is None:
         raise UserError("GroupDRO needs the bias attribute: import data that have it.")
@@ -39,13 +56,13 @@ def train(train: ImageTable, config: GroupDROConfig, run: Run) -> Stage[Classifi
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class GroupDROConfig:
-    """GroupDRO (Sagawa et al., ICLR 2020) with the true groups: an oracle."""
-
-    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
-    eta: float = 0.01  # known
-    adjustment: float = 0.0  # C; ours: plain
-
-    def __post_init__(self) -> None:
-        require(0 < self.eta <= 10, f"eta must lie in (0, 10], but is {self.eta}.")
+METHOD = Method(
+    name="group-dro",
+    title="GroupDRO (oracle)",
+    sentence="Trains for the worst of the true groups.",
+    family="training",
+    settings=GroupDROConfig,
+    run=train,
+    told="true groups",
+    needs_bias=True,
+)

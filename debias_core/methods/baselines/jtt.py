@@ -6,19 +6,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from debias_core.classifier.arms import same_steps
-from debias_core.classifier.networks import Classifier
-from debias_core.classifier.scoring import score
-from debias_core.classifier.training import Run, train_classifier
 from debias_core.data.table import ImageTable
+from debias_core.methods.method import Method
 from debias_core.records import Progress, Stage
-from debias_core.settings.base import require
+from debias_core.settings.base import Settings, setting
 from debias_core.settings.training import ClassifierConfig
+
+if TYPE_CHECKING:
+    from debias_core.classifier.networks import Classifier
+    from debias_core.classifier.training import Run
+
+
+@dataclass(frozen=True)
+class JTTConfig(Settings):
+    """Just Train Twice (Liu et al., ICML 2021)."""
+
+    classifier: ClassifierConfig = setting(ClassifierConfig, "The network and its training.")
+    # known: 60 on Waterbirds, 1 on CelebA and UrbanCars
+    first_epochs: int = setting(1, "Epochs of the first net (T).", low=1)
+    # known: 100, 50 and 100 there
+    times: int = setting(50, "How often the second net sees the first one's errors (λ).", low=1)
 
 
 def draws(pred: NDArray[np.int64], y: NDArray[np.int64], times: int) -> NDArray[np.int64]:
@@ -31,6 +44,10 @@ def train(train: ImageTable, config: JTTConfig, run: Run) -> Stage[Classifier]:
 
     The second training takes the optimiser steps of its epochs over the plain set.
     """
+    from debias_core.classifier.arms import same_steps
+    from debias_core.classifier.scoring import score
+    from debias_core.classifier.training import train_classifier
+
     classes = len(train.class_names)
     # The first T epochs of the ordinary training, whose rate has hardly begun to fall by then.
     early = replace(config.classifier, epochs=config.first_epochs, decay=False)
@@ -48,16 +65,11 @@ def train(train: ImageTable, config: JTTConfig, run: Run) -> Stage[Classifier]:
     )
 
 
-@dataclass(frozen=True)
-class JTTConfig:
-    """Just Train Twice (Liu et al., ICML 2021)."""
-
-    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
-    first_epochs: int = 1  # T; known: 60 on Waterbirds, 1 on CelebA and UrbanCars
-    times: int = 50  # λ; known: 100, 50 and 100 there
-
-    def __post_init__(self) -> None:
-        require(
-            self.first_epochs >= 1, f"first_epochs must be 1 or more, but is {self.first_epochs}."
-        )
-        require(self.times >= 1, f"times must be 1 or more, but is {self.times}.")
+METHOD = Method(
+    name="jtt",
+    title="JTT",
+    sentence="Trains twice, the second time with the first net's errors many times over.",
+    family="training",
+    settings=JTTConfig,
+    run=train,
+)

@@ -10,24 +10,47 @@ Notation:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from debias_core.classifier.arms import train_joint
-from debias_core.classifier.difficulty import Ints, relative_difficulty, two_nets
-from debias_core.classifier.losses import cross_entropy, gradient_gce
-from debias_core.classifier.networks import Classifier, logits_of
-from debias_core.classifier.training import Joint, Run
 from debias_core.data.table import ImageTable
+from debias_core.methods.method import Method
 from debias_core.records import Stage
-from debias_core.settings.base import require
+from debias_core.settings.base import Settings, setting
 from debias_core.settings.training import ClassifierConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from debias_core.classifier.difficulty import Ints
+    from debias_core.classifier.networks import Classifier
+    from debias_core.classifier.training import Joint, Run
+
+
+@dataclass(frozen=True)
+class LfFConfig(Settings):
+    """Learning from Failure (Nam et al., NeurIPS 2020)."""
+
+    classifier: ClassifierConfig = setting(ClassifierConfig, "The network and its training.")
+    # known, both
+    q: float = setting(0.7, "How much GCE favours what is easy.", above=0, high=1)
+    alpha: float = setting(0.7, "The share of its past in an image's running loss.", low=0, below=1)
+    # ours: bf16 is faster where the processor has it (`tests/bench_lff.py`).
+    precision: str = setting(
+        "float32", "The numbers inside the layers.", choices=("float32", "bf16")
+    )
 
 
 def joint(train: ImageTable, config: LfFConfig, *, seed: int, device: torch.device) -> Joint:
     """f_B and f_D over the rows of `train`, and their step."""
+    import torch
+
+    from debias_core.classifier.difficulty import relative_difficulty, two_nets
+    from debias_core.classifier.losses import cross_entropy, gradient_gce
+    from debias_core.classifier.networks import Classifier, logits_of
+    from debias_core.classifier.training import Joint
+
     classes = len(train.class_names)
     nets = two_nets(config.classifier, train.image_size, classes, seed).to(device)
     f_b, f_d = nets["f_B"], nets["f_D"]
@@ -46,24 +69,17 @@ def joint(train: ImageTable, config: LfFConfig, *, seed: int, device: torch.devi
 
 def train(train: ImageTable, config: LfFConfig, run: Run) -> Stage[Classifier]:
     """Train f_B and f_D together on the rows of `train`; returns f_D after the last epoch."""
+    from debias_core.classifier.arms import train_joint
+
     both = joint(train, config, seed=run.seed, device=run.device)
     return (yield from train_joint(train, config.classifier, both, run))
 
 
-@dataclass(frozen=True)
-class LfFConfig:
-    """Learning from Failure (Nam et al., NeurIPS 2020)."""
-
-    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
-    q: float = 0.7  # known
-    alpha: float = 0.7  # known: the share of its past in a sample's running loss
-    # ours: "bf16" in the layers alone, faster where the processor has it (`tests/bench_lff.py`).
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        require(0 < self.q <= 1, f"q must lie in (0, 1], but is {self.q}.")
-        require(0 <= self.alpha < 1, f"alpha must lie in [0, 1), but is {self.alpha}.")
-        require(
-            self.precision in ("float32", "bf16"),
-            f"precision must be float32 or bf16, but is '{self.precision}'.",
-        )
+METHOD = Method(
+    name="lff",
+    title="LfF",
+    sentence="Weighs the images by how much harder they are for a net that loves the shortcut.",
+    family="training",
+    settings=LfFConfig,
+    run=train,
+)

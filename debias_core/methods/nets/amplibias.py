@@ -1,7 +1,4 @@
-"""AmpliBias: more of what the biased net can't explain, drawn by a few-shot GAN for each class.
-
-Of the top-K of an audit the images of each class train a FastGAN (Liu et al., ICLR 2021) of their own;
-its images, with the class's label, join the training set (AmpliBias: Ahn et al.).
+"""A FastGAN (Liu et al., ICLR 2021) for each class, of few images (AmpliBias: Ahn et al.).
 
 Notation:
     C       classes, each with a GAN of its own: the C nets are the groups of one net of grouped
@@ -32,7 +29,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,8 +40,7 @@ from debias_core.compute.checkpoint import (
     save_checkpoint,
 )
 from debias_core.data.images import Pixels, to_float, to_uint8
-from debias_core.data.table import ImageTable
-from debias_core.records import Origin, Progress, Stage, UserError
+from debias_core.records import Progress, Stage, UserError
 from debias_core.settings.amplification import GANConfig
 from debias_core.settings.base import to_json
 
@@ -370,34 +365,3 @@ def draw(
         return to_uint8(x).reshape(g.classes, -1, image_size, image_size, 3)
 
     return np.concatenate(list(memory.in_batches(some, len(numbers), DRAWN_AT_A_TIME)), 1)
-
-
-def origins(
-    train: ImageTable, content_ids: NDArray[np.str_], config: GANConfig
-) -> tuple[Origin, ...]:
-    """The origin of each of `config.count` images: the classes that the top-K shows by turns.
-
-    Its content is the first of its class in the top-K.
-
-    Raises:
-        UserError: when no class has two images among them.
-    """
-    at = train.positions(content_ids)
-    first = {
-        int(c): i for c, i in reversed(list(zip(train.y[at], content_ids.tolist(), strict=True)))
-    }
-    counts = np.bincount(train.y[at], minlength=len(train.class_names))
-    classes = [c for c in range(len(counts)) if counts[c] >= 2]
-    if not classes:
-        raise UserError(
-            "AmpliBias needs two images or more of a class in the top-K: raise --top-k, or take it per "
-            "class."
-        )
-    return tuple(
-        Origin(
-            method="amplibias", label=c, content_id=first[c], steps=config.steps, seed=config.seed,
-            pair=i,
-        )
-        for i in range(config.count)
-        for c in [classes[i % len(classes)]]
-    )  # fmt: skip

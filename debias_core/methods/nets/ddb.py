@@ -1,4 +1,4 @@
-"""Diffusing DeBias (DDB, Ciranni et al., NeurIPS 2025): an amplifier that saw no real image leads the training.
+"""DDB's amplifier and its two recipes (Ciranni et al., NeurIPS 2025).
 
 Notation:
     BA      bias amplifier: a classifier trained on synthetic images alone, then frozen
@@ -9,10 +9,8 @@ Notation:
     g       class·2 + flag, the pseudo-group            [N]
     W       L_BA / (L_BA + L_D + 1e-8)                  [b]
 
-1. A class-conditional diffusion model of the biased images draws more of them (`diffusion/guidance.py`).
-2. BA is trained on those: conflicting images, too few to be drawn, can't be memorised.
-3. Recipe I: flag = misclassified by BA and L_BA > μ + γσ (or misclassified alone: the "error set");
-   GroupDRO over the pseudo-groups. Recipe II: minimise mean(W·CE).
+Recipe I: flag = misclassified by BA and L_BA > μ + γσ (or misclassified alone: the "error set");
+GroupDRO over the pseudo-groups. Recipe II: minimise mean(W·CE).
 
 Both recipes take the losses of any biased classifier: the audit's f_B, or an amplifier trained on
 real images (the paper's ablation), serve as well.

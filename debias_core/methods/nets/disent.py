@@ -16,20 +16,19 @@ C_i([z_i; z_b]) is what predicts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from debias_core.classifier.arms import train_joint
 from debias_core.classifier.difficulty import BESIDE, Ints, relative_difficulty
 from debias_core.classifier.losses import cross_entropy, gradient_gce
 from debias_core.classifier.networks import Classifier, begun, build_classifier
-from debias_core.classifier.training import Joint, Run
+from debias_core.classifier.training import Joint
 from debias_core.data.table import ImageTable
-from debias_core.records import Stage
-from debias_core.settings.base import require
-from debias_core.settings.training import ClassifierConfig
+
+if TYPE_CHECKING:
+    from debias_core.methods.baselines.disent import DisEntConfig
 
 
 class TwoEncoders(nn.Module):
@@ -81,38 +80,3 @@ def joint(train: ImageTable, config: DisEntConfig, *, seed: int, device: torch.d
 
     kept = {**state, "seen": seen}
     return Joint(nets, net, step, noise=1, state=kept, lr=config.lr_at, bytes=True)
-
-
-def train(train: ImageTable, config: DisEntConfig, run: Run) -> Stage[Classifier]:
-    """Train encoders and heads together on the rows of `train`; returns C_i on both encoders."""
-    all_four = joint(train, config, seed=run.seed, device=run.device)
-    return (yield from train_joint(train, config.classifier, all_four, run))
-
-
-@dataclass(frozen=True)
-class DisEntConfig:
-    """DisEnt (Lee et al., NeurIPS 2021): features disentangled, and the bias's swapped in the batch."""
-
-    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
-    q: float = 0.7  # known
-    alpha: float = 0.7  # known
-    # known, Colored MNIST. "10 / 10 / 1" is λ_dis, λ_swap_b, λ_swap: the first two weigh the GCE of a pair of
-    # losses, the last all of L_swap.
-    lambda_dis: float = 10.0
-    lambda_swap_b: float = 10.0
-    lambda_swap: float = 1.0
-    # known: 10,000 steps of 50,000 go by before the first swap. A share, so that a short training has both.
-    swap_after: float = 0.2
-    lr_factor: float = 0.5  # known: lr × this, every such share after the first one
-    hidden: tuple[int, ...] = (100, 100, 16)  # known: of each encoder, where it is an MLP
-
-    def __post_init__(self) -> None:
-        require(
-            0 < self.swap_after <= 1, f"swap_after must lie in (0, 1], but is {self.swap_after}."
-        )
-        require(0 < self.lr_factor <= 1, f"lr_factor must lie in (0, 1], but is {self.lr_factor}.")
-
-    def lr_at(self, epoch: int) -> float:
-        """The learning rate of epoch 0, 1, …: it falls from the second share of the swaps on."""
-        shares = int(epoch / (self.swap_after * self.classifier.epochs) + 1e-9)
-        return self.classifier.lr * self.lr_factor ** max(0, shares - 1)

@@ -12,21 +12,20 @@ Notation:
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from debias_core.classifier.arms import train_joint
 from debias_core.classifier.difficulty import BESIDE, Ints
 from debias_core.classifier.losses import cross_entropy
 from debias_core.classifier.networks import Classifier, build_classifier
-from debias_core.classifier.training import Joint, Run
+from debias_core.classifier.training import Joint
 from debias_core.data.images import scaled
 from debias_core.data.table import ImageTable
-from debias_core.records import Stage
-from debias_core.settings.base import require
-from debias_core.settings.training import ClassifierConfig
+
+if TYPE_CHECKING:
+    from debias_core.methods.baselines.rebias import ReBiasConfig
 
 
 def rbf(phi: Tensor, sigma: float) -> Tensor:
@@ -130,23 +129,3 @@ def joint(train: ImageTable, config: ReBiasConfig, *, seed: int, device: torch.d
         return total + config.weight * (hsic(k, l.detach()) - hsic(k.detach(), l))
 
     return Joint(nets, f, step, bytes=True)
-
-
-def train(train: ImageTable, config: ReBiasConfig, run: Run) -> Stage[Classifier]:
-    """Train f and g against each other on the rows of `train`; returns f."""
-    both = joint(train, config, seed=run.seed, device=run.device)
-    return (yield from train_joint(train, config.classifier, both, run))
-
-
-@dataclass(frozen=True)
-class ReBiasConfig:
-    """ReBias (Bahng et al., ICML 2020): independent of a net that sees single pixels."""
-
-    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
-    weight: float = 1.0  # λ, known
-    sigma: float = 1.0  # known: of the RBF kernel
-    channels: tuple[int, ...] = (16, 32, 64, 128)  # recalled: g's 1×1 convolutions
-
-    def __post_init__(self) -> None:
-        require(self.sigma > 0, f"sigma must be above 0, but is {self.sigma}.")
-        require(len(self.channels) >= 1, "g needs at least one layer.")

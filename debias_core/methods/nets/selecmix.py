@@ -17,21 +17,20 @@ shows the network that the look does not tell.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from debias_core.classifier.arms import train_joint
 from debias_core.classifier.difficulty import BESIDE, Ints, relative_difficulty, two_nets
 from debias_core.classifier.losses import cross_entropy, gradient_gce
 from debias_core.classifier.networks import Classifier, build_classifier
-from debias_core.classifier.training import Joint, Run
+from debias_core.classifier.training import Joint
 from debias_core.data.table import ImageTable
-from debias_core.records import Stage
-from debias_core.settings.base import require
-from debias_core.settings.training import ClassifierConfig
+
+if TYPE_CHECKING:
+    from debias_core.methods.baselines.selecmix import SelecMixConfig
 
 
 def contrastive(z: Tensor, y: Tensor, *, q: float, temperature: float) -> Tensor:
@@ -88,29 +87,3 @@ def joint(train: ImageTable, config: SelecMixConfig, *, seed: int, device: torch
         return total + lff + config.share * mixed
 
     return Joint(nets, f_d, step, noise=2, state=state if config.variant == "L+" else {})
-
-
-def train(train: ImageTable, config: SelecMixConfig, run: Run) -> Stage[Classifier]:
-    """Train all nets together on the rows of `train`; returns the classifier."""
-    together = joint(train, config, seed=run.seed, device=run.device)
-    return (yield from train_joint(train, config.classifier, together, run))
-
-
-@dataclass(frozen=True)
-class SelecMixConfig:
-    """SelecMix (Hwang et al., NeurIPS 2022): mixed with what contradicts the bias."""
-
-    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
-    variant: str = "V+"  # CE on the mix; or "L+": LfF and a tenth of that
-    q: float = 0.7  # known
-    alpha: float = 0.7  # known, of LfF
-    temperature: float = 0.2  # known
-    share: float = 0.1  # known: of CE on the mix in L+
-    embedding: int = 128  # ours: width of the bias's embedding
-
-    def __post_init__(self) -> None:
-        require(self.variant in ("V+", "L+"), f"variant must be V+ or L+, but is '{self.variant}'.")
-        require(
-            0 < self.temperature <= 10,
-            f"temperature must lie in (0, 10], but is {self.temperature}.",
-        )
