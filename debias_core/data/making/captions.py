@@ -83,10 +83,7 @@ def named(caption: str) -> tuple[int | None, int | None]:
     said = set(re.findall(r"[a-z]+", caption.lower()))
     colours = [i for i, name in enumerate(NAMES) if name in said]
     digits = [i for i, name in enumerate(DIGITS) if name in said]
-    return (
-        colours[0] if len(colours) == 1 else None,
-        digits[0] if len(digits) == 1 else None,
-    )
+    return (colours[0] if len(colours) == 1 else None, digits[0] if len(digits) == 1 else None)
 
 
 def colour_of(pixels: Pixels) -> Ints:

@@ -52,13 +52,7 @@ def _planted(name: str, percent: float, seed: int, *, validation: bool, bias: st
     grey, y, split, ids = data_set.grey(validation)
     white = 255 if grey.dtype == np.float64 else 1
     clean = np.repeat((grey * white).round().astype(np.uint8)[..., None], 3, axis=3)
-    table = ImageTable(
-        ids=ids,
-        y=y,
-        split=split,
-        class_names=data_set.classes,
-        pixels=clean,
-    )
+    table = ImageTable(ids=ids, y=y, split=split, class_names=data_set.classes, pixels=clean)
     return plant_bias(table, bias, percent, seed, on_black=True)
 
 

@@ -24,10 +24,7 @@ CIFAR_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 CIFAR_PIXELS = 3 * 32 * 32
-CIFAR_BINARY = {
-    "train": [f"data_batch_{i}.bin" for i in range(1, 6)],
-    "test": ["test_batch.bin"],
-}
+CIFAR_BINARY = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}
 # Folders of these names below the place are looked into as well.
 CIFAR_NAMES = ("", "cifar10", "CIFAR10", "cifar-10")
 
