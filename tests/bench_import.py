@@ -29,7 +29,8 @@ def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1)) * 1024
 {extra}
 from pathlib import Path
-from debias_core.data.importing.importers import import_images, survey
+from debias_core.data.importing.importers import import_images
+from debias_core.data.importing.survey import survey
 source, target, size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 before = peak()
 t = time.perf_counter()

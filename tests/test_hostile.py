@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from debias_core.data import images
-from debias_core.data.importing import importers, sources
+from debias_core.data.importing import files, importers, limits
 from debias_core.data.importing.about import load_about
-from debias_core.data.importing.importers import import_images, survey
+from debias_core.data.importing.importers import import_images
+from debias_core.data.importing.survey import survey
 from debias_core.data.table import load_table
 from debias_core.pipeline import drain
 from debias_core.records import UserError
@@ -110,9 +111,9 @@ def every_kind(tmp_path):
 @pytest.mark.parametrize(
     ("module", "limit", "value", "message"),
     [
-        (sources, "MAX_ENTRIES", 3, "More than 3 files"),
-        (sources, "MAX_TOTAL_BYTES", 200, "more than 200 bytes"),
-        (importers, "MAX_CLASSES", 1, "at most 1"),
+        (limits, "MAX_ENTRIES", 3, "More than 3 files"),
+        (limits, "MAX_TOTAL_BYTES", 200, "more than 200 bytes"),
+        (limits, "MAX_CLASSES", 1, "at most 1"),
     ],
 )
 def test_too_much_is_refused_as_a_whole_from_every_kind_of_source(
@@ -130,7 +131,7 @@ def test_too_much_is_refused_as_a_whole_from_every_kind_of_source(
 @pytest.mark.parametrize("kind", [0, 1, 2])
 def test_a_file_that_is_too_large_is_refused_alone(tmp_path, monkeypatch, kind):
     source = every_kind(tmp_path)[kind]
-    monkeypatch.setattr(sources, "MAX_FILE_BYTES", max(map(len, GOOD.values())))
+    monkeypatch.setattr(limits, "MAX_FILE_BYTES", max(map(len, GOOD.values())))
     write(tmp_path / "in", {"cat/large.png": png() + b"x" * 5000})
     make_zip(tmp_path / "in.zip", GOOD | {"cat/large.png": png() + b"x" * 5000})
     with (tmp_path / "in" / "x.csv").open("a") as handle:
@@ -147,7 +148,7 @@ def test_a_member_that_unpacks_100_to_1_is_taken_for_a_bomb(tmp_path):
 
 
 def test_a_zip_that_unpacks_100_to_1_as_a_whole_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "TOTAL_RATIO_FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(limits, "TOTAL_RATIO_FREE_BYTES", 1 << 20)
     many = {f"{c}/{i}.png": b"\0" * 900_000 for c in ("cat", "dog") for i in range(8)}
     path = make_zip(tmp_path / "in.zip", many, zipfile.ZIP_DEFLATED)
     with pytest.raises(UserError, match="as a zip bomb does"):
@@ -314,7 +315,7 @@ def test_links_of_every_kind_are_refused(tmp_path):
 def test_a_file_that_becomes_a_link_after_it_was_listed_is_not_followed(tmp_path, monkeypatch):
     write(tmp_path / "in", GOOD)
     write(tmp_path, {"secret.png": png()})
-    read = sources._read_file
+    read = files.read_file
 
     def swapped(path):
         if path.endswith("cat/0.png"):
@@ -322,7 +323,7 @@ def test_a_file_that_becomes_a_link_after_it_was_listed_is_not_followed(tmp_path
             Path(path).symlink_to(tmp_path / "secret.png")
         return read(path)
 
-    monkeypatch.setattr(sources, "_read_file", swapped)
+    monkeypatch.setattr(files, "read_file", swapped)
     reasons, table = take(tmp_path / "in", tmp_path)
     assert set(reasons) == {"cat/0.png"} and "cat/0.png" not in table.ids
 
@@ -722,13 +723,13 @@ def test_scripts_in_labels_and_attributes_stay_text(tmp_path):
 
 
 def test_a_csv_that_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_CSV_BYTES", 50)
+    monkeypatch.setattr(limits, "MAX_CSV_BYTES", 50)
     with pytest.raises(UserError, match="larger than 50 bytes"):
         take_csv(tmp_path, ROWS)
 
 
 def test_a_bias_column_that_is_different_in_every_row_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(importers, "MAX_CLASSES", 2)
+    monkeypatch.setattr(limits, "MAX_CLASSES", 2)
     rows = "path,label,bias\ncat/0.png,cat,a\ndog/0.png,dog,b\ndog/1.png,dog,c\n"
     with pytest.raises(UserError, match=r"column bias .* has 3 values"):
         take_csv(tmp_path, rows)
@@ -846,7 +847,7 @@ def test_an_array_without_its_partner_is_said(tmp_path):
 def test_arrays_are_under_the_limits_of_all_sources(tmp_path, monkeypatch, limit, value, message):
     write(tmp_path / "in", ARRAYS)
     packed = make_zip(tmp_path / "in.zip", ARRAYS)
-    monkeypatch.setattr(sources, limit, value)
+    monkeypatch.setattr(limits, limit, value)
     for source in (tmp_path / "in", packed):
         if limit == "MAX_UNPACKED_BYTES" and source.is_dir():
             assert survey(source).images == 24  # read one by one, whatever they are

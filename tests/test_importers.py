@@ -8,10 +8,13 @@ import pytest
 from PIL import Image
 
 from debias_core.data.images import Facts
-from debias_core.data.importing import importers, sources
+from debias_core.data.importing import decoding, files, limits
 from debias_core.data.importing.about import load_about
-from debias_core.data.importing.importers import import_images, preview, survey
+from debias_core.data.importing.candidates import Entry
+from debias_core.data.importing.decoding import Batch
+from debias_core.data.importing.importers import import_images, preview
 from debias_core.data.importing.journal import Journal
+from debias_core.data.importing.survey import CLASS_FROM_NAME, survey
 from debias_core.data.table import load_table
 from debias_core.pipeline import drain
 from debias_core.records import Progress, StopAsked, UserError
@@ -62,7 +65,7 @@ def test_split_folders_without_class_folders_take_the_class_from_the_name(tmp_pa
     write(tmp_path / "in", files | {"train/stray.png": png(), "train/read_me.txt": b"hello"})
     seen = survey(tmp_path / "in")
     assert seen.classes["pole vaulting"] == {"train": 4, "valid": 0, "test": 4}
-    assert importers.CLASS_FROM_NAME in seen.warnings
+    assert CLASS_FROM_NAME in seen.warnings
     table, report = run(tmp_path / "in", tmp_path)
     assert table.class_names == ("diving", "pole vaulting") and len(table) == 16
     assert table.y[table.ids == "train/diving_0.png"] == 0
@@ -71,7 +74,7 @@ def test_split_folders_without_class_folders_take_the_class_from_the_name(tmp_pa
     assert run(zipped, tmp_path)[0].class_names == table.class_names
     # With class folders an underscore means nothing.
     write(tmp_path / "usual", {f"train/{name}": d for name, d in TWO.items()})
-    assert importers.CLASS_FROM_NAME not in survey(tmp_path / "usual").warnings
+    assert CLASS_FROM_NAME not in survey(tmp_path / "usual").warnings
 
 
 def test_a_zip_gives_the_same_table_as_its_folder(tmp_path, photo_folder):
@@ -331,9 +334,9 @@ def test_progress_tells_rate_and_refusals_and_ends_at_the_total(tmp_path):
 
 def test_slow_files_do_not_silence_an_import(tmp_path, monkeypatch):
     write(tmp_path / "in", TWO)
-    monkeypatch.setattr(importers, "BEAT", 0.005)
-    read = sources._read_file
-    monkeypatch.setattr(sources, "_read_file", lambda path: time.sleep(0.03) or read(path))
+    monkeypatch.setattr(limits, "BEAT", 0.005)
+    read = files.read_file
+    monkeypatch.setattr(files, "read_file", lambda path: time.sleep(0.03) or read(path))
     steps = list(import_images(tmp_path / "in", tmp_path / "out", size=8))
     assert len([s for s in steps if s.done == 0]) > 3 and steps[-1].done == 10
 
@@ -343,8 +346,8 @@ def test_an_import_that_is_stopped_leaves_nothing_half_done(tmp_path, monkeypatc
     run(tmp_path / "in", tmp_path)  # what was there before stays whole
     before = load_table(tmp_path / "out").data_id
     write(tmp_path / "in", {"cat/more.png": png()})
-    monkeypatch.setattr(importers, "BEAT", 0)
-    monkeypatch.setattr(importers, "MAX_BATCH", 2)
+    monkeypatch.setattr(limits, "BEAT", 0)
+    monkeypatch.setattr(decoding, "MAX_BATCH", 2)
     stage = import_images(tmp_path / "in", tmp_path / "out", size=8)
     while next(stage).stage != "import":
         pass
@@ -377,8 +380,8 @@ def test_a_survey_writes_nothing_and_opens_few_files(tmp_path, monkeypatch):
     write(tmp_path / "in", {f"{c}/{i}.png": png() for c in ("cat", "dog") for i in range(50)})
     before = set(tmp_path.rglob("*"))
     opened = []
-    read = sources._read_file
-    monkeypatch.setattr(sources, "_read_file", lambda path: opened.append(path) or read(path))
+    read = files.read_file
+    monkeypatch.setattr(files, "read_file", lambda path: opened.append(path) or read(path))
     seen = survey(tmp_path / "in")
     assert len(opened) == 8 and set(tmp_path.rglob("*")) == before
     assert not seen.names_test and "20%" in seen.split_rule and seen.warnings == ()
@@ -460,12 +463,13 @@ def test_dogs_and_cats_come_in_from_their_csv(tmp_path):
 
 
 def test_what_was_begun_without_a_key_is_never_gone_on_with(tmp_path):
-    facts = Facts(8, 8, "PNG", 0, 100)
+    one = Entry("a/0.png", "a", None, None, files.read_file, "")
+    batch = Batch(1, [one], np.zeros((1, 8, 8, 3), np.uint8), [Facts(8, 8, "PNG", 0, 100)], [])
     for key, kept in (("", 0), ("these files", 1)):
         folder = tmp_path / (key or "none")
         folder.mkdir()
         begun = Journal(folder, key, 8)
-        begun.add(1, np.zeros((1, 8, 8, 3), np.uint8), ["a/0.png"], [facts], ["a"], [])
+        begun.add(batch)
         begun.save()
         begun.close()
         again = Journal(folder, key, 8)

@@ -13,10 +13,12 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from debias_core.data import pixel_file
 from debias_core.data import table as tables
-from debias_core.data.importing import importers
+from debias_core.data.importing import decoding, limits
 from debias_core.data.importing.importers import import_images
-from debias_core.data.table import MappedRows, load_table, map_sample, save_table
+from debias_core.data.pixel_file import MappedRows
+from debias_core.data.table import load_table, map_sample, save_table
 from debias_core.pipeline import drain
 from debias_core.records import UserError
 from debias_core.settings.training import AuditConfig, ClassifierConfig
@@ -42,14 +44,14 @@ from pathlib import Path
 import numpy as np, torch
 from debias_core.classifier import training
 from debias_core.settings.training import AuditConfig, ClassifierConfig
-from debias_core.data import table
+from debias_core.data import pixel_file, table
 from debias_core.insight import projection
 from debias_core.stages import audit as stages
 from debias_core.workspace.project import Project
 from tests.bench_million import Watch
 from ui.shown.audit_view import audit_view, shown_points
 import os
-table.COPIED_BYTES = 0
+pixel_file.COPIED_BYTES = 0
 training.IN_MEMORY_BYTES = {"cpu": 0}
 stages.MAX_PCA = projection.MAX_PCA = 2_000
 project = Project(Path(sys.argv[1]), "p")
@@ -110,10 +112,10 @@ def same(a, b):
 IMPORT = """
 import os, signal, sys
 from pathlib import Path
-from debias_core.data.importing import importers, journal
+from debias_core.data.importing import decoding, journal, limits
 from debias_core.data.importing.importers import import_images
-importers.BEAT = journal.SAVE_SECONDS = -1
-importers.MAX_BATCH = 2
+limits.BEAT = journal.SAVE_SECONDS = -1
+decoding.MAX_BATCH = 2
 for p in import_images(Path(sys.argv[1]), Path(sys.argv[2]), size=8, resume=True):
     if p.stage == "import" and p.done >= 6:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -137,8 +139,10 @@ def test_a_killed_import_goes_on_to_the_same_table(tmp_path, monkeypatch, torn):
         with (tmp_path / "out" / name).open("ab") as handle:
             handle.write(torn)
     read = []
-    decode = importers._decode
-    monkeypatch.setattr(importers, "_decode", lambda e, *a: read.append(e.name) or decode(e, *a))
+    decode = decoding.decode_entry
+    monkeypatch.setattr(
+        decoding, "decode_entry", lambda e, *a: read.append(e.name) or decode(e, *a)
+    )
     same(run(tmp_path / "in", tmp_path / "out", resume=True), whole)
     assert len(read) == len(files) - known["tried"]  # nothing twice
     for name in ("rows.csv", "about.csv", "pixels.npy"):
@@ -157,8 +161,8 @@ def stopped(source, out):
 
 
 def test_an_import_of_changed_files_begins_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(importers, "BEAT", -1)
-    monkeypatch.setattr(importers, "MAX_BATCH", 2)
+    monkeypatch.setattr(limits, "BEAT", -1)
+    monkeypatch.setattr(decoding, "MAX_BATCH", 2)
     write(tmp_path / "in", TWO)
     stopped(tmp_path / "in", tmp_path / "out")
     assert json.loads((tmp_path / "out" / "journal.json").read_text())["tried"] >= 6
@@ -168,8 +172,8 @@ def test_an_import_of_changed_files_begins_anew(tmp_path, monkeypatch):
 
 
 def test_a_stopped_import_of_a_project_goes_on_and_a_mistake_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(importers, "BEAT", -1)
-    monkeypatch.setattr(importers, "MAX_BATCH", 2)
+    monkeypatch.setattr(limits, "BEAT", -1)
+    monkeypatch.setattr(decoding, "MAX_BATCH", 2)
     write(tmp_path / "in", TWO)
     project = Project(tmp_path / "w", "p")
 
@@ -207,20 +211,20 @@ def iter_progress(stage):
 def test_files_of_the_same_bytes_are_decoded_once(tmp_path, monkeypatch):
     make(tmp_path / "digits.zip", 300, 8)
     decoded = []
-    decode = importers.decode_with_facts
+    decode = decoding.decode_with_facts
 
     def counted(data, size):
         decoded.append(data)
         return decode(data, size)
 
     plain = run(tmp_path / "digits.zip", tmp_path / "a")
-    monkeypatch.setattr(importers, "decode_with_facts", counted)
-    monkeypatch.setattr(importers, "MAX_THREADS", 1)
+    monkeypatch.setattr(decoding, "decode_with_facts", counted)
+    monkeypatch.setattr(decoding, "MAX_THREADS", 1)
     write(tmp_path / "in", {f"{c}/{i}.png": png((i % 3, 9, 9)) for c in "xy" for i in range(30)})
     table, _ = run(tmp_path / "in", tmp_path / "b")
     assert len(decoded) == 3 and len(table) == 60
     assert len(np.unique(table.pixels.reshape(60, -1), axis=0)) == 3
-    monkeypatch.setattr(importers, "KNOWN_BYTES", 0)
+    monkeypatch.setattr(decoding, "KNOWN_BYTES", 0)
     same(run(tmp_path / "digits.zip", tmp_path / "c"), plain)
 
 
@@ -230,7 +234,7 @@ def test_files_of_the_same_bytes_are_decoded_once(tmp_path, monkeypatch):
 def test_a_large_table_s_columns_are_mapped_and_equal_to_its_csv(table, tmp_path, monkeypatch):
     save_table(table, tmp_path / "few")
     monkeypatch.setattr(tables, "MANY_ROWS", 10)
-    monkeypatch.setattr(tables, "COPIED_BYTES", 0)
+    monkeypatch.setattr(pixel_file, "COPIED_BYTES", 0)
     assert save_table(table, tmp_path / "many") == save_table(table, tmp_path / "few2")
     few, many = load_table(tmp_path / "few"), load_table(tmp_path / "many")
     assert few.index is None and many.index is not None

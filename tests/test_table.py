@@ -4,10 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from debias_core.data import table as tables
+from debias_core.data import pixel_file
 from debias_core.data.images import Facts
 from debias_core.data.importing.about import load_about, save_about
-from debias_core.data.table import PixelWriter, load_table, save_table
+from debias_core.data.pixel_file import PixelWriter
+from debias_core.data.table import load_table, save_table
 from debias_core.records import UserError
 
 
@@ -54,7 +55,7 @@ def test_conflicting_is_what_differs_from_the_class_s_usual_attribute(table):
 def test_the_same_data_always_has_the_same_id(table, tmp_path, monkeypatch):
     first = save_table(table, tmp_path / "a")
     assert len(first) == 16 and int(first, 16) and load_table(tmp_path / "a").data_id == first
-    monkeypatch.setattr(tables, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(pixel_file, "CHUNK_BYTES", 1000)
     assert save_table(table, tmp_path / "b") == first
     assert save_table(load_table(tmp_path / "a"), tmp_path / "a") == first
     assert save_table(load_table(tmp_path / "a"), tmp_path / "c") == first

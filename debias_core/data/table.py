@@ -5,60 +5,29 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import shutil
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from debias_core.data.images import Pixels
 from debias_core.data.importing.about import ABOUT
+from debias_core.data.pixel_file import digest_of, is_map_of, map_array, rows_of, save_pixels
 from debias_core.records import Origin, UserError
 
 SPLITS = ("train", "valid", "test")
-CHUNK_BYTES = 16 << 20
-PARSING = threading.Lock()
 
 # From so many rows on a saved table has its columns as arrays too, beside rows.csv: a million rows are
 # then there in a moment, and the ids are mapped.
 MANY_ROWS = 4_096
 COLUMNS = ("ids", "by_id", "y", "bias", "split")
-# Of mapped pixels more than this are not copied when a part of the table is taken.
-COPIED_BYTES = 256 << 20
 MAX_TSNE = 5_000  # points; about a minute on two cores
 MAX_POINTS = 50_000  # of a map on the page
 # Whether ids are unique is looked at whenever a table is made up to here, beyond it when it is saved.
 CHECKED_ROWS = 100_000
-
-
-class MappedRows:
-    """Some rows of mapped pixels [N, H, W, 3], read when they are asked for and not before."""
-
-    ndim = 4
-
-    def __init__(self, source: Pixels, rows: NDArray[np.int64]) -> None:
-        self._source, self._rows = source, rows
-        self.dtype, self.shape = source.dtype, (len(rows), *source.shape[1:])
-        self.nbytes = int(np.prod(self.shape))
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, key: Any) -> Pixels:
-        first, *rest = key if isinstance(key, tuple) else (key,)
-        return self._source[(self._rows[first], *rest)]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Pixels:
-        return np.asarray(self._source[self._rows], dtype=dtype)
-
-    def take(self, rows: NDArray[np.int64]) -> MappedRows:
-        """The same of some of the rows."""
-        return MappedRows(self._source, self._rows[rows])
 
 
 @dataclass(frozen=True)
@@ -127,7 +96,7 @@ class ImageTable:
             ids=self.ids[i],
             y=self.y[i],
             split=self.split[i],
-            pixels=_rows_of(self.pixels, i),
+            pixels=rows_of(self.pixels, i),
             bias=None if self.bias is None else self.bias[i],
             index=self.index if indexed else None,
             at=(i if self.at is None else self.at[i]) if indexed else None,
@@ -188,14 +157,6 @@ class ImageTable:
         return usual
 
 
-def _rows_of(pixels: Pixels, rows: NDArray[np.int64]) -> Pixels:
-    if isinstance(pixels, MappedRows):
-        return cast(Pixels, pixels.take(rows))
-    if isinstance(pixels, np.memmap) and len(rows) * pixels[:1].nbytes > COPIED_BYTES:
-        return cast(Pixels, MappedRows(pixels, rows))
-    return pixels[rows]
-
-
 def evenly(n: int, most: int) -> NDArray[np.int64]:
     """At most `most` of the positions 0 … n-1, evenly spaced, in order."""
     return np.linspace(0, n - 1, min(most, n)).astype(np.int64)
@@ -210,56 +171,6 @@ def map_sample(
     return np.sort(np.concatenate([always, chosen]))
 
 
-class PixelWriter:
-    """Owns an .npy file of uint8 [N, H, W, 3] that grows row by row; nothing of it stays in memory.
-
-    A memory map's written pages would count as this process's memory until they reach the disk.
-    """
-
-    def __init__(self, path: Path, height: int, width: int, *, rows: int = 0) -> None:
-        """Begin a new file, or go on behind the first `rows` rows of the one that is there."""
-        self.rows = 0
-        self._shape = (height, width, 3)
-        self._digest = hashlib.blake2b(digest_size=32)
-        self._file = path.open("r+b" if rows else "wb")
-        self._write_header()
-        self._start = self._file.tell()
-        missing = rows * height * width * 3
-        while missing:
-            data = self._file.read(min(CHUNK_BYTES, missing))
-            assert data, "the file is shorter than it was"
-            self._digest.update(data)
-            missing -= len(data)
-        self.rows = rows
-        self._file.truncate()
-
-    def _write_header(self) -> None:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (self.rows, *self._shape)}
-        np.lib.format.write_array_header_1_0(self._file, header)
-
-    def add(self, rows: Pixels) -> None:
-        """Append uint8 [n, H, W, 3]."""
-        assert rows.dtype == np.uint8 and rows.shape[1:] == self._shape
-        data = np.ascontiguousarray(rows).reshape(-1).data
-        self._file.write(data)
-        self._digest.update(data)
-        self.rows += len(rows)
-
-    def flush(self) -> None:
-        """Put the rows so far on disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> bytes:
-        """Write the final number of rows into the header; returns the pixels' digest."""
-        if not self._file.closed:
-            self._file.seek(0)
-            self._write_header()  # numpy leaves room for the number of rows to grow
-            assert self._file.tell() == self._start
-            self._file.close()
-        return self._digest.digest()
-
-
 def save_table(table: ImageTable, folder: Path, *, pixel_digest: bytes | None = None) -> str:
     """Write a table: pixels.npy, rows.csv, and manifest.json last (a manifest means done).
 
@@ -270,19 +181,11 @@ def save_table(table: ImageTable, folder: Path, *, pixel_digest: bytes | None = 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)
     target = folder / "pixels.npy"
-    if not _is_memory_map_of(table.pixels, target):
+    if not is_map_of(table.pixels, target):
         (folder / ABOUT).unlink(missing_ok=True)  # of the data that was here before
-        # Beside it, since the pixels may be a part of the very file that is replaced.
-        scratch = folder / "pixels.tmp"
-        writer = PixelWriter(scratch, table.pixels.shape[1], table.pixels.shape[2])
-        try:
-            for rows in _chunks(table.pixels):
-                writer.add(rows)
-        finally:
-            pixel_digest = writer.close()
-        scratch.replace(target)
+        pixel_digest = save_pixels(table.pixels, target)
     elif pixel_digest is None:
-        pixel_digest = _digest_of(target)
+        pixel_digest = digest_of(target)
     with (folder / "rows.csv").open("w", newline="", encoding="utf-8") as handle:
         lines = csv.writer(handle)
         lines.writerow(["id", "label", "bias", "split"])
@@ -322,24 +225,6 @@ def _save_columns(table: ImageTable, folder: Path) -> None:
     fresh.rename(where)
 
 
-def _chunks(pixels: Pixels) -> Iterator[Pixels]:
-    step = max(1, CHUNK_BYTES // max(1, pixels[:1].nbytes))
-    for start in range(0, len(pixels), step):
-        yield pixels[start : start + step]
-
-
-def _digest_of(path: Path) -> bytes:
-    """The digest that the `PixelWriter` of `path` gave."""
-    digest = hashlib.blake2b(digest_size=32)
-    with path.open("rb") as handle:
-        version = np.lib.format.read_magic(handle)
-        assert version == (1, 0), version
-        np.lib.format.read_array_header_1_0(handle)
-        while data := handle.read(CHUNK_BYTES):
-            digest.update(data)
-    return digest.digest()
-
-
 def _data_id(table: ImageTable, pixel_digest: bytes) -> str:
     digest = hashlib.blake2b(pixel_digest, digest_size=8)
     names = [table.class_names, table.bias_names, table.pixels.shape]
@@ -353,27 +238,11 @@ def _data_id(table: ImageTable, pixel_digest: bytes) -> str:
     return digest.hexdigest()
 
 
-def _is_memory_map_of(pixels: Pixels, path: Path) -> bool:
-    if not isinstance(pixels, np.memmap) or not path.is_file():
-        return False
-    if Path(str(pixels.filename)).resolve() != path.resolve():
-        return False
-    return map_array(path).shape == pixels.shape
-
-
 def read_columns(path: Path) -> dict[str, list[str]]:
     """The columns of a CSV file, by the names in its first line."""
     with path.open(newline="", encoding="utf-8") as handle:
         names, *rows = csv.reader(handle)
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
-
-
-def map_array(path: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:
-    """The array of an .npy file, memory-mapped and never pickled."""
-    # numpy parses the header as Python, and Python 3.11.7 can't do that in two threads at once
-    # ("AST constructor recursion depth mismatch").
-    with PARSING:
-        return np.load(path, mmap_mode=mode, allow_pickle=False)
 
 
 def load_table(folder: Path) -> ImageTable:

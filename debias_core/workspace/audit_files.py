@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from debias_core.data.table import MANY_ROWS, PARSING, map_array
+from debias_core.data.pixel_file import PARSING, map_array
+from debias_core.data.table import MANY_ROWS
 from debias_core.records import AuditResult, Scores, TopK, UserError
 from debias_core.workspace.files import mapped
 from debias_core.workspace.project_base import SCORES, ProjectBase

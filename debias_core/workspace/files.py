@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from numpy.typing import NDArray
 
-from debias_core.data.table import map_array
+from debias_core.data.pixel_file import map_array
 from debias_core.records import Progress, Stage
 
 WAIT_SECONDS = 0.5  # between two looks whether another process is done

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from debias_core.data.images import Pixels
-from debias_core.data.table import map_array
+from debias_core.data.pixel_file import map_array
 from debias_core.records import Cost, Origin, SyntheticSet
 from debias_core.settings.base import from_json
 from debias_core.workspace.database import now

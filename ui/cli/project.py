@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from debias_core.compute import ranks
-from debias_core.data.importing.sources import written_path
+from debias_core.data.importing.wording import written_path
 from debias_core.methods.catalog import names_of
 from debias_core.presets.models import PRESETS, diffusion_for
 from debias_core.records import UserError

@@ -15,7 +15,7 @@ from gradio.utils import get_upload_folder
 
 from debias_core.data import images
 from debias_core.data.images import Pixels
-from debias_core.data.importing.importers import Survey
+from debias_core.data.importing.survey import Survey
 from debias_core.data.table import ImageTable, evenly
 from debias_core.records import SyntheticSet
 from debias_core.workspace import judgements

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from debias_core.data.importing.importers import Survey
+from debias_core.data.importing.survey import Survey
 from debias_core.data.table import ImageTable
 from debias_core.jobs import queue
 from debias_core.jobs.kinds import JOBS

@@ -13,7 +13,7 @@ import gradio as gr
 
 from debias_core.data.catalog import DATA_SETS, is_brought
 from debias_core.data.importing.finding import check_there
-from debias_core.data.importing.importers import Survey, survey
+from debias_core.data.importing.survey import Survey, survey
 from debias_core.jobs import queue
 from debias_core.presets.data_sets import photographs
 from debias_core.records import UserError

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from debias_core.data.images import MAX_PIXELS, Pixels
 from debias_core.data.making.originals import CIFAR_CLASSES
-from debias_core.data.table import PARSING
+from debias_core.data.pixel_file import PARSING
 from debias_core.records import Refusal, UserError
 
 Parts = tuple[str, ...]
@@ -227,7 +227,7 @@ def _header(name: str, file: ArrayFile) -> _Header:
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,
         }[np.lib.format.read_magic(head)]
-        # numpy parses it as Python: one at a time (`table.PARSING`), and no long text.
+        # numpy parses it as Python: one at a time (`pixel_file.PARSING`), and no long text.
         with PARSING:
             shape, fortran, dtype = read(head, max_header_size=HEAD)
     # A hostile one raises nearly anything: ValueError, KeyError, RecursionError, MemoryError, …

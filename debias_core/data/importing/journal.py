@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from debias_core.data.images import Facts, Pixels
 from debias_core.data.importing.about import ABOUT, HEADER, about_lines
-from debias_core.data.table import PixelWriter
+from debias_core.data.importing.decoding import Batch
+from debias_core.data.pixel_file import PixelWriter
 from debias_core.records import Refusal
 
 SAVE_SECONDS = 5.0
@@ -55,20 +54,13 @@ class Journal:
         there = all((self._folder / name).is_file() for name in (PIXELS, FACTS))
         return known if there and self._key and known.get("key") == self._key else None
 
-    def add(
-        self,
-        tried: int,
-        pixels: Pixels,
-        names: Sequence[str],
-        facts: Sequence[Facts],
-        folders: Sequence[str],
-        refused: Sequence[Refusal],
-    ) -> None:
-        """Keep what came of the next `tried` candidates."""
-        self._pixels.add(pixels)
-        self._about.write(about_lines(names, facts, folders).encode())
-        self.tried += tried
-        self.refused += refused
+    def add(self, batch: Batch) -> None:
+        """Keep what came of the next candidates."""
+        names, folders = [e.name for e in batch.kept], [e.folder for e in batch.kept]
+        self._pixels.add(batch.pixels)
+        self._about.write(about_lines(names, batch.facts, folders).encode())
+        self.tried += batch.tried
+        self.refused += batch.refused
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self.save()
 
