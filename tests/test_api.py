@@ -179,7 +179,7 @@ def test_the_state_tells_steps_jobs_and_a_stamp_that_changes_with_the_project(cl
     job = queue.submit(fresh.db, name, "audit", {"config": to_json(AUDIT)})
     (row,) = get(client, f"{name}/state")["jobs"]
     has_keys(
-        row, "id", "kind", "title", "state", "place", "stage", "done", "total", "note", "eta",
+        row, "id", "kind", "title", "keeps", "state", "place", "stage", "done", "total", "note", "eta",
         "silent", "error", "log", "actions", "words",
     )  # fmt: skip
     assert (row["id"], row["state"], row["place"], row["actions"]) == (job, "queued", 1, ["now"])

@@ -187,21 +187,22 @@ def points(project: Mine, map: Literal["pca", "tsne"] = "pca") -> dict[str, Any]
 def lasso(project: Mine, body: Lasso) -> dict[str, Any]:
     view = audit_view(project)
     rows, xy = shown_points(project, view, body.map)
-    found = rows[inside(np.array(body.polygon), xy)]
-    return {"rows": found[np.argsort(view.rank[found])].tolist()}
+    enclosed = rows[inside(np.array(body.polygon), xy)]
+    return {"rows": enclosed[np.argsort(view.rank[enclosed])].tolist()}
 
 
 @api.get("/detail/{row}")
 def detail(project: Mine, row: Number) -> dict[str, Any]:
     view = audit_view(project)
-    view.sample_id(row)
-    marks = _marks(project, view)
+    marks, scores, version = _marks(project, view), view.audit.scores, view.version
+    card = show.image_card(project.name, view, row, marks)
     heat, heat_text = explain.heat_note(project)
-    version = view.version
     return {
-        **show.image_card(project.name, view, row, marks),
-        "p": float(view.audit.scores.p_true[row]),
-        "text": show.detail_text(view, row),
+        **card,
+        "p": float(scores.p_true[row]),
+        "text": audit_words.detail(
+            card["given"], card["predicted"], float(scores.loss[row]), not card["right"]
+        ),
         "image": show.image_url("image", project.name, view.table.data_id, row),
         "heat": show.image_url("heat", project.name, version, row) if heat else None,
         "heat_text": heat_text,
@@ -333,15 +334,15 @@ def audit_summary(project: Project) -> dict[str, Any]:
         return {"ready": False}
     view = audit_view(project)
     edges, counts = loss_bars(view)
-    about = view.about
+    config = view.manifest["config"]
     maps = ["pca"] + (["tsne"] if (project.folder("audit") / "tsne.npz").is_file() else [])
     return {
         "ready": True,
         "version": view.version,
         "ranking": hashlib.blake2b(view.order.tobytes(), digest_size=8).hexdigest(),
         "n": len(view),
-        "k": about["config"]["top_k"],
-        "per_class": about["config"]["per_class"],
+        "k": config["top_k"],
+        "per_class": config["per_class"],
         "classes": list(view.table.class_names),
         "edges": edges,
         "counts": counts,

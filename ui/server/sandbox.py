@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from debias_core.records import UserError
 from debias_core.stages import classroom
 from ui.shown.place import Place
-from ui.words import audit as audit_words
+from ui.words import common as words
 
 COOKIE = "visitor"
 DAY = 24 * 3600
@@ -29,7 +29,7 @@ def install(app: FastAPI, place: Place) -> None:
 def _led(app: ASGIApp, *, place: Place) -> ASGIApp:
     async def lead(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith("/gradio_api/upload"):
-            await PlainTextResponse(audit_words.NO_UPLOADS, status_code=403)(scope, receive, send)
+            await PlainTextResponse(words.NO_UPLOADS, status_code=403)(scope, receive, send)
             return
         if scope["type"] != "http" or scope["path"] != "/" or scope["method"] != "GET":
             await app(scope, receive, send)

@@ -34,7 +34,7 @@ class AuditView:
     rank: NDArray[np.int64]
     top: NDArray[np.int64]
     audit: AuditResult
-    about: dict[str, Any]
+    manifest: dict[str, Any]
 
     def __len__(self) -> int:
         return len(self.position)

@@ -38,7 +38,7 @@ def image_url(size: str, project: str, version: str, number: int, kind: str = "d
 def image_card(project: str, view: AuditView, row: int, marks: dict[str, str]) -> dict[str, Any]:
     """One training image as the grid shows it."""
     sample_id, scores = view.sample_id(row), view.audit.scores
-    given, said = int(view.table.y[view.position[row]]), int(scores.pred[row])
+    given, predicted = int(view.table.y[view.position[row]]), int(scores.pred[row])
     names = view.table.class_names
     return {
         "row": row,
@@ -46,18 +46,11 @@ def image_card(project: str, view: AuditView, row: int, marks: dict[str, str]) -
         "rank": int(view.rank[row]),
         "loss": round(float(scores.loss[row]), 3),
         "given": names[given],
-        "predicted": names[said],
-        "right": given == said,
+        "predicted": names[predicted],
+        "right": given == predicted,
         "mark": marks.get(sample_id),
         "thumb": image_url("thumb", project, view.table.data_id, row),
     }
-
-
-def detail_text(view: AuditView, row: int) -> str:
-    """What the bias classifier makes of one image."""
-    scores, names = view.audit.scores, view.table.class_names
-    given, said = int(view.table.y[view.position[row]]), int(scores.pred[row])
-    return audit_words.detail(names[given], names[said], float(scores.loss[row]), given != said)
 
 
 GUESSES = ("shape", "colour", "both")
@@ -65,14 +58,14 @@ GUESSES = ("shape", "colour", "both")
 
 def guess_card(project: Project) -> dict[str, Any]:
     """The classroom's question, the visitor's guess if there is one, and then the answer."""
-    said = judgements.current(project.db, project.name, "guess").get("looks at")
-    about = project.manifest("audit") if project.has("audit") else {}
+    guess = judgements.current(project.db, project.name, "guess").get("looks at")
+    audit = project.manifest("audit") if project.has("audit") else {}
     # Not even in the page's source before the guess.
-    answer = audit_words.guess_answer(about.get("test"), about.get("shortcut")) if said else ""
+    answer = audit_words.guess_answer(audit.get("test"), audit.get("shortcut")) if guess else ""
     return {
         "question": audit_words.GUESS_QUESTION,
         "choices": [{"id": g, "text": audit_words.GUESSES[g]} for g in GUESSES],
-        "answered": said,
+        "answered": guess,
         "answer": {"text": answer},
     }
 
@@ -135,8 +128,8 @@ def triptychs(table: ImageTable, synthetic: SyntheticSet, most: int = 24) -> Gal
     for i, r, c, o in zip(shown, origins, *table.sources(origins), strict=True):
         sources = [table.pixels[s] for s in (o, c) if s >= 0]
         row = side_by_side([*sources, synthetic.pixels[i]])
-        said = f": {r.prompt}" if r.prompt else ""
-        rows.append((picture(row), f"label {table.class_names[r.label]}{said}"))
+        prompt = f": {r.prompt}" if r.prompt else ""
+        rows.append((picture(row), f"label {table.class_names[r.label]}{prompt}"))
     return rows
 
 
@@ -149,7 +142,7 @@ def heat_cards(explanations: Sequence[Any]) -> Gallery:
     """Image | each net's heat, with what each net says."""
     cards = []
     for e in explanations:
-        said = ", ".join(f"{n.net} says {n.predicted}{' ✓' if n.right else ''}" for n in e.looks)
+        answers = ", ".join(f"{n.net} says {n.predicted}{' ✓' if n.right else ''}" for n in e.looks)
         row = side_by_side([e.pixels, *(n.overlay for n in e.looks)])
-        cards.append((picture(row), f"{e.given}: {said}"))
+        cards.append((picture(row), f"{e.given}: {answers}"))
     return cards

@@ -20,11 +20,11 @@ def curation(project: Project, table: ImageTable | None) -> dict[str, Any]:
     if table is None or not project.has("synthetic"):
         return {"set": None, "reason": augment_words.NOT_GENERATED, "items": [], "balance": [],
                 "can_undo": False}  # fmt: skip
-    made, set_id, scores = project.synthetic(), project.set_id(), project.scores()
+    images, set_id, scores = project.synthetic(), project.set_id(), project.scores()
     assert set_id is not None
-    said = judgements.current(project.db, project.name, set_id)
+    judged = judgements.current(project.db, project.name, set_id)
     train = np.flatnonzero(table.split == "train")
-    sources = [np.searchsorted(train, rows) for rows in table.sources(made.origins)]
+    sources = [np.searchsorted(train, rows) for rows in table.sources(images.origins)]
 
     def url(row: int) -> str:
         return image_url("image", project.name, table.data_id, row)
@@ -33,7 +33,7 @@ def curation(project: Project, table: ImageTable | None) -> dict[str, Any]:
         {
             "item": i,
             "label": table.class_names[r.label],
-            "verdict": said.get(str(i)),
+            "verdict": judged.get(str(i)),
             "fidelity": round(float(s.get("fidelity", 0.0)), 4),
             "flags": s.get("flags", []),
             "original": url(int(sources[1][i])) if r.original_id else None,
@@ -41,7 +41,7 @@ def curation(project: Project, table: ImageTable | None) -> dict[str, Any]:
             "result": image_url("image", project.name, set_id, i, "synthetic"),
             "text": augment_words.origin(r),
         }
-        for i, (r, s) in enumerate(zip(made.origins, scores, strict=True))
+        for i, (r, s) in enumerate(zip(images.origins, scores, strict=True))
     ]
     items.sort(key=lambda item: scores[item["item"]].get("fidelity", 0.0))
     return {
@@ -62,12 +62,12 @@ def balance(project: Project, table: ImageTable) -> list[dict[str, Any]]:
         for c, name in enumerate(table.class_names)
     ]  # fmt: skip
     if project.has("synthetic"):
-        made = project.manifest("synthetic")
-        said = judgements.current(project.db, project.name, made["set"])
+        manifest = project.manifest("synthetic")
+        judged = judgements.current(project.db, project.name, manifest["set"])
         names = {"accept": "accepted", "reject": "rejected"}
-        labels = _labels(project.workspace, project.name, made["set"], made["count"])
+        labels = _labels(project.workspace, project.name, manifest["set"], manifest["count"])
         for i, label in enumerate(labels):
-            rows[label][names.get(said.get(str(i), ""), "undecided")] += 1
+            rows[label][names.get(judged.get(str(i), ""), "undecided")] += 1
     return rows
 
 

@@ -76,11 +76,12 @@ def _heat(workspace: Path, name: str, version: str, row: int) -> Pixels:
 
 def neighbours(project: Project, view: AuditView, row: int) -> list[int]:
     """The rows whose features are nearest to this row's, itself left out."""
-    features, mine = project.features(), project.features()[row].astype(np.float32)
+    features = project.features()
+    here = features[row].astype(np.float32)
     apart = np.empty(len(features), dtype=np.float32)
     for start in range(0, len(features), CHUNK):
         some = slice(start, start + CHUNK)
-        apart[some] = np.square(features[some].astype(np.float32) - mine).sum(axis=1)
+        apart[some] = np.square(features[some].astype(np.float32) - here).sum(axis=1)
     apart[row] = np.inf
     nearest = np.argsort(apart, kind="stable")[: min(NEIGHBOURS, len(view) - 1)]
     return [int(r) for r in nearest]
@@ -98,23 +99,23 @@ def what_they_share(project: Project, view: AuditView, rows: NDArray[np.int64]) 
     if len(some) == len(view):
         measured, y, chosen = sampled, view.y(), rows
     else:
-        kept = rows[map_sample(len(rows), np.empty(0, dtype=np.int64), most=MOST_MEASURED)]
+        few = rows[map_sample(len(rows), np.empty(0, dtype=np.int64), most=MOST_MEASURED)]
         rest = ~np.isin(some, rows)
-        mine = _measure(project, view, kept)
-        measured = {key: np.concatenate([mine[key], sampled[key][rest]]) for key in mine}
-        y, chosen = view.y()[np.concatenate([kept, some[rest]])], np.arange(len(kept))
+        of_few = _measure(project, view, few)
+        measured = {key: np.concatenate([of_few[key], sampled[key][rest]]) for key in of_few}
+        y, chosen = view.y()[np.concatenate([few, some[rest]])], np.arange(len(few))
         note = f"{audit_words.SHARE_SAMPLE.format(int(rest.sum()), len(view))} {note}"
-    found = properties.shared(measured, y, view.table.class_names, chosen)
-    found += captions.in_words(project, [view.sample_id(r) for r in rows])
+    findings = properties.shared(measured, y, view.table.class_names, chosen)
+    findings += captions.in_words(project, [view.sample_id(r) for r in rows])
     return {
-        "text": properties.say(found, len(rows)),
+        "text": properties.say(findings, len(rows)),
         "findings": [
             {
                 "text": f.text, "scope": f.scope, "count": f.count, "of": f.of,
                 "rest_count": f.rest_count, "rest_of": f.rest_of,
                 "effect": round(float(f.effect), 2), "p": float(f.p),
             }
-            for f in found
+            for f in findings
         ],
         "note": note,
     }  # fmt: skip
@@ -136,8 +137,8 @@ def _measure(project: Project, view: AuditView, rows: NDArray[np.int64]) -> dict
     from debias_core.insight import measures
 
     at = view.position[rows]
-    about = load_about(project.folder("data"), view.table.ids[at])
-    return measures.measure(view.table.pixels[at], about)
+    columns = load_about(project.folder("data"), view.table.ids[at])
+    return measures.measure(view.table.pixels[at], columns)
 
 
 def heat_pairs(project: Project) -> tuple[list[Any], str]:

@@ -84,9 +84,9 @@ def curve_series(project: Project) -> dict[str, Any]:
     """The curves of the last training, still running or done."""
     for job in queue.of_project(project.db, project.name):
         if job.kind == "debias" and job.state != "queued":
-            found = queue.curves(project.db, job.id)
             series = [
-                {"name": stage.removeprefix("train "), **values} for stage, values in found.items()
+                {"name": stage.removeprefix("train "), **values}
+                for stage, values in queue.curves(project.db, job.id).items()
             ]
             return {"job": job.id, "running": job.state == "running", "series": series}
     if not project.has("debias"):
@@ -105,20 +105,20 @@ def edit_times(project: Project) -> list[dict[str, Any]]:
     if model is None:
         return []
     trained = (model / "model.safetensors").stat().st_mtime
-    kept = sorted(
+    files = sorted(
         project.folder("diffusion").glob("t_edit-*.json"), key=lambda p: p.stat().st_mtime
     )
-    found = [json.loads(p.read_text()) for p in kept if p.stat().st_mtime >= trained]
+    measured = [json.loads(p.read_text()) for p in files if p.stat().st_mtime >= trained]
     data_id = table_of(project).where("train").data_id
-    return [m for m in found if m["data"] == data_id]
+    return [m for m in measured if m["data"] == data_id]
 
 
 def forecast(project: Project) -> dict[str, Any] | None:
     """The last forecast of a run on the present images that has not been made, as `run_forecast` keeps it."""
-    said = project.forecast()
-    if said is None or said.get("data_id") != project.data_id():
+    last = project.forecast()
+    if last is None or last.get("data_id") != project.data_id():
         return None
-    return None if said["set_id"] == project.set_id() else said
+    return None if last["set_id"] == project.set_id() else last
 
 
 def has_swaps(project: Project) -> bool:
@@ -126,8 +126,8 @@ def has_swaps(project: Project) -> bool:
     folder = _model_folder(project, swaps=True)
     if folder is None:
         return False
-    about = json.loads((folder / "config.json").read_text())
-    return bool(about["diffusion"].get("swap"))
+    config = json.loads((folder / "config.json").read_text())
+    return bool(config["diffusion"].get("swap"))
 
 
 def has_model(project: Project) -> bool:
@@ -142,9 +142,10 @@ def _model_folder(project: Project, *, swaps: bool = False) -> Path | None:
 def finding(project: Project) -> str:
     """What the audit found, in a few sentences of Markdown."""
     view = audit_view(project)
-    result, about = view.audit, view.about
-    test, shortcut = about.get("test"), about.get("shortcut")
-    text = audit_words.audited(test, result.train_accuracy, shortcut)
+    result, manifest = view.audit, view.manifest
+    text = audit_words.audited(
+        manifest.get("test"), result.train_accuracy, manifest.get("shortcut")
+    )
     score = audit_words.scored(
         len(result.top_k.ids), result.precision_at_k, result.average_precision
     )
@@ -154,16 +155,16 @@ def finding(project: Project) -> str:
 
 def trained(project: Project) -> str:
     """What the last training was made of, and whether judgements have changed since."""
-    about = project.manifest("debias")
-    curated, set_id = about.get("curated"), about.get("set")
+    manifest = project.manifest("debias")
+    curated, set_id = manifest.get("curated"), manifest.get("set")
     text = [project.import_report().get("split_rule", "")]
     if curated and set_id and set_id == project.set_id():
         text.append(train_words.trained_on(curated))
-        said = judgements.current(project.db, project.name, set_id)
-        config = about["config"]
+        judged = judgements.current(project.db, project.name, set_id)
+        config = manifest["config"]
         least = config.get("min_fidelity", 0.0)
         used = judgements.used(
-            [said.get(str(i)) for i in range(project.manifest("synthetic")["count"])],
+            [judged.get(str(i)) for i in range(project.manifest("synthetic")["count"])],
             config["only_accepted"],
             project.scores() if least > 0 else (),
             least,
@@ -181,15 +182,15 @@ def run_rows(project: Project) -> list[list[str]]:
 
     rows = []
     for run in project.runs("debias") if project.has("data") else []:
-        made, net = run["result"]["curated"], run["config"]["classifier"]
+        curated, net = run["result"]["curated"], run["config"]["classifier"]
         arms = run["result"]["summary"]
         rows.append(
             [
                 time.strftime("%F %H:%M", time.localtime(run["finished"])),
                 f"{net['network']}, {net['epochs']} epochs, lr {net['lr']:g}, "
                 f"{len(run['config']['seeds'])} seed(s)",
-                str(made["trained_on"]),
-                str(made["rejected"]),
+                str(curated["trained_on"]),
+                str(curated["rejected"]),
                 percent(arms["vanilla"]["unbiased_accuracy"]),
                 percent(arms["debiased"]["unbiased_accuracy"]),
                 percent(arms["debiased"]["conflicting_accuracy"]),
@@ -245,8 +246,8 @@ def literal_survey(seen: Survey) -> str:
     """What an import would understand, as Markdown."""
     lines = [f"**{seen.images:,} images** in {len(seen.classes)} classes. {seen.split_rule}"]
     if seen.attributes:
-        found = ", ".join(f"{literal(k)} ({v:,})" for k, v in seen.attributes.items())
-        lines.append(f"{data_words.KNOWN_ATTRIBUTE} {found}.")
+        attributes = ", ".join(f"{literal(k)} ({v:,})" for k, v in seen.attributes.items())
+        lines.append(f"{data_words.KNOWN_ATTRIBUTE} {attributes}.")
     lines += [f"⚠️ {literal(w)}" for w in seen.warnings]
     if seen.refused:
         first = seen.refused[0]
@@ -261,8 +262,8 @@ def class_rows(table: ImageTable) -> list[list[str | int]]:
     """One row a class: name, and how many images each split has."""
     rows: list[list[str | int]] = []
     for c, name in enumerate(table.class_names):
-        mine = table.y == c
-        counts = [int((mine & (table.split == s)).sum()) for s in ("train", "valid", "test")]
+        of_class = table.y == c
+        counts = [int((of_class & (table.split == s)).sum()) for s in ("train", "valid", "test")]
         rows.append([name, *counts])
     return rows
 

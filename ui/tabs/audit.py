@@ -36,7 +36,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     explorer = widget("explorer")
 
     # Another audit.
-    with gr.Accordion(audit_words.AUDIT_AGAIN, open=False) as settings:
+    with gr.Accordion(audit_words.AUDIT_BUTTON, open=False) as settings:
         with gr.Row():
             depth = gr.Radio(
                 list(DEPTHS), value=audit_words.QUICK, label=audit_words.DEPTH, min_width=200

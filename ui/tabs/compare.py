@@ -17,7 +17,7 @@ from debias_core.workspace.project import Project
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
 from ui.tabs.events import guarded
-from ui.tabs.panel import Part, hidden, text_table
+from ui.tabs.panel import Part, hidden, seeds_slider, text_table
 from ui.words import audit as audit_words
 from ui.words import train as train_words
 
@@ -36,15 +36,7 @@ def compare(place: Place, project: gr.Dropdown) -> Part:
                 list(NETWORKS), value="conv", label=audit_words.NETWORK, min_width=240
             )
             epochs = gr.Slider(0, 200, 0, step=1, label=train_words.COMPARE_EPOCHS, min_width=240)
-            seeds = gr.Slider(
-                1,
-                10,
-                1,
-                step=1,
-                label=train_words.SEEDS,
-                info=train_words.SEEDS_INFO,
-                min_width=240,
-            )
+            seeds = seeds_slider(min_width=240)
         button = gr.Button(train_words.COMPARE_BUTTON)
         status = gr.Markdown()
         table = text_table(train_words.COMPARE_COLUMNS, visible=False, show_label=False)

@@ -17,7 +17,7 @@ from debias_core.workspace.project import notes
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
 from ui.tabs.events import guarded
-from ui.tabs.panel import Part
+from ui.tabs.panel import Part, seeds_slider
 from ui.words import field_table as field_table_words
 from ui.words import train as train_words
 
@@ -44,10 +44,7 @@ def published(place: Place, project: gr.Dropdown) -> Part:
             ratios = gr.CheckboxGroup(
                 EVERY, value=[], label=field_table_words.FIELD_RATIOS, min_width=240
             )
-            seeds = gr.Slider(
-                1, 10, base.seeds, step=1, label=train_words.SEEDS, info=train_words.SEEDS_INFO,
-                min_width=240,
-            )  # fmt: skip
+            seeds = seeds_slider(base.seeds, min_width=240)
             protocol = gr.Checkbox(
                 base.paper_protocol, label=field_table_words.FIELD_PROTOCOL,
                 info=field_table_words.FIELD_PROTOCOL_INFO, min_width=240,

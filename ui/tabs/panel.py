@@ -8,6 +8,8 @@ from typing import Any
 
 import gradio as gr
 
+from ui.words import train as train_words
+
 
 @dataclass
 class Part:
@@ -52,6 +54,12 @@ def gallery(look: str, **how: Any) -> gr.Gallery:
 def text_table(headers: Sequence[str], **how: Any) -> gr.Dataframe:
     """A table to read."""
     return gr.Dataframe(headers=list(headers), datatype="str", interactive=False, **how)
+
+
+def seeds_slider(value: int = 1, **how: Any) -> gr.Slider:
+    """How many seeds; the label, unless there is another, and the hint are the same in every panel."""
+    how = {"label": train_words.SEEDS, "info": train_words.SEEDS_INFO, **how}
+    return gr.Slider(1, 10, value, step=1, **how)
 
 
 def hidden() -> Any:

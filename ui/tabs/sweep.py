@@ -15,7 +15,7 @@ from debias_core.settings.sweep import SWEEPABLE, Axis, SweepConfig
 from ui.shown import cards as show
 from ui.shown.place import Place
 from ui.tabs.events import guarded
-from ui.tabs.panel import Part, gallery, hidden
+from ui.tabs.panel import Part, gallery, hidden, seeds_slider
 from ui.words import train as train_words
 
 
@@ -28,9 +28,7 @@ def sweep(place: Place, project: gr.Dropdown, network: gr.Radio, epochs: gr.Slid
             *_axis(train_words.SWEEP_ROWS, rows, "gamma", "0.3, 0.6, 0.9"),
             *_axis(train_words.SWEEP_COLUMNS, columns, "synthetic_share", "0.1, 0.3, 0.5"),
         ]
-        seeds = gr.Slider(
-            1, 10, 1, step=1, label=train_words.SWEEP_SEEDS, info=train_words.SEEDS_INFO
-        )
+        seeds = seeds_slider(label=train_words.SWEEP_SEEDS)
         button = gr.Button(train_words.SWEEP_BUTTON)
         status = gr.Markdown()
         heat = gr.Plot(show_label=False, visible=False)

@@ -17,7 +17,7 @@ from ui.shown import rows as shown_rows
 from ui.shown.place import Place
 from ui.tabs import compare, field_table, recipes, sweep
 from ui.tabs.events import guarded
-from ui.tabs.panel import Part, hidden, text_table
+from ui.tabs.panel import Part, hidden, seeds_slider, text_table
 from ui.widgets import widget
 from ui.words import audit as audit_words
 from ui.words import train as train_words
@@ -34,9 +34,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             list(NETWORKS), value=base.network, label=audit_words.NETWORK, min_width=220
         )
         epochs = gr.Slider(1, 200, base.epochs, step=1, label=audit_words.EPOCHS, min_width=180)
-        seeds = gr.Slider(
-            1, 10, 1, step=1, label=train_words.SEEDS, info=train_words.SEEDS_INFO, min_width=180
-        )
+        seeds = seeds_slider(min_width=180)
         only = gr.Checkbox(
             False, label=train_words.ONLY_ACCEPTED, info=train_words.ONLY_ACCEPTED_INFO,
             min_width=220,

@@ -10,7 +10,6 @@ AUDIT_INTRO = (
     "the cue can't explain: they break the pattern, or their label is wrong. Look at them."
 )
 AUDIT_BUTTON = "Run the audit"
-AUDIT_AGAIN = "Run the audit"
 DEPTH = "Depth"
 QUICK, THOROUGH = "Quick", "Thorough"
 TSNE_BUTTON = "Draw the t-SNE map"
@@ -24,7 +23,6 @@ SHARE_NOTE = (
 NETWORK = "Network"
 EPOCHS = "Epochs"
 NOT_AUDITED = "Not audited yet. Press *Run the audit*: it takes seconds on small images."
-NO_UPLOADS = "Nothing can be uploaded in the classroom."
 GUESS_QUESTION = "Guess first: what does this model look at to name a digit?"
 GUESSES = {"shape": "The shape of the digit", "colour": "Its colour", "both": "A bit of both"}
 HEAT_CAPTION = "where the bias classifier looks"

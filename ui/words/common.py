@@ -7,6 +7,7 @@ TAGLINE = (
     "Find the images that a shortcut can't explain, make more like them, retrain, see what changed."
 )
 PROJECT = "Project"
+NO_UPLOADS = "Nothing can be uploaded in the classroom."
 STEPS = ("Data", "Audit", "Augment", "Curate", "Train", "Report")
 LOCKED = {
     "Audit": "needs data",
