@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from debias_core.data.catalog import DATA_SETS
 from debias_core.data.importing.survey import Survey
 from debias_core.data.table import ImageTable
 from debias_core.jobs import queue
 from debias_core.jobs.kinds import JOBS
+from debias_core.methods.catalog import METHODS
 from debias_core.records import mean_and_sd
 from debias_core.workspace import judgements
 from debias_core.workspace.database import Database, now
@@ -201,20 +203,54 @@ def run_rows(project: Project) -> list[list[str]]:
 
 
 def table_rows(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The columns and lines of a data set's table."""
+    """The columns and lines of a data set's table; the last says what each method was told."""
     from debias_core.study.table_text import heads, in_words
 
     columns, lines = heads(table["rows"]), []
     for row in table["rows"]:
-        said = in_words(
-            {**row, "method": field_table_words.FIELD_METHODS.get(row["method"], row["method"])}
-        )
+        method = METHODS.get(row["method"])
+        texts = in_words({**row, "method": method.title if method else row["method"]})
         if row["errors"] and not row["seeds"]:  # why is said below the table
-            said["all"] = field_table_words.FIELD_NONE
+            texts["all"] = field_table_words.FIELD_NONE
         # That the accuracies are in percent is said once, above the table.
-        line, named = [said.get(column, "") for column in columns], columns.index("ratio") + 1
-        lines.append([*line[:named], *(text.replace(" %", "") for text in line[named:])])
-    return columns, lines
+        line, named = [texts.get(column, "") for column in columns], columns.index("ratio") + 1
+        numbers = [text.replace(" %", "") for text in line[named:]]
+        lines.append([*line[:named], *numbers, told(row["method"], row["dataset"])])
+    return [*columns, train_words.TOLD], lines
+
+
+def compared_rows(
+    cells: list[dict[str, Any]], arms: list[tuple[str, str, list[dict[str, Any]]]]
+) -> list[list[str]]:
+    """A line for each method of a comparison, and for each of the `arms` that were trained beside it: their
+    name, what it was told, and their accuracies."""
+    by_method: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        by_method.setdefault(cell["method"], []).append(cell)
+    rows = []
+    for method, runs in by_method.items():
+        names = [f"{n}_accuracy" for n in ("unbiased", "aligned", "conflicting", "worst_group")]
+        seconds = f"{sum(run['seconds'] for run in runs) / len(runs):.0f}"
+        accuracy = [mean_and_sd([run[name] for run in runs]) for name in names]
+        rows.append([METHODS[method].title, str(len(runs)), *accuracy, seconds, told(method)])
+    for name, known, runs in arms:
+        keys = ("average", "aligned", "conflicting", "worst")
+        accuracy = [mean_and_sd([run[key] for run in runs]) for key in keys]
+        rows.append([name, str(len(runs)), *accuracy, "", known])
+    return rows
+
+
+def told(method: str, dataset: str = "") -> str:
+    """What a method knows of the bias beyond the training images, on a data set that has a name.
+
+    A model that ships with the app was shown the grey images of the data set in every colour.
+    """
+    if method not in METHODS:
+        return ""
+    knows, grey = METHODS[method], dataset in DATA_SETS and DATA_SETS[dataset].grey
+    return (
+        train_words.MODEL_TOLD.format(knows.model_told) if grey and knows.model_told else knows.told
+    )
 
 
 def table_notes(table: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from debias_core.settings.base import to_json
 from debias_core.settings.training import NETWORKS
 from debias_core.study.settings import CompareConfig
 from debias_core.workspace.project import Project
+from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
 from ui.tabs.events import guarded
@@ -51,7 +52,7 @@ def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
     if not mine.has("compare"):
         return train_words.NOT_COMPARED, hidden()
     about = mine.manifest("compare")
-    rows = train_words.compared_rows(about["cells"], _trained(mine))
+    rows = shown_rows.compared_rows(about["cells"], _arms(mine))
     return train_words.compared(about), gr.update(visible=bool(rows), value=rows)
 
 
@@ -67,12 +68,22 @@ def run(
     queue.submit(mine.db, mine.name, "compare", {"config": to_json(config)})
 
 
-def _trained(project: Project) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The arms that were trained in the project by what makes or weighs images, and their accuracies."""
-    found = []
+def _arms(project: Project) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """The arms that were trained in the project by what makes or weighs images: their name, what it was told
+    of the bias, and their accuracies."""
+    arms = []
     if project.has("debias"):
-        found.append((train_words.WITH_SYNTHETIC, project.manifest("debias")["arms"]))
+        manifest, known = project.manifest("debias"), ""
+        if project.has("synthetic") and manifest.get("set") == project.set_id():
+            made = project.manifest("synthetic")
+            method = made.get("method") or made["config"].get("method", "")
+            known = shown_rows.told(method, project.source().get("kind", ""))
+        arms.append((train_words.WITH_SYNTHETIC, known, manifest["arms"]))
     if project.has("ddb"):
-        about = project.manifest("ddb")
-        found.append((train_words.RECIPE_SHORT[about["config"]["recipe"]], about["arms"]))
-    return [(name, [a["accuracy"] for a in arms if a["arm"] == "debiased"]) for name, arms in found]
+        manifest = project.manifest("ddb")
+        recipe = manifest["config"]["recipe"]
+        arms.append((METHODS[recipe].title, shown_rows.told(recipe), manifest["arms"]))
+    return [
+        (name, known, [a["accuracy"] for a in trained if a["arm"] == "debiased"])
+        for name, known, trained in arms
+    ]

@@ -7,7 +7,9 @@ from typing import Any
 
 import gradio as gr
 
+from debias_core.data.catalog import DATA_SETS
 from debias_core.jobs import queue
+from debias_core.methods.catalog import METHODS
 from debias_core.presets.data_sets import BENCHMARKS
 from debias_core.records import UserError, ratio_in_words
 from debias_core.settings.base import to_json
@@ -26,7 +28,7 @@ WIDTHS = {"method": 170, "bias": 135, "seeds": 75, "published": 105, "seconds": 
 OTHERS = 110
 OWN = "own"  # a ratio that has no number, as the page's component has it
 # What the components can hold at all: a server that was started anew knows nothing of a page's narrower lists.
-NAMES = [(field_table_words.FIELD_NAMES[name], name) for name in BENCHMARKS]
+NAMES = [(data_set.title, name) for name, data_set in DATA_SETS.items()]
 EVERY = [(ratio_in_words(r), f"{r:g}") for r in RATIOS] + [(ratio_in_words(None), OWN)]
 
 
@@ -50,7 +52,7 @@ def published(place: Place, project: gr.Dropdown) -> Part:
                 info=field_table_words.FIELD_PROTOCOL_INFO, min_width=240,
             )  # fmt: skip
         methods = gr.CheckboxGroup(
-            [(text, m) for m, text in field_table_words.FIELD_METHODS.items()],
+            [(method.title, name) for name, method in METHODS.items()],
             value=[], label=train_words.COMPARE_METHODS, info=field_table_words.FIELD_INFO,
         )  # fmt: skip
         button = gr.Button(field_table_words.FIELD_BUTTON)
@@ -115,7 +117,7 @@ def _form(name: str) -> tuple[Any, ...]:
     return (
         gr.update(choices=[(ratio_in_words(r), _text(r)) for r in there], value=[_text(first)]),
         gr.update(
-            choices=[(field_table_words.FIELD_METHODS[m], m) for m in known],
+            choices=[(METHODS[m].title, m) for m in known],
             value=list(TableConfig().methods),
         ),
     )
@@ -152,13 +154,7 @@ def _choices() -> list[tuple[str, str]]:
     """Every data set of the field, with a word behind those that are not on this machine."""
     from debias_core.study import field_table
 
-    names = {name: field_table_words.FIELD_NAMES[name] for name in BENCHMARKS}
+    absent = field_table_words.FIELD_MISSING
     return [
-        (
-            text
-            if field_table.missing(name) is None
-            else field_table_words.FIELD_MISSING.format(text),
-            name,
-        )
-        for name, text in names.items()
+        (absent.format(text) if field_table.missing(name) else text, name) for text, name in NAMES
     ]

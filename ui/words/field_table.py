@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from debias_core.data.catalog import DATA_SETS
-from ui.words.train import COMPARE_NAMES
-
 # Tables of the field's data sets, below Train
 FIELD_TITLE = "Published data sets"
 FIELD_INTRO = (
@@ -16,7 +13,6 @@ FIELD_INTRO = (
     "stopped, or is widened later, goes on behind it. It may take hours, and nothing is downloaded for it."
 )
 FIELD_DATASET = "Data set"
-FIELD_NAMES = {name: data_set.title for name, data_set in DATA_SETS.items()}
 FIELD_MISSING = "{} (not on this machine)"
 FIELD_RATIOS = "Images that break the pattern"
 FIELD_PROTOCOL = "The papers' protocol"
@@ -25,15 +21,6 @@ FIELD_PROTOCOL_INFO = (
     "that suits this); DiffInject takes its paper's settings."
 )
 FIELD_INFO = "An oracle sees the bias attribute. Methods that make images take longest."
-FIELD_METHODS = {
-    **COMPARE_NAMES,
-    "diffinject": "DiffInject",
-    "crossinject": "CrossInject",
-    "diffubias": "DiffuBias",
-    "amplibias": "AmpliBias",
-    "ddb-1": "DDB, recipe I",
-    "ddb-2": "DDB, recipe II",
-}
 FIELD_BUTTON = "Fill the table"
 FIELD_EMPTY = "No cell is finished yet."
 FIELD_FILES = {"json": "JSON", "csv": "CSV", "markdown": "Markdown"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from debias_core.records import mean_and_sd
 from debias_core.settings.sweep import cell_in_words
 
 # Train
@@ -72,26 +71,17 @@ COMPARE_INTRO = (
     "line is kept: a comparison that was stopped, or is widened later, goes on behind it."
 )
 COMPARE_METHODS = "Methods"
-COMPARE_NAMES = {
-    "vanilla": "Vanilla (ERM)",
-    "lff": "LfF",
-    "disent": "DisEnt",
-    "bias-ensemble": "BiasEnsemble (LfF+BE)",
-    "rebias": "ReBias",
-    "jtt": "JTT",
-    "group-dro": "GroupDRO (oracle)",
-    "dfr": "DFR (oracle)",
-    "selecmix": "SelecMix",
-}
+TOLD = "told of the bias"
+MODEL_TOLD = "its model: {}"
 COMPARE_INFO = "An oracle sees the bias attribute; without one it can't run."
 COMPARE_EPOCHS = "Epochs, 0: each method's own"
 COMPARE_BUTTON = "Compare"
 COMPARE_COLUMNS = (
     "method", "seeds", "all", "bias-aligned", "bias-conflicting", "worst group", "seconds a seed",
+    TOLD,
 )  # fmt: skip
 NO_ORACLE = "{} needs the bias attribute, which these images do not have: leave it out."
 WITH_SYNTHETIC = "with synthetic images (Train both)"
-RECIPE_SHORT = {"ddb-1": "Diffusing DeBias, recipe I", "ddb-2": "Diffusing DeBias, recipe II"}
 NOT_COMPARED = "Not compared yet."
 
 
@@ -100,25 +90,3 @@ def compared(about: dict[str, Any]) -> str:
     done, wanted = len(about["cells"]), about["wanted"]
     so_far = "" if done == wanted else f" {done} of {wanted} trainings are done."
     return f"Accuracy on the test part after the last epoch, mean ± s.d. over the seeds.{so_far}"
-
-
-def compared_rows(
-    cells: list[dict[str, Any]], trained: list[tuple[str, list[dict[str, Any]]]]
-) -> list[list[str]]:
-    """A line for each method, and for each of the arms (name, accuracies) that were trained here."""
-    by_method: dict[str, list[dict[str, Any]]] = {}
-    for c in cells:
-        by_method.setdefault(c["method"], []).append(c)
-    names = ("unbiased", "aligned", "conflicting", "worst_group")
-    rows = [
-        [
-            COMPARE_NAMES[method], str(len(mine)),
-            *(mean_and_sd([c[f"{n}_accuracy"] for c in mine]) for n in names),
-            f"{sum(c['seconds'] for c in mine) / len(mine):.0f}",
-        ]
-        for method, mine in by_method.items()
-    ]  # fmt: skip
-    for name, mine in trained:
-        keys = ("average", "aligned", "conflicting", "worst")
-        rows.append([name, str(len(mine)), *(mean_and_sd([a[k] for a in mine]) for k in keys), ""])
-    return rows
