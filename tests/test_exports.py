@@ -15,12 +15,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
+from safetensors.torch import load
 
+from debias_core.classifier.networks import build_classifier, save_classifier
 from debias_core.classifier.scoring import score
 from debias_core.data.importing.importers import import_images
+from debias_core.data.making.shipped import SHIPPED
 from debias_core.diffusion.synthesis import settled
-from debias_core.diffusion.unet import save_model
+from debias_core.diffusion.unet import (
+    EpsilonNet,
+    load_library,
+    load_model,
+    save_model,
+    weights_digest,
+)
 from debias_core.pipeline import drain
 from debias_core.records import StopAsked, UserError
 from debias_core.settings.diffusion import DiffusionConfig
@@ -29,7 +39,9 @@ from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasC
 from debias_core.stages import audit as audit_stage
 from debias_core.stages import debias as debias_stage
 from debias_core.stages import exports, generate, importing, models
-from debias_core.stages.exports import export, folder_names
+from debias_core.stages.export_images import folder_names
+from debias_core.stages.export_layouts import bring_model, unet_files
+from debias_core.stages.exports import export
 from debias_core.stages.repeat import repeat
 from debias_core.stages.repeat_check import check, read_recipe
 from debias_core.workspace import judgements
@@ -224,7 +236,7 @@ def test_the_loading_example_runs_and_names_the_class_of_an_image(project, tmp_p
         assert json.loads(files[f"{name}/model.json"])["class_names"] == list(NAMES)
     folder = project.folder("debias") / "debiased"
     assert files["debiased/model.safetensors"] == (folder / "model.safetensors").read_bytes()
-    assert json.loads(files["diffusion/config.json"])["made_by"] == "a test"
+    assert json.loads(files["diffusion/model.json"])["made_by"] == "a test"
     readme = files["README.txt"].decode()
     assert '0  "../x"' in readme and "diffusion/" in readme and project.data_id() in readme
     net, table = project.net("debiased", CPU), project.table()
@@ -237,6 +249,75 @@ def test_the_loading_example_runs_and_names_the_class_of_an_image(project, tmp_p
         )  # fmt: skip
         said = score(net, table.take([row]), device=CPU).pred[0]
         assert run.stdout.strip() == NAMES[said]
+
+
+@pytest.mark.parametrize("config", ["shipped", replace(TINY_UNET, classes=3)])
+def test_an_exported_u_net_is_diffusers_own(config, tmp_path):
+    folder = SHIPPED["digit-"]
+    if config != "shipped":
+        folder = tmp_path / "made"
+        torch.manual_seed(0)
+        save_model(EpsilonNet(config), replace(DIFFUSION, unet=config), folder, made_by="a test")
+    (taken_away := tmp_path / "diffusion").mkdir()
+    for name, data in unet_files(folder).items():
+        (taken_away / name).write_bytes(data)
+    theirs = load_library().from_pretrained(taken_away).eval()
+    ours, about = load_model(folder, CPU)
+    x, t = torch.randn(4, 3, *[about.unet.image_size] * 2), torch.tensor([0, 250, 500, 999])
+    y = torch.tensor([0, 1, 2, 3]) if about.unet.classes else None  # 3: no class
+    with torch.no_grad():
+        difference = (ours(x, t, y) - theirs(x, t, class_labels=y).sample).abs().max()
+    print(f"largest difference {difference:.1e}")
+    assert difference < 1e-4
+    # Brought back it is the very same file, so that it has the id that a config names.
+    (back := tmp_path / "back").mkdir()
+    bring_model(taken_away, back)
+    assert weights_digest(back) == weights_digest(folder)
+    assert load_model(back, CPU)[1] == about
+
+
+def test_a_run_is_repeated_with_the_model_that_was_taken_away(project, tmp_path):
+    recipe = recipe_of(project)
+    taken(project, "weights")
+    with zipfile.ZipFile(project.export_file("weights")) as archive:
+        archive.extractall(tmp_path / "w")
+    _, result = repeated(project, recipe, model=tmp_path / "w" / "diffusion")
+    assert result["same"]
+
+
+def test_a_u_net_of_patches_stays_in_our_layout_and_the_readme_says_so(project):
+    config = replace(TINY_UNET, image_size=16, patch=2)
+    folder = project.folder("diffusion")
+    save_model(EpsilonNet(config), replace(DIFFUSION, unet=config), folder, made_by="a test")
+    files = taken(project, "weights")
+    assert files["diffusion/model.safetensors"] == (folder / "model.safetensors").read_bytes()
+    assert "diffusers does not load it" in files["README.txt"].decode()
+
+
+@pytest.mark.parametrize("size", [8, 64])
+def test_an_exported_resnet_is_torchvision_s_own(size, project, tmp_path):
+    net = build_classifier("resnet18", size, 3, seed=0).eval()
+    folder = project.folder("debias") / "debiased"
+    save_classifier(net, folder, network="resnet18", image_size=size, class_names=NAMES)
+    files = taken(project, "weights")
+    readme = files["README.txt"].decode()
+    assert "in debiased/ have torchvision's own key names" in readme
+    if size == 64:
+        theirs = torchvision.models.resnet18(num_classes=3)
+        theirs.load_state_dict(load(files["debiased/model.safetensors"]))
+        x = torch.rand(4, 3, size, size) * 2 - 1
+        with torch.no_grad():
+            assert (net(x) - theirs.eval()(x)).abs().max() < 1e-5
+        return
+    with zipfile.ZipFile(project.export_file("weights")) as archive:
+        archive.extractall(tmp_path / "w")
+    table = project.table()
+    path = tmp_path / "images" / str(table.ids[0])
+    run = subprocess.run(
+        [sys.executable, tmp_path / "w" / "load_example.py", path],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert run.stdout.strip() == NAMES[score(net, table.take([0]), device=CPU).pred[0]]
 
 
 # ---- what is possible ----

@@ -19,7 +19,8 @@ from debias_core.records import Progress, Stage, StopAsked, T, UserError
 from debias_core.settings.diffusion import DiffusionConfig
 from debias_core.stages import audit as audit_stage
 from debias_core.stages import debias as debias_stage
-from debias_core.stages import exports, generate, importing, models
+from debias_core.stages import export_config, generate, importing, models
+from debias_core.stages.export_layouts import bring_model
 from debias_core.stages.repeat_check import Named, Plan, Published, _refused, check
 from debias_core.workspace import judgements
 from debias_core.workspace.project import Project
@@ -82,7 +83,7 @@ def _run(
         )
     _judge(project, plan.set_id, plan.verdicts, judgements.VERDICTS)
     arms = yield from debias_stage.run_debias(project, plan.debias, device=device)
-    got = exports.results(project.audit(), arms, device)
+    got = export_config.results(project.audit(), arms, device)
     expected = plan.expected
     largest = largest_difference(expected, got)
     same = largest == 0 and all(got[k] == expected[k] for k in ("top_k", "images"))
@@ -167,23 +168,24 @@ def _take_model(
 
 
 def _copy_model(project: Project, model: Path) -> None:
+    folder = project.begin("diffusion")
     try:
-        net, _ = load_model(model, torch.device("cpu"))
+        bring_model(model, folder)
+        net, _ = load_model(folder, torch.device("cpu"))
     # A file that is no such model can raise nearly anything while it is read.
     except Exception as error:
+        shutil.rmtree(folder, ignore_errors=True)
         reason = str(error) if isinstance(error, UserError) else type(error).__name__
         raise UserError(
-            f"{model} holds no diffusion model that can be read ({reason[:200]}): give a folder with "
-            "model.safetensors and config.json, as weights.zip has it."
+            f"{model} holds no diffusion model that can be read ({reason[:200]}): give the folder "
+            "diffusion, as weights.zip has it."
         ) from None
     size = project.table().image_size
     if net.config.image_size != size:
+        shutil.rmtree(folder, ignore_errors=True)
         raise UserError(
             f"The model makes {net.config.image_size} px, but the images are {size} px."
         )
-    folder = project.begin("diffusion")
-    for name in ("model.safetensors", "config.json"):  # the one that means done comes last
-        shutil.copyfile(model / name, folder / name)
 
 
 def _check_network(config: DiffusionConfig, image_size: int) -> None:

@@ -17,7 +17,7 @@ from debias_core.settings.base import from_json, to_json
 from debias_core.settings.diffusion import DiffusionConfig
 from debias_core.settings.injection import InjectConfig
 from debias_core.settings.training import AuditConfig, DebiasConfig
-from debias_core.stages import exports
+from debias_core.stages import export_config
 from debias_core.workspace import judgements
 
 C = TypeVar("C")
@@ -118,10 +118,10 @@ def check(recipe: dict[str, Any]) -> Plan:
         recipe, "the file", "format", "app", "data", "audit", "inject", "debias", "diffusion", "marks",
         "excluded", "set_id", "count", "verdicts", "expected",
     )  # fmt: skip
-    if top["format"] != exports.FORMAT or isinstance(top["format"], bool):
+    if top["format"] != export_config.FORMAT or isinstance(top["format"], bool):
         raise UserError(
             f"The file has the format {str(top['format'])[:20]!r}, but this version of Debias Studio "
-            f"reads format {exports.FORMAT}: use the version that wrote it."
+            f"reads format {export_config.FORMAT}: use the version that wrote it."
         )
     _text(top["app"], "app")
     data = _object(top["data"], "data", "source", "data_id")
@@ -245,7 +245,7 @@ def _judgements(
 
 
 def _expected(value: Any) -> dict[str, Any]:
-    """The recorded numbers, in the form of `exports.results`."""
+    """The recorded numbers, in the form of `export_config.results`."""
     expected = _object(
         value, "expected", "arms", "images", "top_k", "precision_at_k", "average_precision", "torch",
         "device", "threads",
