@@ -9,13 +9,18 @@ import ast
 import subprocess
 from pathlib import Path
 
+from tests.docs_data_sets import data_sets
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTICE = "<!-- Written by `python -m tests.docs`. -->\n\n"
 
 
 def documents() -> dict[Path, str]:
     """Every derived document, by its path, as it is to be."""
-    return {ROOT / "docs" / "map.md": file_map()}
+    return {
+        ROOT / "docs" / "map.md": file_map(),
+        ROOT / "docs" / "data_sets.md": data_sets(),
+    }
 
 
 def file_map() -> str:

@@ -28,7 +28,7 @@ _ALL = (
         "dogs_and_cats/test/<y>/*.jpg, or dogs_cats/{1,5}pct.csv with path,label,bias,split",
     ),
     DataSet(
-        "bar", "BAR", "Six actions, each at the place that is usual for it.",
+        "bar", "BAR", "Six actions, nearly all at the place that is usual for them.",
         source=f"github.com/alinlab/BAR; split anew: {_BIAS_ENSEMBLE}",
         test="actions in unusual places", ratios=(None, 1.0, 5.0),
         folders=("bar", "BAR"), telling=("train",),

@@ -64,4 +64,4 @@ class DataSet:
     @property
     def percent(self) -> float | None:
         """The ratio that is taken where none is asked for."""
-        return None if None in self.ratios else 1.0
+        return next(r for r in (None, 1.0, *self.ratios) if r in self.ratios)

@@ -107,7 +107,7 @@ def photographs(dataset: str, preset: str = "small", size: int | None = None) ->
 
 
 BENCHMARKS = {
-    name: BenchmarkConfig(dataset=name) if of.make else photographs(name)
+    name: BenchmarkConfig(dataset=name, percent=of.percent) if of.make else photographs(name)
     for name, of in DATA_SETS.items()
 } | BENCHMARKS
 

@@ -28,7 +28,8 @@ NO_BENCHMARK = "none"
 OFFICIAL = "The published images in {} are used, with their own training, valid and test parts."
 
 
-def _ratios(data_set: DataSet) -> str:
+def ratios_in_words(data_set: DataSet) -> str:
+    """The percentages at which a data set can be had."""
     if data_set.any_ratio:
         return f"0 to {MOST_PERCENT:g}"
     numbers = ", ".join(f"{r:g}" for r in data_set.ratios if r is not None)
@@ -38,8 +39,8 @@ def _ratios(data_set: DataSet) -> str:
 
 # The ratios of every data set, those of the same ones together.
 RATIOS = "; ".join(
-    f"{', '.join(n for n, d in DATA_SETS.items() if _ratios(d) == ratios)}: {ratios}"
-    for ratios in dict.fromkeys(map(_ratios, DATA_SETS.values()))
+    f"{', '.join(n for n, d in DATA_SETS.items() if ratios_in_words(d) == ratios)}: {ratios}"
+    for ratios in dict.fromkeys(map(ratios_in_words, DATA_SETS.values()))
 )
 
 

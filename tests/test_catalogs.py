@@ -1,0 +1,102 @@
+"""One home each: a toy, added to a copy of the project as one file and one line, is there everywhere."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A copy of the project's files, a repository of its own, without what is large."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    for name in listed:
+        if (ROOT / name).is_file() and (ROOT / name).stat().st_size < 1 << 20:
+            (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, tmp_path / "tree" / name)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path / "tree", check=True)
+    return tmp_path / "tree"
+
+
+def run(tree, *words):
+    """What a Python program in the copy prints."""
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tree, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert text.count(old) == 1, f"{path.name}: {old}"
+    path.write_text(text.replace(old, new))
+
+
+# ---- a data set --------------------------------------------------------------------------------
+
+TOY_DATA_SET = '''"""Toy: bars across and bars down, each in a colour of its own."""
+
+import numpy as np
+
+from debias_core.data.data_set import DataSet
+from debias_core.data.making import planted
+from debias_core.data.table import ImageTable
+
+
+def toy(percent, seed=0, *, validation=False):
+    y, rng = np.arange(40) % 2, np.random.default_rng(seed)
+    split = np.where(np.arange(40) < 24, "train", "test")
+    bias = np.where(split == "train", planted.plant(y, percent / 100, 2, rng), np.arange(40) // 2 % 2)
+    pixels = np.zeros((40, 16, 16, 3), dtype=np.uint8)
+    for image, down, colour in zip(pixels, y, bias):
+        (image[:, ::2] if down else image[::2])[..., colour] = 255
+    ids = np.array([f"toy-{i}" for i in range(40)])
+    return ImageTable(ids, y, split, DATA_SET.classes, pixels, bias, DATA_SET.attributes)
+
+
+DATA_SET = DataSet(
+    "toy", "Toy Bars", "Bars across and bars down, each in a colour of its own.",
+    source="Drawn here.", test="both colours in each class",
+    classes=("across", "down"), attributes=("red", "green"), ratios=(5.0, 20.0),
+    make=toy, bias="colour",
+)
+'''
+
+
+def test_a_data_set_made_here_is_one_file_and_one_line(tree, tmp_path):
+    (tree / "debias_core" / "data" / "making" / "toy.py").write_text(TOY_DATA_SET)
+    catalog = tree / "debias_core" / "data" / "catalog.py"
+    edit(catalog, "import cifar10c, cmnist, digits\n", "import cifar10c, cmnist, digits, toy\n")
+    edit(catalog, "    cifar10c.DATA_SET,\n", "    cifar10c.DATA_SET,\n    toy.DATA_SET,\n")
+
+    told = run(tree, "app.py", "benchmark", "--help")
+    assert "toy" in " ".join(told.split())
+    choices = run(tree, "-c", "from ui.tabs.data import NAMED_SETS; print(*NAMED_SETS, sep='\\n')")
+    assert {
+        "Toy Bars, 5 % break the pattern",
+        "Toy Bars, 20 % break the pattern",
+        "Toy Bars without a bias (control)",
+    } <= set(choices.splitlines())
+    assert "Toy Bars" in run(
+        tree, "-c", "from ui.words.field_table import FIELD_NAMES; print(FIELD_NAMES['toy'])"
+    )
+    run(tree, "-m", "tests.docs")
+    assert "Bars across and bars down" in (tree / "docs" / "data_sets.md").read_text()
+
+    out = tmp_path / "out.json"
+    run(
+        tree, "app.py", "benchmark", "toy", "--method", "vanilla", "--seeds", "1", "--epochs", "1",
+        "--workspace", str(tmp_path / "ws"), "--json", str(out),
+    )  # fmt: skip
+    (cell,) = json.loads(out.read_text())["cells"]
+    assert (cell["dataset"], cell["bias"], cell["ratio"]) == ("toy", "colour", 5.0)
+    assert 0 <= cell["unbiased_accuracy"] <= 1
