@@ -19,8 +19,9 @@ from debias_core.settings.base import from_json, to_json
 from debias_core.settings.data_sets import DDBBenchmarkConfig
 from debias_core.settings.diffusion import DiffusionConfig
 from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
-from debias_core.stages import amplify, exports
+from debias_core.stages import amplify, bias_shown, exports
 from debias_core.stages import audit as audit_stage
+from debias_core.stages import ddb as ddb_stage
 from debias_core.stages import debias as debias_stage
 from debias_core.stages import report as report_stage
 from debias_core.workspace.project import Project
@@ -107,7 +108,7 @@ def test_another_w_keeps_the_model_and_real_images_need_none(project):
 
 def test_a_recipe_is_kept_with_its_groups_and_dropped_with_its_amplifier(project):
     drain(amplify.run_amplify(project, replace(CONFIG, trained_on="real"), device=CPU))
-    arms, about = drain(amplify.run_ddb(project, DDB, device=CPU, oracle=True))
+    arms, about = drain(ddb_stage.run_ddb(project, DDB, device=CPU, oracle=True))
     assert [a.arm for a in arms] == ["vanilla", "debiased", "groupdro"]
     groups = about["groups"]
     assert sum(groups["size"].values()) == 48
@@ -115,11 +116,11 @@ def test_a_recipe_is_kept_with_its_groups_and_dropped_with_its_amplifier(project
     assert 0 <= groups["recall"] <= 1
     assert (project.folder("ddb") / "debiased" / "model.json").is_file() and project.has("ddb")
     seen = []
-    again, _ = drain(amplify.run_ddb(project, DDB, device=CPU, oracle=True), seen.append)
+    again, _ = drain(ddb_stage.run_ddb(project, DDB, device=CPU, oracle=True), seen.append)
     assert again == arms and not [p for p in seen if p.stage.startswith("train")]
     state = project.root / "baseline" / "ddb" / "seed-0" / "state.json"
     written = state.stat().st_mtime_ns
-    others, weighed = drain(amplify.run_ddb(project, replace(DDB, recipe="ddb-2"), device=CPU))
+    others, weighed = drain(ddb_stage.run_ddb(project, replace(DDB, recipe="ddb-2"), device=CPU))
     assert weighed["groups"] is None
     # Vanilla is not trained again.
     assert others[0] == arms[0] and state.stat().st_mtime_ns == written
@@ -144,9 +145,9 @@ def test_the_amplifier_can_take_the_audit_s_place(project):
 
 def test_a_recipe_without_an_amplifier_says_what_to_run(project):
     with pytest.raises(UserError, match="run `amplify` first"):
-        drain(amplify.run_ddb(project, DDB, device=CPU))
+        drain(ddb_stage.run_ddb(project, DDB, device=CPU))
     with pytest.raises(UserError, match="run `audit` first"):
-        drain(amplify.run_ddb(project, replace(DDB, losses="audit"), device=CPU))
+        drain(ddb_stage.run_ddb(project, replace(DDB, losses="audit"), device=CPU))
 
 
 def test_a_model_of_other_classes_is_refused(project):
@@ -163,7 +164,7 @@ def test_without_the_attribute_everything_runs_and_nothing_is_scored(tmp_path, t
     project.register({"kind": "files", "path": "/nowhere"})
     about = drain(amplify.run_amplify(project, CONFIG, device=CPU))
     assert about["aligned_share"] is None and about["average_precision"] is None
-    arms, found = drain(amplify.run_ddb(project, DDB, device=CPU, oracle=True))
+    arms, found = drain(ddb_stage.run_ddb(project, DDB, device=CPU, oracle=True))
     assert [a.arm for a in arms] == ["vanilla", "debiased"] and "recall" not in found["groups"]
 
 
@@ -171,7 +172,7 @@ def test_the_colour_reader_knows_the_palette_dim_or_bright():
     grey = np.random.default_rng(0).uniform(0, 1, (40, 8, 8))
     index = np.arange(40) % 10
     bright = np.linspace(0.3, 1, 40)[:, None]
-    assert np.array_equal(amplify.read_colour(tint(grey, PALETTE[index] * bright)), index)
+    assert np.array_equal(bias_shown.read_colour(tint(grey, PALETTE[index] * bright)), index)
 
 
 def test_both_are_jobs(project):
@@ -278,7 +279,7 @@ def test_report_and_weights_hold_what_was_amplified(project, table):
     html = drain(report_stage.run_report(project, device=CPU)).read_text()
     assert "Diffusing DeBias" not in html
     drain(amplify.run_amplify(project, CONFIG, device=CPU))
-    drain(amplify.run_ddb(project, DDB, device=CPU))
+    drain(ddb_stage.run_ddb(project, DDB, device=CPU))
     html = drain(report_stage.run_report(project, device=CPU)).read_text()
     for text in ("24 images that a class-conditional", "Recipe ddb-1", "were taken to break"):
         assert text in html, text

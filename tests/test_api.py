@@ -764,7 +764,7 @@ def test_undo_takes_the_last_verdict_back_and_then_the_one_before(client, fresh)
 def test_undo_reaches_nothing_but_verdicts_on_the_project_s_own_sets(client, fresh, which):
     post(client, f"{fresh.name}/marks", marks((4, "junk")))
     set_id = {"data": fresh.data_id(), "unknown": "no-such-set", "guess": "guess"}[which]
-    decision = [judgements.Decision("g", "looks at", "colour")]
+    decision = [judgements.Judgement("g", "looks at", "colour")]
     judgements.record(fresh.db, fresh.name, "guess", decision, ["colour"])
     refused(client, f"{fresh.name}/undo", {"set": set_id})
     assert get(client, f"{fresh.name}/audit")["marks"] == {"4": "junk"}

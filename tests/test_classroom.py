@@ -386,7 +386,7 @@ def test_sandboxes_older_than_a_day_are_swept_but_not_those_with_work_under_way(
         for kind in ("demo", "control"):
             age(workspace, f"{SANDBOX}{token(name)}-{kind}", classroom.KEPT_SECONDS + 10)
     age(workspace, young, classroom.KEPT_SECONDS - 60)
-    decision = [judgements.Decision("k", "x", "junk")]
+    decision = [judgements.Judgement("k", "x", "junk")]
     judgements.record(db, old, "set", decision, judgements.MARKS)
     done = queue.submit(db, old, "report", {})
     queue.act(db, done, "now")

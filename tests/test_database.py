@@ -20,7 +20,7 @@ def db(tmp_path):
 
 def say(db, item, verdict, key=None, set_id="s", project="p"):
     key = key or f"{project}-{set_id}-{item}-{verdict}-{len(db.rows('SELECT 1 FROM verdicts'))}"
-    return record(db, project, set_id, [Decision(key, item, verdict)], judgements.VERDICTS)
+    return record(db, project, set_id, [Decision(key, item, verdict)], judgements.JUDGEMENTS)
 
 
 def test_a_newer_workspace_is_refused_and_left_as_it_is(tmp_path):
@@ -90,7 +90,7 @@ def test_sets_and_projects_do_not_mix(db):
 def test_an_unknown_verdict_is_refused_and_none_of_its_batch_is_kept(db):
     batch = [Decision("a", "1", "accept"), Decision("b", "2", "<script>")]
     with pytest.raises(UserError, match="none of accept"):
-        record(db, "p", "s", batch, judgements.VERDICTS)
+        record(db, "p", "s", batch, judgements.JUDGEMENTS)
     assert current(db, "p", "s") == {}
 
 

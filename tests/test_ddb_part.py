@@ -13,6 +13,7 @@ from debias_core.settings.base import from_json
 from debias_core.settings.training import AuditConfig, ClassifierConfig
 from debias_core.stages import amplify as amplify_stage
 from debias_core.stages import audit as audit_stage
+from debias_core.stages import ddb as ddb_stage
 from debias_core.workspace.project import Project
 from tests.conftest import CPU
 from tests.test_amplify import CONFIG, DDB
@@ -61,7 +62,7 @@ def test_amplify_and_the_recipes_are_submitted_and_told(place, tmp_path):
     train("p", "ddb-2", "amplifier", "filtered", 2)
     asked = from_json(DDBConfig, queue.of_project(project.db, "p")[0].args["config"])
     assert asked.recipe == "ddb-2" and asked.seeds == (0, 1)
-    drain(amplify_stage.run_ddb(project, DDB, device=CPU))
+    drain(ddb_stage.run_ddb(project, DDB, device=CPU))
     text, rows = training.refresh("p")
     assert "images are taken to break the pattern" in text
     assert [row[0] for row in rows["value"]] == ["vanilla", "by the recipe"]

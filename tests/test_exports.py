@@ -84,7 +84,7 @@ def build(workspace, source, net):
     judge(p, p.data_id(), {top[0]: "junk", top[1]: "label", top[2]: "conflict"}, judgements.MARKS)
     drain(generate.run_generate(p, INJECT, device=CPU))
     said = {"0": "accept", "1": "reject", "2": "skip", "5": "reject"}
-    judge(p, p.set_id(), said, judgements.VERDICTS)
+    judge(p, p.set_id(), said, judgements.JUDGEMENTS)
     drain(debias_stage.run_debias(p, DEBIAS, device=CPU))
 
 
@@ -102,7 +102,7 @@ def project(table, tiny_net, tmp_path, tmp_path_factory):
 
 
 def judge(project, set_id, said, allowed):
-    decisions = [judgements.Decision(f"{set_id}-{i}-{v}", i, v) for i, v in said.items()]
+    decisions = [judgements.Judgement(f"{set_id}-{i}-{v}", i, v) for i, v in said.items()]
     judgements.record(project.db, project.name, set_id, decisions, allowed)
 
 
@@ -496,7 +496,7 @@ def test_a_model_replaced_after_the_images_is_noticed(project, tiny_net):
 
 
 def test_verdicts_changed_after_the_training_are_noticed(project):
-    judge(project, project.set_id(), {"7": "reject"}, judgements.VERDICTS)
+    judge(project, project.set_id(), {"7": "reject"}, judgements.JUDGEMENTS)
     with pytest.raises(UserError, match="Verdicts were changed since the last training"):
         recipe_of(project)
 
@@ -539,7 +539,7 @@ def test_only_a_new_project_can_be_repeated_into(project):
 def test_what_an_earlier_project_of_the_name_left_does_not_count(project, tmp_path):
     recipe = recipe_of(project)
     fresh, _ = repeated(project, recipe)
-    judge(fresh, fresh.set_id(), {"3": "reject", "1": None}, judgements.VERDICTS)
+    judge(fresh, fresh.set_id(), {"3": "reject", "1": None}, judgements.JUDGEMENTS)
     judge(fresh, fresh.data_id(), {str(fresh.table().ids[20]): "junk"}, judgements.MARKS)
     fresh.replace_all()
     _, result = repeated(project, recipe)

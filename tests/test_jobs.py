@@ -148,7 +148,7 @@ def test_half_the_batch_is_offered_where_it_can_be_had_alone(project):
     for kind, offered in (("generate", True), ("sweep", False)):
         job = replace(jobs.get(project.db, submit(project, kind)), state="interrupted")
         assert ("half" in jobs.actions(job)) == offered == JOBS[kind].halves
-        assert ("half the batch" in jobs_runner._verdict(job, -9, [])[1]) == offered
+        assert ("half the batch" in jobs_runner._outcome(job, -9, [])[1]) == offered
 
 
 def test_half_the_batch_is_asked_for_in_the_job_s_arguments(project):
@@ -310,7 +310,7 @@ def test_the_same_settings_are_the_same_set_and_marks_change_it(project):
     drain(generate.run_generate(project, INJECT, device=CPU))
     first, top = project.set_id(), project.audit().top_k.ids
     junk = str(top[0])
-    decision = [judgements.Decision("k", junk, "junk")]
+    decision = [judgements.Judgement("k", junk, "junk")]
     judgements.record(project.db, "p", project.data_id(), decision, judgements.MARKS)
     made = drain(generate.run_generate(project, INJECT, device=CPU))
     assert project.set_id() != first
@@ -330,8 +330,8 @@ def test_what_is_rejected_is_not_trained_on(project):
     drain(generate.run_generate(project, INJECT, device=CPU))
 
     def say(item, verdict):
-        decision = [judgements.Decision(f"{item}{verdict}", str(item), verdict)]
-        judgements.record(project.db, "p", project.set_id(), decision, judgements.VERDICTS)
+        decision = [judgements.Judgement(f"{item}{verdict}", str(item), verdict)]
+        judgements.record(project.db, "p", project.set_id(), decision, judgements.JUDGEMENTS)
 
     for item in range(5):
         say(item, "reject")

@@ -32,7 +32,7 @@ from debias_core.settings.amplification import AmplifyConfig, DDBConfig
 from debias_core.settings.diffusion import DiffusionConfig
 from debias_core.settings.injection import InjectConfig
 from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
-from debias_core.stages import amplify, generate, models
+from debias_core.stages import amplify, ddb, generate, models
 from debias_core.stages import audit as audit_stage
 from debias_core.stages import debias as debias_stage
 from debias_core.workspace import judgements
@@ -84,7 +84,7 @@ def undisturbed(tmp_path_factory):
     drain(generate.run_generate(project, INJECT, device=CPU))
     drain(debias_stage.run_debias(project, DEBIAS, device=CPU))
     drain(amplify.run_amplify(project, AMPLIFY, device=CPU))
-    drain(amplify.run_ddb(project, DDB, device=CPU))
+    drain(ddb.run_ddb(project, DDB, device=CPU))
     torch.set_num_threads(threads)
     fidelity.MIN_STEPS = steps
     return project
@@ -253,7 +253,7 @@ def test_a_server_killed_at_random_moments_loses_no_verdict_and_no_job(
         assert server.ask("GET", "/api/p/curate")["set"] == set_id
         until, n = time.monotonic() + rng.uniform(0, 0.8), 0
         while time.monotonic() < until:
-            item, verdict = rng.randrange(40), rng.choice(judgements.VERDICTS)
+            item, verdict = rng.randrange(40), rng.choice(judgements.JUDGEMENTS)
             body = {"key": f"{kill}-{n}", "item": item, "verdict": verdict}
             answer = server.ask("POST", "/api/p/verdicts", {"set": set_id, "verdicts": [body]})
             assert answer["saved"] == 1

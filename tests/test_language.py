@@ -395,7 +395,7 @@ def test_drawings_and_blends_are_one_set_with_recipes_and_verdicts(told, models)
     drain(generate.run_generate(told, inject, device=CPU, with_flags=False))
     blended = told.set_id()
     judgements.record(
-        told.db, "p", blended, [judgements.Decision("k", "2", "reject")], judgements.VERDICTS
+        told.db, "p", blended, [judgements.Judgement("k", "2", "reject")], judgements.JUDGEMENTS
     )
     made = drain(drawings.run_draw(told, draw_config(models), device=CPU, beside=True))
     assert [r.method for r in made.origins] == ["diffinject"] * 4 + ["diffubias"] * 5

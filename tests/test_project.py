@@ -349,14 +349,17 @@ def test_an_image_file_as_a_workspace_is_told(tmp_path, capsys, photo_folder):
 def test_images_of_low_fidelity_are_left_out_unless_somebody_accepted_them(project):
     scores = [{"fidelity": f, "flags": []} for f in (0.1, 0.95, 0.2, 0.5, 0.9, 0.3)]
     project.save_scores("a-set", scores)
-    decisions = [judgements.Decision("k0", "0", "accept"), judgements.Decision("k1", "1", "reject")]
-    judgements.record(project.db, project.name, "a-set", decisions, judgements.VERDICTS)
+    decisions = [
+        judgements.Judgement("k0", "0", "accept"),
+        judgements.Judgement("k1", "1", "reject"),
+    ]
+    judgements.record(project.db, project.name, "a-set", decisions, judgements.JUDGEMENTS)
     made, curated = synthetic.curated_set(project, DebiasConfig(min_fidelity=0.5))
     assert curated["used"] == [0, 3, 4] and curated["doubtful"] == 2
     assert np.array_equal(made.pixels, project.synthetic().pixels[[0, 3, 4]])
     assert synthetic.curated_set(project, DebiasConfig())[1]["used"] == [0, 2, 3, 4, 5]
-    decision = [judgements.Decision("k2", "0", "reject")]
-    judgements.record(project.db, project.name, "a-set", decision, judgements.VERDICTS)
+    decision = [judgements.Judgement("k2", "0", "reject")]
+    judgements.record(project.db, project.name, "a-set", decision, judgements.JUDGEMENTS)
     with pytest.raises(UserError, match="lower the least label fidelity"):
         synthetic.curated_set(project, DebiasConfig(min_fidelity=0.99))
     project.save_scores("a-set", [{}] * 6)

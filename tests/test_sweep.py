@@ -321,7 +321,11 @@ def test_workers_find_what_one_process_finds(
     with_marks = filled(tmp_path / "there", table, tiny_net)
     for p in (project, with_marks):
         judgements.record(
-            p.db, "p", p.data_id(), [judgements.Decision("k", "image-00", "junk")], judgements.MARKS
+            p.db,
+            "p",
+            p.data_id(),
+            [judgements.Judgement("k", "image-00", "junk")],
+            judgements.MARKS,
         )
     here = drain(sweep.run_sweep(project, GRID, device=device))
     stage = sweep.run_sweep(with_marks, GRID, device=device, cluster=Cluster(workers=workers))

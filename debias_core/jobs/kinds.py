@@ -158,7 +158,7 @@ def _amplify(project: Project, args: Args, where: Where) -> Stage[Any]:
 
 
 def _ddb(project: Project, args: Args, where: Where) -> Stage[Any]:
-    from debias_core.stages.amplify import run_ddb
+    from debias_core.stages.ddb import run_ddb
 
     config = args["config"]
     piece = _piece(config.classifier.batch_size, args)

@@ -111,7 +111,7 @@ class Runner:
                 continue
             child = self._children.pop(job.id, None)
             code = child.wait() if child is not None else None
-            state, why = _verdict(job, code, last_lines(self.db, job.id))
+            state, why = _outcome(job, code, last_lines(self.db, job.id))
             self.db.write(
                 "UPDATE jobs SET state = ?, error = ?, eta = NULL, finished = ?"
                 " WHERE id = ? AND state = 'running'",
@@ -156,7 +156,7 @@ def _kill(job: Job) -> None:
             os.killpg(job.pid, signal.SIGKILL)
 
 
-def _verdict(job: Job, code: int | None, log: Sequence[str]) -> tuple[str, str]:
+def _outcome(job: Job, code: int | None, log: Sequence[str]) -> tuple[str, str]:
     """(state, cause in words) of a job whose process ended without saying how."""
     if job.stop == "now":
         return "stopped", "Stopped. What was finished is kept, and can be resumed."

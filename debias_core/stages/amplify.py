@@ -1,11 +1,7 @@
-"""Diffusing DeBias in a project: draw more of its bias, train the amplifier, debias with its losses.
+"""Diffusing DeBias in a project, first half: draw more of its bias, and train the amplifier (then: `ddb`).
 
-    NAME/amplify/  diffusion/ (the class-conditional model), model.safetensors model.json (the amplifier),
-                   scores.csv sheet.png manifest.json
-    NAME/ddb/      vanilla/ debiased/ … (nets of the first seed), manifest.json
-
-The images are a set of the project's like any other (`store.SyntheticSink`), but never its current one:
-they show the bias, and nothing but the amplifier is trained on them.
+The images are a set of the project's like any other (`SyntheticSink`), but never its current one: they
+show the bias, and nothing but the amplifier is trained on them.
 """
 
 from __future__ import annotations
@@ -18,21 +14,14 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from debias_core.classifier.groupdro import balanced_repeats
-from debias_core.classifier.groups import pseudo_groups
 from debias_core.classifier.metrics import average_precision, group_accuracy
-from debias_core.classifier.networks import Classifier, save_classifier
-from debias_core.classifier.scoring import probabilities, score
-from debias_core.classifier.training import train_classifier
+from debias_core.classifier.networks import Classifier
+from debias_core.classifier.scoring import score
 from debias_core.compute.team import Cluster
-from debias_core.data.catalog import names_made_here
 from debias_core.data.images import Pixels, enlarge, grid, png, to_uint8
 from debias_core.data.making.digits import is_colored_digits
-from debias_core.data.making.planted import PALETTE
 from debias_core.data.table import ImageTable
 from debias_core.diffusion import on_workers
 from debias_core.diffusion.synthesis import Frame
@@ -47,13 +36,11 @@ from debias_core.diffusion.unet import (
     save_model,
     weights_digest,
 )
-from debias_core.insight.fidelity import mean_colour
 from debias_core.methods.audit import cut
 from debias_core.methods.nets import ddb
 from debias_core.presets.methods import DDB
 from debias_core.presets.models import conditional_for
 from debias_core.records import (
-    ArmResult,
     AuditResult,
     Cost,
     Origin,
@@ -63,9 +50,10 @@ from debias_core.records import (
     SyntheticSet,
     UserError,
 )
-from debias_core.settings.amplification import AmplifyConfig, DDBConfig
+from debias_core.settings.amplification import AmplifyConfig
 from debias_core.settings.base import from_json, to_json
-from debias_core.settings.training import AuditConfig, ClassifierConfig
+from debias_core.settings.training import AuditConfig
+from debias_core.stages import bias_shown
 from debias_core.workspace.energy_log import metered
 from debias_core.workspace.files import fingerprint, write_json
 from debias_core.workspace.project import Project
@@ -79,11 +67,6 @@ def amplify_settings(project: Project) -> AmplifyConfig:
     if is_colored_digits(table):
         return DDB["digits"].amplify
     return AmplifyConfig(diffusion=conditional_for(table.image_size, len(table.class_names)))
-
-
-def ddb_settings(table: ImageTable) -> DDBConfig:
-    """A recipe's settings to begin with: the demo's for Colored Digits, else the general ones."""
-    return DDB["digits"].ddb if is_colored_digits(table) else DDBConfig()
 
 
 @metered("amplify")
@@ -125,7 +108,9 @@ def run_amplify(
             "unet_evaluations_per_image": made.evaluations_per_image,
             "network_share": made.network_share,
         }
-        share = yield from aligned_shares(project, made.pixels, made.labels, device=device)
+        share = yield from bias_shown.aligned_shares(
+            project, made.pixels, made.labels, device=device
+        )
         about |= {"aligned_share": share}
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "sheet.png").write_bytes(_sheet(pixels, classes))
@@ -138,13 +123,7 @@ def run_amplify(
     (folder / "manifest.json").unlink(missing_ok=True)
     project.begin("ddb")
     folder.mkdir(parents=True, exist_ok=True)
-    save_classifier(
-        amplifier,
-        folder,
-        network=config.classifier.network,
-        image_size=table.image_size,
-        class_names=table.class_names,
-    )
+    project.save_net(amplifier, folder, config.classifier.network)
     scores = score(amplifier, train, device=device)
     project.save_losses("amplify", scores)
     about |= {**_seen(amplifier, table, scores, device), "seconds": time.perf_counter() - began}
@@ -270,11 +249,6 @@ def _seen(
     }
 
 
-def biased_scores(project: Project, losses: str) -> Scores:
-    """A frozen biased classifier's view of the train part: the amplifier's, or the audit's f_B's."""
-    return project.losses("audit" if losses == "audit" else "amplify")
-
-
 def audit_by_amplifier(
     project: Project, config: AuditConfig, *, device: torch.device
 ) -> tuple[Classifier, AuditConfig, AuditResult]:
@@ -293,114 +267,6 @@ def _sheet(pixels: Pixels, classes: int) -> bytes:
     first = pixels[: columns * classes].reshape(columns, classes, *pixels.shape[1:])
     rows = first.swapaxes(0, 1).reshape(-1, *pixels.shape[1:])
     return png(enlarge(grid(rows, columns), 64 * columns))
-
-
-# ---- how much bias the images show: for scoring only ------------------------------------------
-
-
-def aligned_shares(
-    project: Project, pixels: Pixels, y: NDArray[np.int64], *, device: torch.device
-) -> Stage[dict[str, Any] | None]:
-    """The bias-aligned share of images [M, H, W, 3] of classes y [M], beside that of the training set.
-
-    None when the attribute is unknown. The same reader looks at both; `reader_accuracy` is how often it is
-    right on the training images.
-    """
-    table = project.table()
-    usual, train = table.aligned_bias(), table.where("train")
-    if usual is None or train.bias is None or (train.bias < 0).any():
-        return None
-    aligned = np.array([usual[c] for c in range(len(table.class_names))])
-    source = project.source()
-    if source.get("kind") in names_made_here(grey=True) and not source.get("bias"):
-        by, said, on_train = "nearest colour", read_colour(pixels), read_colour(train.pixels)
-    else:
-        by = "attribute classifier"
-        reader = yield from train_reader(train, device=device)
-        said = probabilities(reader, pixels, device=device).argmax(1)
-        on_train = probabilities(reader, train.pixels, device=device).argmax(1)
-    return {
-        "by": by,
-        "synthetic": float((said == aligned[y]).mean()),
-        "training": float((train.bias == aligned[train.y]).mean()),
-        "training_as_read": float((on_train == aligned[train.y]).mean()),
-        "reader_accuracy": float((on_train == train.bias).mean()),
-    }
-
-
-def read_colour(pixels: Pixels) -> NDArray[np.int64]:
-    """The palette's colour [M] whose hue is nearest to that of images [M, H, W, 3]; brightness is left out."""
-    colour = mean_colour(pixels) + 1e-6
-    colour /= np.linalg.norm(colour, axis=1, keepdims=True)
-    palette = PALETTE / np.linalg.norm(PALETTE, axis=1, keepdims=True)
-    return (colour @ palette.T).argmax(1)
-
-
-def train_reader(train: ImageTable, *, device: torch.device) -> Stage[Classifier]:
-    """A classifier of the bias attribute; (class, attribute) cells are drawn equally often, so that the
-    class is of no use to it."""
-    assert train.bias is not None and train.bias_names is not None
-    cells = np.unique(train.y * len(train.bias_names) + train.bias, return_inverse=True)[1]
-    return (
-        yield from train_classifier(
-            train.pixels, train.bias, len(train.bias_names), ClassifierConfig(epochs=5),
-            seed=0, device=device, stage="attribute reader", repeats=balanced_repeats(cells),
-        )
-    )  # fmt: skip
-
-
-# ---- the recipes -----------------------------------------------------------------------------
-
-
-@metered("ddb")
-def run_ddb(
-    project: Project,
-    config: DDBConfig,
-    *,
-    device: torch.device,
-    compare: dict[str, Scores] | None = None,
-    oracle: bool = False,
-    piece: int | None = None,
-) -> Stage[tuple[tuple[ArmResult, ...], dict[str, Any]]]:
-    """Train vanilla and the recipe's arm; returns the arms and the manifest (with the pseudo-groups).
-
-    Not done again where the last run was this very one.
-    `compare` and `oracle` as in `ddb.debias`.
-    """
-    table, began = project.table(), time.perf_counter()
-    scores = biased_scores(project, config.losses)
-    losses = {name: s.loss.tolist() for name, s in (compare or {}).items()}
-    key = fingerprint(to_json(config), table.data_id, scores.loss.tolist(), losses, oracle)
-    if project.has("ddb") and (known := project.manifest("ddb"))["made_of"] == key:
-        return project.arms("ddb"), known
-    work = project.work("ddb", key)
-    about: dict[str, Any] = {"config": to_json(config), "made_of": key}
-    about["groups"] = groups_in_words(project, scores, config)
-    if note := (about["groups"] or {}).get("warning"):
-        yield Progress("pseudo-groups", 1, 1, note)
-    # Beside that of the synthetic images, which has other epochs.
-    baseline = project.root / "baseline" / "ddb"
-    arms, nets = yield from ddb.debias(
-        table, scores, config, device=device, compare=compare, oracle=oracle, work=work,
-        baseline=baseline, piece=piece,
-    )  # fmt: skip
-    project.begin("ddb")
-    about |= {"seconds": time.perf_counter() - began}
-    project.save_arms(arms, nets, about, stage="ddb")
-    project.record_run("ddb", to_json(config), {"groups": about["groups"]}, about["seconds"])
-    shutil.rmtree(work, ignore_errors=True)
-    return arms, project.manifest("ddb")
-
-
-def groups_in_words(project: Project, scores: Scores, config: DDBConfig) -> dict[str, Any] | None:
-    """Recipe I's pseudo-groups: sizes, those left out, and precision and recall if the attribute is known."""
-    if config.recipe != "ddb-1":
-        return None
-    train = project.table().where("train")
-    found = pseudo_groups(
-        scores, train.y, train.class_names, flags=config.flags, gamma=config.gamma
-    )
-    return {"flags": config.flags, **found.about(train.conflicting())}
 
 
 def for_report(project: Project) -> dict[str, Any] | None:

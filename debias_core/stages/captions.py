@@ -378,7 +378,7 @@ def _log_id(captions: str) -> str:
 
 def _change(project: Project, now: Described, changes: Sequence[tuple[str, str]], key: str) -> None:
     decisions = [
-        judgements.Decision(f"{key}-{i}", item, text) for i, (item, text) in enumerate(changes)
+        judgements.Judgement(f"{key}-{i}", item, text) for i, (item, text) in enumerate(changes)
     ]
     judgements.record(project.db, project.name, _log_id(now.id), decisions, None)
 

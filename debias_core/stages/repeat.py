@@ -81,7 +81,7 @@ def _run(
             "The settings and marks in the file do not lead to the synthetic set that it names, so "
             "that its verdicts would fall on other images: export the config again."
         )
-    _judge(project, plan.set_id, plan.verdicts, judgements.VERDICTS)
+    _judge(project, plan.set_id, plan.judgements, judgements.JUDGEMENTS)
     arms = yield from debias_stage.run_debias(project, plan.debias, device=device)
     got = export_config.results(project.audit(), arms, device)
     expected = plan.expected
@@ -238,7 +238,7 @@ def _judge(project: Project, set_id: str, wanted: dict[str, str], allowed: Seque
     changed = [i for i in sorted({*now, *wanted}) if now.get(i) != wanted.get(i)]
     (last,) = project.db.rows("SELECT COALESCE(MAX(seq), 0) AS seq FROM verdicts")
     decisions = [
-        judgements.Decision(f"repeat-{n}", i, wanted.get(i))
+        judgements.Judgement(f"repeat-{n}", i, wanted.get(i))
         for n, i in enumerate(changed, start=last["seq"] + 1)
     ]
     judgements.record(project.db, project.name, set_id, decisions, allowed)

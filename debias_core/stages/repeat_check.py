@@ -76,7 +76,7 @@ class Plan:
     excluded: tuple[str, ...]
     set_id: str
     count: int
-    verdicts: dict[str, str]
+    judgements: dict[str, str]
     expected: dict[str, Any]
 
 
@@ -140,12 +140,14 @@ def check(recipe: dict[str, Any]) -> Plan:
         excluded=tuple(_texts(top["excluded"], "excluded")),
         set_id=_id(top["set_id"], "set_id"),
         count=_whole(top["count"], "count"),
-        verdicts=_judgements(top["verdicts"], "verdicts", judgements.VERDICTS, _NUMBER.fullmatch),
+        judgements=_judgements(
+            top["verdicts"], "verdicts", judgements.JUDGEMENTS, _NUMBER.fullmatch
+        ),
         expected=_expected(top["expected"]),
     )
     if not 1 <= plan.count <= plan.inject.count:
         raise _refused(f"count must be 1 to {plan.inject.count}, the number of images to make")
-    if any(int(i) >= plan.count for i in plan.verdicts):
+    if any(int(i) >= plan.count for i in plan.judgements):
         raise _refused(f"verdicts must be on images 0 to {plan.count - 1}")
     seeds = [plan.audit.seed, plan.inject.seed, *plan.debias.seeds]
     seeds += [] if isinstance(plan.source, Published) else [plan.source.seed]

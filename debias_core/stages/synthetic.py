@@ -115,11 +115,11 @@ def together(
     project.save_scores(new_id, [scores[part][i] for part, i in keep])
     said = {part: judgements.current(project.db, project.name, part) for part in origins_of}
     decisions = [
-        judgements.Decision(f"{new_id}-{number}", str(number), said[part][str(i)])
+        judgements.Judgement(f"{new_id}-{number}", str(number), said[part][str(i)])
         for number, (part, i) in enumerate(keep)
         if str(i) in said[part]
     ]
-    judgements.record(project.db, project.name, new_id, decisions, judgements.VERDICTS)
+    judgements.record(project.db, project.name, new_id, decisions, judgements.JUDGEMENTS)
     about = [
         {"set": part, "count": sum(p == part for p, _ in keep),
          "refused": sum(r.refused for r in origins_of[part])}

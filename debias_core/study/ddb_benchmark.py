@@ -32,7 +32,8 @@ from debias_core.records import ArmResult, AuditResult, Progress, Scores, Stage,
 from debias_core.settings.base import to_json
 from debias_core.settings.data_sets import DDBBenchmarkConfig
 from debias_core.settings.training import ClassifierConfig
-from debias_core.stages import amplify
+from debias_core.stages import amplify, bias_shown
+from debias_core.stages.ddb import run_ddb
 from debias_core.study.benchmark import (
     Clock,
     Told,
@@ -119,7 +120,7 @@ def run_ddb_benchmark(
             with clock("debias"):
                 recipe = replace(config.ddb, seeds=(seed,))
                 made, about = yield from named(
-                    amplify.run_ddb(
+                    run_ddb(
                         project,
                         recipe,
                         device=device,
@@ -151,7 +152,7 @@ def ddb_cell(
     yield from named(audit, seed)
     yield from _amplify(project, config, seed, device, None)
     recipe = replace(config.ddb, seeds=(seed,))
-    arms, _ = yield from named(amplify.run_ddb(project, recipe, device=device), seed)
+    arms, _ = yield from named(run_ddb(project, recipe, device=device), seed)
     mine = next(a for a in arms if a.arm == "debiased")
     kwh = energy_since([project], since)["kwh"]["total"]
     return cell(config, config.ddb.recipe, mine, time.perf_counter() - began, kwh)
@@ -264,7 +265,7 @@ def _over_guidance(
         x = sample_classes(
             net, a_bar, y, range(len(y)), w=w, steps=settings.steps, seed=settings.seed
         )
-        found = yield from amplify.aligned_shares(
+        found = yield from bias_shown.aligned_shares(
             project, frame.take(x), y.cpu().numpy(), device=device
         )
         if found is not None:

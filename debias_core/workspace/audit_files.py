@@ -24,16 +24,7 @@ class AuditFiles(ProjectBase):
 
     def save_audit(self, net: Classifier, result: AuditResult, about: dict[str, Any]) -> None:
         """Write f_B, its scores and the top-K."""
-        from debias_core.classifier.networks import save_classifier
-
-        folder, table = self.folder("audit"), self.table()
-        save_classifier(
-            net,
-            folder,
-            network=about["config"]["classifier"]["network"],
-            image_size=table.image_size,
-            class_names=table.class_names,
-        )
+        self.save_net(net, self.folder("audit"), about["config"]["classifier"]["network"])
         self.save_losses("audit", result.scores)
         self.save_top_k(result, about)
 
@@ -45,9 +36,7 @@ class AuditFiles(ProjectBase):
             columns = (c.tolist() for c in (scores.loss, scores.p_true, scores.pred))
             writer.writerows(zip(scores.ids, *columns, strict=True))
         (self.folder(stage) / SCORES).unlink(missing_ok=True)
-        if (
-            len(scores.ids) >= MANY_ROWS
-        ):  # the same as an array: a million lines take seconds to read
+        if len(scores.ids) >= MANY_ROWS:  # as an array too: a million lines take seconds to read
             rows = np.empty(len(scores.ids), dtype=[("loss", "<f4"), ("p", "<f4"), ("pred", "<i4")])
             rows["loss"], rows["p"], rows["pred"] = scores.loss, scores.p_true, scores.pred
             np.save(self.folder(stage) / SCORES, rows, allow_pickle=False)

@@ -1,4 +1,4 @@
-"""A person's judgements: marks on training images, verdicts on synthetic ones.
+"""A person's judgements of training images (marks) and of synthetic ones ("verdict" in files).
 
 Both are entries of one log, known by project, set (a data set's id, or a synthetic set's) and item
 (a sample_id, or a number). The last entry that is not undone counts. Nothing is ever deleted by a
@@ -16,50 +16,50 @@ from debias_core.workspace.database import Database, now
 
 MARKS = ("conflict", "label", "junk")  # true conflict, wrong label, junk
 NOT_AMPLIFIED = ("label", "junk")
-VERDICTS = ("accept", "reject", "skip")
+JUDGEMENTS = ("accept", "reject", "skip")
 
 
 @dataclass(frozen=True)
-class Decision:
+class Judgement:
     """One judgement: `key` is made by the sender, so that sending it twice counts once."""
 
     key: str
     item: str
-    verdict: str | None  # None takes an earlier one back
+    value: str | None  # None takes an earlier one back
 
 
 def record(
     db: Database,
     project: str,
     set_id: str,
-    decisions: Sequence[Decision],
+    new: Sequence[Judgement],
     allowed: Sequence[str] | None,
 ) -> int:
-    """Add decisions to the log, all or none; they are on disk when this returns.
+    """Add judgements to the log, all or none; they are on disk when this returns.
 
-    Returns how many were new. `allowed` None: the verdicts are a person's texts, checked by the caller.
+    Returns how many were new. `allowed` None: they are a person's texts, checked by the caller.
 
     Raises:
-        UserError: when a verdict is not one of `allowed`.
+        UserError: when one is not of `allowed`.
     """
-    for d in decisions:
-        if allowed is not None and d.verdict is not None and d.verdict not in allowed:
-            raise UserError(f"'{d.verdict[:40]}' is none of {', '.join(allowed)}.")
-        if not 1 <= len(d.key) <= 100:
+    for j in new:
+        if allowed is not None and j.value is not None and j.value not in allowed:
+            raise UserError(f"'{j.value[:40]}' is none of {', '.join(allowed)}.")
+        if not 1 <= len(j.key) <= 100:
             raise UserError("A decision needs a key of 1 to 100 characters.")
-    new = 0
+    count = 0
     with db.writing() as c:
-        for d in decisions:
-            new += c.execute(
+        for j in new:
+            count += c.execute(
                 "INSERT OR IGNORE INTO verdicts (project, set_id, item, verdict, key, at)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
-                (project, set_id, d.item, d.verdict, d.key, now()),
+                (project, set_id, j.item, j.value, j.key, now()),
             ).rowcount
-    return new
+    return count
 
 
 def current(db: Database, project: str, set_id: str) -> dict[str, str]:
-    """{item: verdict} as it stands."""
+    """{item: judgement} as it stands."""
     # SQLite takes the bare columns beside MAX() from the row that has the maximum.
     rows = db.rows(
         "SELECT item, verdict, MAX(seq) FROM verdicts"
@@ -70,7 +70,7 @@ def current(db: Database, project: str, set_id: str) -> dict[str, str]:
 
 
 def log(db: Database, project: str, set_id: str) -> list[tuple[str, str]]:
-    """Every entry that is not undone, first to last: (item, verdict)."""
+    """Every entry that is not undone, first to last: (item, judgement)."""
     rows = db.rows(
         "SELECT item, verdict FROM verdicts"
         " WHERE project = ? AND set_id = ? AND NOT undone ORDER BY seq",
@@ -80,7 +80,7 @@ def log(db: Database, project: str, set_id: str) -> list[tuple[str, str]]:
 
 
 def undo(db: Database, project: str, set_id: str) -> tuple[str, str | None] | None:
-    """Take the last decision on this set back; returns its item and the verdict that counts again."""
+    """Take the last judgement on this set back; returns its item and the one that counts again."""
     with db.writing() as c:
         last = c.execute(
             "SELECT seq, item FROM verdicts WHERE project = ? AND set_id = ? AND NOT undone"
@@ -99,7 +99,7 @@ def undo(db: Database, project: str, set_id: str) -> tuple[str, str | None] | No
 
 
 def can_undo(db: Database, project: str, set_id: str) -> bool:
-    """Whether there is a decision on this set to take back."""
+    """Whether there is a judgement on this set to take back."""
     return bool(
         db.rows(
             "SELECT 1 FROM verdicts WHERE project = ? AND set_id = ? AND NOT undone LIMIT 1",

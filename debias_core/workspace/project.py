@@ -35,16 +35,15 @@ import numpy as np
 
 from debias_core.records import ArmResult, Projection, UserError
 from debias_core.settings.base import from_json
+from debias_core.workspace.audit_files import AuditFiles
 from debias_core.workspace.files import _held, _locked, write_json
+from debias_core.workspace.project_base import _NAME, DEMO_PROJECT, SANDBOX
+from debias_core.workspace.synthetic_sets import SyntheticSets
 
 if TYPE_CHECKING:  # the server lists projects without loading torch
     import torch
 
     from debias_core.classifier.networks import Classifier
-
-from debias_core.workspace.audit_files import AuditFiles
-from debias_core.workspace.project_base import _NAME, DEMO_PROJECT, SANDBOX
-from debias_core.workspace.synthetic_sets import SyntheticSets
 
 
 class Project(AuditFiles, SyntheticSets):
@@ -61,17 +60,8 @@ class Project(AuditFiles, SyntheticSets):
         stage: str = "debias",
     ) -> None:
         """Write every arm's net (first seed) and every seed's result, of `debias` or `ddb`."""
-        from debias_core.classifier.networks import save_classifier
-
-        table = self.table()
         for arm, net in nets.items():
-            save_classifier(
-                net,
-                self.folder(stage) / arm,
-                network=about["config"]["classifier"]["network"],
-                image_size=table.image_size,
-                class_names=table.class_names,
-            )
+            self.save_net(net, self.folder(stage) / arm, about["config"]["classifier"]["network"])
         self.finish(stage, {**about, "arms": [dataclasses.asdict(a) for a in arms]})
 
     def arms(self, stage: str = "debias") -> tuple[ArmResult, ...]:

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from debias_core.data.making.shipped import shipped_model
 from debias_core.data.table import ImageTable, load_table
@@ -14,23 +14,14 @@ from debias_core.records import UserError
 from debias_core.workspace.database import Database, database, now
 from debias_core.workspace.files import write_json
 
-STAGES = (
-    "data",
-    "audit",
-    "diffusion",
-    "synthetic",
-    "debias",
-    "report",
-    "captions",
-    "amplify",
-    "ddb",
-    "compare",
-)
+if TYPE_CHECKING:  # the server lists projects without loading torch
+    from debias_core.classifier.networks import Classifier
+
 DEPENDENTS = {"audit": ("report",), "synthetic": ("debias", "report"), "debias": ("report",)}
 MARKERS = {"diffusion": "config.json", "synthetic": "current.json"}
-COMMAND = {"data": "import", "audit": "audit", "diffusion": "pretrain", "synthetic": "generate",
+STAGES = {"data": "import", "audit": "audit", "diffusion": "pretrain", "synthetic": "generate",
            "debias": "debias", "report": "report", "captions": "describe", "amplify": "amplify", "ddb": "ddb",
-           "compare": "compare"}  # fmt: skip
+           "compare": "compare"}  # each with the command that makes it  # fmt: skip
 DEMO_PROJECT = "demo"
 SANDBOX = "visitor-"  # names of the classroom's projects begin so
 SCORES = "scores.npy"
@@ -122,12 +113,19 @@ class ProjectBase:
             for r in rows
         ]
 
+    def save_net(self, net: Classifier, folder: Path, network: str) -> None:
+        """Write a classifier of the project's images, and last what builds it again."""
+        from debias_core.classifier.networks import save_classifier
+
+        size, names = self.table().image_size, self.table().class_names
+        save_classifier(net, folder, network=network, image_size=size, class_names=names)
+
     def manifest(self, stage: str) -> dict[str, Any]:
         """The stage's manifest; a UserError names the command that makes it."""
         if not self.has(stage):
             raise UserError(
-                f"Project '{self.name}' has no finished {COMMAND[stage]} stage: "
-                f"run `{COMMAND[stage]}` first."
+                f"Project '{self.name}' has no finished {STAGES[stage]} stage: "
+                f"run `{STAGES[stage]}` first."
             )
         return json.loads(self._marker(stage).read_text())
 

@@ -385,7 +385,7 @@ def ddb(
 ) -> None:
     """Diffusing DeBias: train with a frozen biased classifier's losses, beside vanilla."""
     from debias_core.classifier.arms import summary
-    from debias_core.stages.amplify import ddb_settings, run_ddb
+    from debias_core.stages.ddb import ddb_settings, run_ddb
 
     common.check_json(json_file)
     which = common.seeds(seeds)

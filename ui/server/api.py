@@ -222,7 +222,7 @@ def share(project: Mine, body: Chosen) -> dict[str, Any]:
 @api.post("/marks")
 def mark(project: Mine, body: Marks) -> dict[str, Any]:
     view = audit_view(project)
-    decisions = [judgements.Decision(m.key, view.sample_id(m.row), m.mark) for m in body.marks]
+    decisions = [judgements.Judgement(m.key, view.sample_id(m.row), m.mark) for m in body.marks]
     saved = judgements.record(
         project.db, project.name, view.table.data_id, decisions, judgements.MARKS
     )
@@ -239,8 +239,8 @@ def verdict(project: Mine, body: Verdicts) -> dict[str, Any]:
     count = _known_set(project, body.set)
     if any(v.item >= count for v in body.verdicts):
         raise UserError(f"The set has images 0 to {count - 1}.")
-    decisions = [judgements.Decision(v.key, str(v.item), v.verdict) for v in body.verdicts]
-    saved = judgements.record(project.db, project.name, body.set, decisions, judgements.VERDICTS)
+    decisions = [judgements.Judgement(v.key, str(v.item), v.verdict) for v in body.verdicts]
+    saved = judgements.record(project.db, project.name, body.set, decisions, judgements.JUDGEMENTS)
     return {"saved": saved, **_after(project, body.set)}
 
 

@@ -72,7 +72,7 @@ def guess_card(project: Project) -> dict[str, Any]:
 
 def keep_guess(project: Project, guess: str) -> None:
     """Keep a visitor's guess."""
-    decision = judgements.Decision(f"guess-{guess}", "looks at", guess)
+    decision = judgements.Judgement(f"guess-{guess}", "looks at", guess)
     judgements.record(project.db, project.name, "guess", [decision], GUESSES)
 
 

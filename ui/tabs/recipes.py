@@ -63,7 +63,7 @@ def recipes(place: Place, project: gr.Dropdown) -> Part:
         return ddb_words.by_recipe(about), gr.update(visible=True, value=rows)
 
     def run(project_name: str, recipe: str, losses: str, flags: str, seeds: float) -> None:
-        from debias_core.stages.amplify import ddb_settings
+        from debias_core.stages.ddb import ddb_settings
 
         mine = place.project(project_name)
         # What is missing is said now, not by a job.
