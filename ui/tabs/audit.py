@@ -63,32 +63,32 @@ def build(place: Place, project: gr.Dropdown) -> Part:
 
 def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
     """The audit as it stands; in a classroom the finding waits for a guess."""
-    mine = place.project(project_name)
-    value = {"project": mine.name, "stamp": str(mine.stamp("data", "audit"))}
-    card = [{"project": mine.name, **cards.guess_card(mine)}] if place.classroom else []
-    if not mine.has("audit"):
+    project = place.project(project_name)
+    value = {"project": project.name, "stamp": str(project.stamp("data", "audit"))}
+    card = [{"project": project.name, **cards.guess_card(project)}] if place.classroom else []
+    if not project.has("audit"):
         off = gr.update(visible=False, value=value)
         return audit_words.NOT_AUDITED, off, gr.update(open=True), *card
-    text = "" if card and card[0]["answered"] is None else shown_rows.finding(mine)
+    text = "" if card and card[0]["answered"] is None else shown_rows.finding(project)
     return text, gr.update(visible=True, value=value), gr.update(open=False), *card
 
 
 def run(place: Place, project_name: str, network: str, epochs: float) -> None:
     """Queue an audit."""
-    mine, base = place.project(project_name), AuditConfig()
-    table_of(mine)  # without data this says what to do
+    project, base = place.project(project_name), AuditConfig()
+    table_of(project)  # without data this says what to do
     classifier = replace(base.classifier, network=network, epochs=int(epochs))
     # K as it was chosen before; it can be moved at any time.
-    k = mine.manifest("audit")["config"] if mine.has("audit") else to_json(base)
+    k = project.manifest("audit")["config"] if project.has("audit") else to_json(base)
     config = replace(base, classifier=classifier, top_k=k["top_k"], per_class=k["per_class"])
-    queue.submit(mine.db, mine.name, "audit", {"config": to_json(config)})
+    queue.submit(project.db, project.name, "audit", {"config": to_json(config)})
 
 
 def draw_tsne(place: Place, project_name: str) -> None:
     """Queue the t-SNE map."""
-    mine = place.project(project_name)
-    mine.manifest("audit")
-    queue.submit(mine.db, mine.name, "project", {})
+    project = place.project(project_name)
+    project.manifest("audit")
+    queue.submit(project.db, project.name, "project", {})
 
 
 def keep_guess(place: Place, project_name: str, event: gr.EventData) -> None:

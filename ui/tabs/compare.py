@@ -48,11 +48,11 @@ def compare(place: Place, project: gr.Dropdown) -> Part:
 
 def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
     """The comparison as far as it is."""
-    mine = place.project(project_name)
-    if not mine.has("compare"):
+    project = place.project(project_name)
+    if not project.has("compare"):
         return train_words.NOT_COMPARED, hidden()
-    about = mine.manifest("compare")
-    rows = shown_rows.compared_rows(about["cells"], _arms(mine))
+    about = project.manifest("compare")
+    rows = shown_rows.compared_rows(about["cells"], _arms(project))
     return train_words.compared(about), gr.update(visible=bool(rows), value=rows)
 
 
@@ -60,12 +60,12 @@ def run(
     place: Place, project_name: str, methods: list[str], network: str, epochs: float, seeds: float
 ) -> None:
     """Queue a comparison."""
-    mine = place.project(project_name)
+    project = place.project(project_name)
     config = CompareConfig(tuple(methods), tuple(range(int(seeds))), network, int(epochs))
     oracles = [m for m in methods if METHODS[m].needs_bias]
-    if oracles and table_of(mine).bias is None:
+    if oracles and table_of(project).bias is None:
         raise UserError(train_words.NO_ORACLE.format(METHODS[oracles[0]].title))
-    queue.submit(mine.db, mine.name, "compare", {"config": to_json(config)})
+    queue.submit(project.db, project.name, "compare", {"config": to_json(config)})
 
 
 def _arms(project: Project) -> list[tuple[str, str, list[dict[str, Any]]]]:

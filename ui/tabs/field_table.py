@@ -98,14 +98,14 @@ def run(
     """Queue the filling of a table."""
     from debias_core.study import field_table
 
-    mine = place.project(project_name)
+    project = place.project(project_name)
     at = tuple(None if r == OWN else float(r) for r in ratios)
     config = TableConfig(name, tuple(methods), at, int(seeds), protocol)
     # What can't be run is said now, not by a job.
     field_table.rows_of(config)
     if missing := field_table.missing(name, at):
         raise UserError(missing)
-    queue.submit(mine.db, mine.name, "benchmark", {"config": to_json(config)})
+    queue.submit(project.db, project.name, "benchmark", {"config": to_json(config)})
 
 
 def _form(name: str) -> tuple[Any, ...]:
@@ -117,8 +117,7 @@ def _form(name: str) -> tuple[Any, ...]:
     return (
         gr.update(choices=[(ratio_in_words(r), _text(r)) for r in there], value=[_text(first)]),
         gr.update(
-            choices=[(METHODS[m].title, m) for m in known],
-            value=list(TableConfig().methods),
+            choices=[(METHODS[m].title, m) for m in known], value=list(TableConfig().methods)
         ),
     )
 

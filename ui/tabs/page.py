@@ -118,8 +118,8 @@ def arrive(place: Place, request: gr.Request) -> Any:
 
 def fill(place: Place, parts: Sequence[Part], project_name: str, *inputs: Any) -> list[Any]:
     """The values of the drawer and of every tab."""
-    mine = place.project(project_name)
-    values: list[Any] = [{"project": mine.name, "stamp": stamp(mine)}]
+    project = place.project(project_name)
+    values: list[Any] = [{"project": project.name, "stamp": stamp(project)}]
     rest = iter(inputs)
     for part in parts:
         filled = part.refresh(project_name, *islice(rest, len(part.inputs)))

@@ -32,10 +32,10 @@ class Part:
     def with_more(self, more: Part) -> Part:
         """This part with another behind it."""
         assert more.opened is None and more.filled is None
-        mine, n = self.refresh, len(self.inputs)
+        first, n = self.refresh, len(self.inputs)
 
         def refresh(project_name: str, *inputs: Any) -> tuple[Any, ...]:
-            return (*mine(project_name, *inputs[:n]), *more.refresh(project_name, *inputs[n:]))
+            return (*first(project_name, *inputs[:n]), *more.refresh(project_name, *inputs[n:]))
 
         return Part(
             [*self.outputs, *more.outputs], refresh, [*self.changed, *more.changed],

@@ -73,15 +73,15 @@ def build(place: Place, project: gr.Dropdown) -> Part:
 
 def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
     """The last training, and all of them side by side."""
-    mine = place.project(project_name)
-    value = {"project": mine.name, "stamp": str(mine.stamp("debias"))}
-    earlier = shown_rows.run_rows(mine)
+    project = place.project(project_name)
+    value = {"project": project.name, "stamp": str(project.stamp("debias"))}
+    earlier = shown_rows.run_rows(project)
     history = gr.update(visible=len(earlier) > 0, value=earlier)
-    if not mine.has("debias"):
+    if not project.has("debias"):
         return train_words.NOT_TRAINED, value, gr.update(visible=False), hidden(), history
-    arms = mine.arms()
+    arms = project.arms()
     return (
-        shown_rows.trained(mine),
+        shown_rows.trained(project),
         value,
         gr.update(visible=True, value=[list(row) for row in accuracy_rows(arms)]),
         gr.update(visible=True, value=figures.before_after(arms)),
@@ -96,8 +96,8 @@ def run(
     """Queue the training of both."""
     from debias_core.stages import synthetic
 
-    mine = place.project(project_name)
-    settings = synthetic.debias_settings(mine.table())
+    project = place.project(project_name)
+    settings = synthetic.debias_settings(project.table())
     config = replace(
         settings,
         classifier=replace(settings.classifier, network=network, epochs=int(epochs)),
@@ -105,5 +105,5 @@ def run(
         only_accepted=only,
         min_fidelity=least,
     )
-    synthetic.curated_set(mine, config)  # nothing to train on is said now, not by a job
-    queue.submit(mine.db, mine.name, "debias", {"config": to_json(config)})
+    synthetic.curated_set(project, config)  # nothing to train on is said now, not by a job
+    queue.submit(project.db, project.name, "debias", {"config": to_json(config)})

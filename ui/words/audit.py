@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-# Audit
 AUDIT_INTRO = (
     "A classifier is trained to lean on the easiest cue. The images on which it fails are those that "
     "the cue can't explain: they break the pattern, or their label is wrong. Look at them."

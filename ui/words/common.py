@@ -1,4 +1,4 @@
-"""Every sentence that a person reads on the page."""
+"""Sentences of the page around its tabs: header, steps, jobs."""
 
 from __future__ import annotations
 

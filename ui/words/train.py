@@ -6,7 +6,6 @@ from typing import Any
 
 from debias_core.settings.sweep import cell_in_words
 
-# Train
 TRAIN_INTRO = (
     "Two classifiers with the same network, seed and number of steps: one on your images, one on "
     "your images and the synthetic ones."
