@@ -43,7 +43,7 @@ from debias_core.settings.data_sets import DDBBenchmarkConfig
 from debias_core.study.benchmark import Told, benchmark_project, cell, ensure_data, run_benchmark
 from debias_core.study.ddb_benchmark import ddb_cell
 from debias_core.study.generalisation import generalisation
-from debias_core.study.published import Own, beside, published_over
+from debias_core.study.published import Own, beside, published_over, told_of
 from debias_core.study.rows import Row, Settings
 from debias_core.study.table_text import COSTS, METRICS
 from debias_core.workspace.energy_log import footprints, metered
@@ -76,7 +76,9 @@ def run_cells(
 
     def keep(number: int, made: dict[str, Any]) -> None:
         on = wanted[number][0].on
-        made["bias"] = on.bias or own_bias(on.dataset)  # older cells do not say it
+        # Older cells do not say these.
+        made["bias"] = on.bias or own_bias(on.dataset)
+        made["told"] = told_in(made)
         cells[number] = made
         failed = [(*wanted[i], c["error"]) for i, c in cells.items() if c["error"] is not None]
         note_wanted(workspace, rows, seeds, failed)
@@ -353,7 +355,14 @@ def baseline_cell(
 def _failed(row: Row, seed: int, reason: str) -> dict[str, Any]:
     about = {"dataset": row.on.dataset, "method": row.method, "ratio": row.on.percent, "seed": seed}
     missing = dict.fromkeys((*METRICS, *COSTS))
+    about["told"] = told_of(row.method, row.on.dataset, row.on.bias)
     return {**about, **missing, "published": beside(row.on, row.method), "error": reason}
+
+
+def told_in(cell_: dict[str, Any]) -> str | None:
+    """What the method of a cell or a row was told; older cells do not say it."""
+    known = cell_.get("told")
+    return known or told_of(cell_["method"], cell_.get("dataset", ""), cell_.get("bias"))
 
 
 def over_seeds(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -366,6 +375,7 @@ def over_seeds(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
     figure = first.get("published")
     return {
         **{name: first.get(name) for name in ("dataset", "method", "bias", "ratio")},
+        "told": told_in(first),
         **{name: spread([c[name] for c in cells]) for name in (*METRICS, *COSTS)},
         "best_on_validation": spread([b["unbiased_accuracy"] if b else None for b in best]),
         "published": figure,
