@@ -194,7 +194,7 @@ def test_published_figures_stand_at_their_ratio():
         (["digits", "--method", "stylegan"], "no method 'stylegan' in the tool"),
         (["digits", "--method", "lff", "--gamma", "0.5"], "lff does not know --gamma"),
         (["digits", "--method", "lff", "--audit-epochs", "3"], "does not know --audit-epochs"),
-        (["digits", "--method", "lff", "--precision", "half"], "float32 or bf16"),
+        (["digits", "--method", "lff", "--precision", "half"], "float32, bf16"),
         (["digits", "--method", "jtt", "--precision", "bf16"], "jtt does not know --precision"),
         (["digits", "--method", "lff", "--paper-protocol"], "MLP alone"),
         (["digits", "--method", "diffinject", "--paper-protocol"], "--network mlp255"),

@@ -12,6 +12,7 @@ from debias_core.methods.catalog import METHODS, names_of
 from debias_core.records import UserError
 from debias_core.settings.base import to_json
 from debias_core.settings.training import NETWORKS
+from debias_core.study.published import told_of
 from debias_core.study.settings import CompareConfig
 from debias_core.workspace.project import Project
 from ui.shown import rows as shown_rows
@@ -77,12 +78,12 @@ def _arms(project: Project) -> list[tuple[str, str, list[dict[str, Any]]]]:
         if project.has("synthetic") and manifest.get("set") == project.set_id():
             made = project.manifest("synthetic")
             method = made.get("method") or made["config"].get("method", "")
-            known = shown_rows.told(method, project.source().get("kind", ""))
+            known = told_of(method, project.source().get("kind", "")) or ""
         arms.append((train_words.WITH_SYNTHETIC, known, manifest["arms"]))
     if project.has("ddb"):
         manifest = project.manifest("ddb")
         recipe = manifest["config"]["recipe"]
-        arms.append((METHODS[recipe].title, shown_rows.told(recipe), manifest["arms"]))
+        arms.append((METHODS[recipe].title, METHODS[recipe].told, manifest["arms"]))
     return [
         (name, known, [a["accuracy"] for a in trained if a["arm"] == "debiased"])
         for name, known, trained in arms

@@ -71,7 +71,6 @@ COMPARE_INTRO = (
 )
 COMPARE_METHODS = "Methods"
 TOLD = "told of the bias"
-MODEL_TOLD = "its model: {}"
 COMPARE_INFO = "An oracle sees the bias attribute; without one it can't run."
 COMPARE_EPOCHS = "Epochs, 0: each method's own"
 COMPARE_BUTTON = "Compare"
