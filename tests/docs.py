@@ -11,7 +11,8 @@ import subprocess
 from pathlib import Path
 
 from debias_core.methods.catalog import METHODS
-from tests.docs_results import accuracy_table, bias_table, markdown, rows_of, told
+from tests.docs_data_sets import data_sets
+from tests.docs_results import accuracy_table, markdown, rows_of, told
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -23,6 +24,7 @@ def documents() -> dict[Path, str]:
     readme, results, methods = ROOT / "README.md", DOCS / "results.md", DOCS / "methods.md"
     return {
         DOCS / "map.md": file_map(),
+        DOCS / "data_sets.md": data_sets(),
         readme: filled(readme.read_text(), {"results": first_table()}),
         results: filled(results.read_text(), result_tables()),
         methods: filled(methods.read_text(), {"index": method_index()}),
@@ -56,18 +58,12 @@ def result_tables() -> dict[str, str]:
     digits = rows_of("digits")
     return {
         "digits-1": accuracy_table([row for row in digits if row["ratio"] == 1], columns),
-        "digits-5": accuracy_table([row for row in digits if row["ratio"] == 5], columns),
-        "cmnist": accuracy_table(rows_of("cmnist"), [*columns, "published"]),
-        "biases": bias_table(rows_of("biases")),
     }
 
 
 def method_index() -> str:
     """Every method, a line each, in the catalog's order."""
-    lines = [
-        [f"`{m.name}`", m.title, m.sentence, told(m), m.paper]
-        for m in METHODS.values()
-    ]
+    lines = [[f"`{m.name}`", m.title, m.sentence, told(m), m.paper] for m in METHODS.values()]
     return markdown(["name", "title", "what it does", "told", "paper"], lines)
 
 
@@ -86,10 +82,10 @@ def file_map() -> str:
 
 
 def gist(docstring: str) -> str:
-    """What a docstring says first: whole clauses, as many as make 30 characters, without what is in brackets."""
-    sentence = re.sub(r" \([^)]*\)", "", " ".join(docstring.split("\n\n")[0].split()))
+    """What a docstring says first: whole clauses, as many as make 12 characters, without what is in brackets."""
+    sentence = re.sub(r" \([^)]*\)", "", " ".join(docstring.split("\n\n", maxsplit=1)[0].split()))
     first, *others = re.split(r"(?<=[;:.?]) ", sentence)
-    while len(first) < 30 and others:
+    while len(first) < 12 and others:
         first += f" {others.pop(0)}"
     return first.rstrip(";:.")
 

@@ -31,17 +31,6 @@ def accuracy_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> st
     return markdown(columns, [[_cell(row, column) for column in columns] for row in rows])
 
 
-def bias_table(rows: Sequence[dict[str, Any]]) -> str:
-    """A line for each method, a column for each planted bias."""
-    biases = list(dict.fromkeys(row["bias"] for row in rows))
-    lines = []
-    for method in dict.fromkeys(row["method"] for row in rows):
-        cells = {row["bias"]: _cell(row, "all") for row in rows if row["method"] == method}
-        first = next(row for row in rows if row["method"] == method)
-        lines.append([_cell(first, "method"), _cell(first, "told"), *(cells.get(b, "") for b in biases)])
-    return markdown(["method", "told", *biases], lines)
-
-
 def markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     every = [columns, ["---"] * len(columns), *lines]

@@ -31,6 +31,7 @@ class Method:
     family: Family
     settings: type
     run: Callable[..., Any]
+    paper: str = ""  # who, and where
     told: str = "nothing"
     model_told: str = ""
     needs_bias: bool = False  # the attribute of each training image: an oracle

@@ -15,7 +15,7 @@ from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasC
 BENCHMARKS: dict[str, BenchmarkConfig] = {
     "digits": BenchmarkConfig(),
     # LfF's protocol (`methods/baselines.md`): MLP, batch 256, Adam 1e-3; DiffInject's γ 0.9 and 50 epochs of
-    # retraining (the public code's). Ours, chosen on validation data (docs/benchmarks.md, DiffInject's K): one
+    # retraining (the public code's). Ours, chosen on validation data (docs/log.md, DiffInject on Colored MNIST): one
     # prediction instead of inversion, 100 contents a class, half of what is drawn synthetic.
     "cmnist": BenchmarkConfig(
         dataset="cmnist",
@@ -63,7 +63,7 @@ class Photographs:
     small: tuple[int, int]
     paper: tuple[int, int]
     augment: tuple[str, ...] = ("crop", "flip")
-    lr: float = 1e-4  # known, of the papers' size; small: 1e-3 (ours, as for the audits of docs/benchmarks.md)
+    lr: float = 1e-4  # known, of the papers' size; small: 1e-3 (ours: docs/log.md)
     gamma: float = 0.7
 
 

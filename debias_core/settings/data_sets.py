@@ -75,7 +75,7 @@ class BenchmarkConfig(NamedDataConfig):
     draw: DrawConfig | None = setting(None, "DiffuBias: images that are drawn from the captions.")
     gan: GANConfig | None = setting(None, "AmpliBias instead of injection.")
     # lr 3e-3 instead of the paper's 1e-3, 0.68 against 0.62 on validation data; and falling, since at a constant
-    # 3e-3 the last epoch may be an unlucky one (docs/benchmarks.md, How the settings were chosen). For all arms.
+    # 3e-3 the last epoch may be an unlucky one (docs/log.md, A falling rate). For all arms.
     debias: DebiasConfig = setting(
         lambda: DebiasConfig(classifier=ClassifierConfig(lr=3e-3, decay=True)), "The retraining."
     )

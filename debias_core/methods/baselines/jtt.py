@@ -69,6 +69,7 @@ METHOD = Method(
     name="jtt",
     title="JTT",
     sentence="Trains twice, the second time with the first net's errors many times over.",
+    paper="Liu et al., ICML 2021",
     family="training",
     settings=JTTConfig,
     run=train,
