@@ -116,4 +116,5 @@ METHOD = Method(
     family="images",
     settings=GANConfig,
     run=make,
+    per_class=True,
 )

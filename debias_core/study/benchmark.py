@@ -33,7 +33,7 @@ from debias_core.records import (
     relayed,
     spread,
 )
-from debias_core.settings.base import C, from_json, to_json
+from debias_core.settings.base import C, from_json
 from debias_core.settings.data_sets import BenchmarkConfig, DDBBenchmarkConfig
 from debias_core.settings.language import SMALL_PAINTERS
 from debias_core.settings.training import AuditConfig
@@ -51,6 +51,7 @@ from debias_core.study.published import (
     published_worst,
     told_of,
 )
+from debias_core.study.rows import on_json
 from debias_core.workspace.database import now
 from debias_core.workspace.energy_log import footprints
 from debias_core.workspace.project import Project, demo_project, working
@@ -222,7 +223,7 @@ def run_benchmark(
                 yield from ensure_data(project, config, seed, anew=anew)
                 yield Progress(f"import, seed {seed}", 1, 1)
             if (
-                config.draw is None and config.gan is None
+                METHODS[config.method].family == "injection"
             ):  # said now when there is no model, not after the audit
                 models.diffusion_folder(project, swaps=bool(config.inject.direct))
             with clock("audit"):
@@ -277,7 +278,7 @@ def shared_figures(
             "debiased": printed(config, method),
         },
         "seconds": dict(clock.seconds),
-        "settings": to_json(config),
+        "settings": on_json(config),
         "cells": list(cells),
     }
 
@@ -293,11 +294,11 @@ def _make(
     with_flags: bool,
 ) -> Stage[SyntheticSet]:
     """The synthetic set of the method that the settings name."""
-    if config.gan is not None:
-        gan = replace(config.gan, seed=seed)
+    if config.maker:
+        own = replace(config.own, seed=seed)
         return (
             yield from run_make_images(
-                project, "amplibias", gan, device=device, with_flags=with_flags
+                project, config.maker, own, device=device, with_flags=with_flags
             )
         )
     if config.draw is not None and config.describe is not None:

@@ -44,7 +44,7 @@ from debias_core.study.benchmark import Told, benchmark_project, cell, ensure_da
 from debias_core.study.ddb_benchmark import ddb_cell
 from debias_core.study.generalisation import generalisation
 from debias_core.study.published import Own, beside, published_over, told_of
-from debias_core.study.rows import Row, Settings
+from debias_core.study.rows import Row, Settings, on_json
 from debias_core.study.table_text import COSTS, METRICS
 from debias_core.workspace.energy_log import footprints, metered
 from debias_core.workspace.files import fingerprint, write_json
@@ -294,8 +294,8 @@ def _settings_of(row: Row) -> dict[str, Any]:
     if row.baseline is not None:
         return to_json(row.baseline)
     # Without what was not asked for: the keys of older cells stay what they were.
-    new = ("size", "bias", "hold_out", "gan", "official")
-    return {k: v for k, v in to_json(replace(row.on, seeds=1)).items() if v or k not in new}
+    new = ("size", "bias", "hold_out", "official")
+    return {k: v for k, v in on_json(replace(row.on, seeds=1)).items() if v or k not in new}
 
 
 def _kept(project: Project, method: str, settings: dict[str, Any], seed: int) -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from debias_core.data.catalog import is_brought
@@ -16,8 +17,7 @@ from debias_core.presets.methods import (
     photographs_ddb,
 )
 from debias_core.records import UserError
-from debias_core.settings.amplification import GANConfig
-from debias_core.settings.base import changed
+from debias_core.settings.base import changed, from_json, to_json
 from debias_core.settings.data_sets import BenchmarkConfig, DDBBenchmarkConfig
 
 Settings = BenchmarkConfig | DDBBenchmarkConfig
@@ -95,6 +95,29 @@ def row_of(
     return Row(method, on, baseline)
 
 
+# Under which name the settings of a method that makes images in its own way stand in JSON, if not its own.
+_OWN = {"amplibias": "gan"}
+
+
+def on_json(on: Settings) -> dict[str, Any]:
+    """The settings as JSON; those of a method that makes images in its own way stand under its name."""
+    data = to_json(on)
+    maker, own = data.pop("maker", ""), data.pop("own", None)
+    return {**data, _OWN.get(maker, maker): own} if maker else data
+
+
+def on_from_json(method: str, data: Mapping[str, Any]) -> Settings:
+    """The settings that `on_json` wrote of this method, or an older version."""
+    family, name = METHODS[method].family, _OWN.get(method, method)
+    rest = {key: value for key, value in data.items() if key not in (name, *_OWN.values())}
+    if family == "recipe":
+        return from_json(DDBBenchmarkConfig, rest)
+    config = from_json(BenchmarkConfig, rest)
+    if family != "images":
+        return config
+    return replace(config, maker=method, own=from_json(METHODS[method].settings, data[name]))
+
+
 def base_of(dataset: str, preset: str = "small") -> BenchmarkConfig:
     """The preset of a named data set."""
     if dataset not in BENCHMARKS:
@@ -119,8 +142,11 @@ def benchmark_of(
         # The paper's K is of all images, not of each class.
         audit = replace(base.audit, per_class=False)
         return replace(base, audit=audit, describe=describe_, draw=draw_)
-    if method == "amplibias":
-        return replace(base, gan=GANConfig(count=base.inject.count))
+    known = METHODS[method]
+    if known.family == "images":
+        own = known.settings(count=base.inject.count)
+        audit = replace(base.audit, per_class=base.audit.per_class or known.per_class)
+        return replace(base, audit=audit, maker=method, own=own)
     if method == "crossinject":
         return replace(base, inject=CROSSINJECT.get(dataset, base.inject))
     return base
@@ -151,10 +177,10 @@ def _making_images(
             base.draw, text_filter=text_filter, recombine=recombine, guidance=guidance, **drawn
         )
         base, inject = replace(base, draw=draw_), {}
-    if base.gan is not None:
-        drawn = {name: inject.get(name) for name in ("count", "steps")}
-        base, inject = replace(base, gan=changed(base.gan, **drawn)), {}
-        per_class = True if per_class is None else per_class  # as the method has it
+    if base.maker:
+        fields_ = {f.name for f in fields(base.own)}
+        drawn = {name: value for name, value in inject.items() if name in fields_}
+        base, inject = replace(base, own=changed(base.own, **drawn)), {}
     bias_net = changed(base.audit.classifier, network=audit_network or network, epochs=audit_epochs)
     final_net = changed(
         base.debias.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size,
