@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from debias_core.compute.team import Cluster
 from debias_core.data.making.cmnist import is_colored_mnist
 from debias_core.data.making.digits import is_colored_digits
 from debias_core.data.table import ImageTable
@@ -38,6 +37,7 @@ from debias_core.workspace.project import Project
 if TYPE_CHECKING:
     import torch
 
+    from debias_core.compute.team import Cluster
     from debias_core.insight.properties import Finding
 
 LONGEST = 500  # characters of a caption that a person writes

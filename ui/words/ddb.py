@@ -11,12 +11,7 @@ AMPLIFY_INTRO = (
     "trained on these drawings alone, the *amplifier*, never saw a real image, so it can't learn the few "
     "that break the pattern by heart. Its losses lead the training (**Train**), or rank your images."
 )
-AMPLIFY_W = "w, guidance"
-AMPLIFY_W_INFO = "0 draws as the model sees it; more draws what is most typical of the class."
-AMPLIFY_EACH = "Images to draw of each class"
-AMPLIFY_ON_LABEL = "Train the amplifier on"
 AMPLIFY_ON = {"synthetic": "drawn images", "real": "real images"}
-AMPLIFY_ON_INFO = "Real images are for comparison: such an amplifier memorises."
 AMPLIFY_BUTTON = "Amplify"
 NOT_AMPLIFIED = "Not amplified yet."
 RECIPE_TITLE = "Train with the amplifier (Diffusing DeBias)"
@@ -24,21 +19,14 @@ RECIPE_INTRO = (
     "On your images alone, no synthetic ones: the losses of a biased classifier say which images break the "
     "pattern. Beside it runs the plain training, with as many steps."
 )
-RECIPE = "Recipe"
 RECIPE_NAMES = {"ddb-1": "I: groups, the worst first", "ddb-2": "II: a weight for each image"}
-RECIPE_LOSSES_LABEL = "Whose losses"
 RECIPE_LOSSES = {"amplifier": "the amplifier's", "audit": "the audit's"}
-RECIPE_FLAGS_LABEL = "Recipe I: images that break the pattern"
 RECIPE_FLAGS = {"filtered": "wrong, and by far", "error set": "all that are wrong"}
 RECIPE_BUTTON = "Train by this recipe"
 GROUPS_TITLE = "Pseudo-groups (Diffusing DeBias)"
 GROUPS_INTRO = (
     "A frozen biased classifier splits each class in two: images that fit the pattern, and those that break "
     "it. Recipe I (**Train**) then attends to the group that does worst. Move the limit and see who falls in."
-)
-GROUPS_GAMMA = "γ, how far out"
-GROUPS_GAMMA_INFO = (
-    "An image breaks the pattern if its loss is more than γ standard deviations above the mean."
 )
 GROUPS_COLUMNS = ("class", "fit the pattern", "break it")
 GROUPS_MOST = "**Images that are taken to break the pattern**, those of highest loss first"
