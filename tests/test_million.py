@@ -42,7 +42,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import numpy as np, torch
-from debias_core.classifier import training
+from debias_core.classifier import steps
 from debias_core.settings.training import AuditConfig, ClassifierConfig
 from debias_core.data import pixel_file, table
 from debias_core.insight import projection
@@ -52,7 +52,7 @@ from tests.bench_million import Watch
 from ui.shown.audit_view import audit_view, shown_points
 import os
 pixel_file.COPIED_BYTES = 0
-training.IN_MEMORY_BYTES = {"cpu": 0}
+steps.IN_MEMORY_BYTES = {"cpu": 0}
 stages.MAX_PCA = projection.MAX_PCA = 2_000
 project = Project(Path(sys.argv[1]), "p")
 config = AuditConfig(classifier=ClassifierConfig(network="mlp", epochs=1, batch_size=256))

@@ -158,8 +158,9 @@ def train_diffusion(
         net.load_state_dict(start.state_dict())
     ema = AveragedModel(net, multi_avg_fn=_ema_with_warmup(config.ema))
     optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, fused=True)
-    a_bar = schedule.alpha_bar(config.schedule).to(device)
-    weight = schedule.p2_weight(a_bar, gamma=config.p2_gamma, k=config.p2_k).float()
+    exact = schedule.alpha_bar(config.schedule)  # in float64, which Apple's GPUs lack
+    weight = schedule.p2_weight(exact, gamma=config.p2_gamma, k=config.p2_k).float().to(device)
+    a_bar = exact.float().to(device)
     first, recent = 0, deque[float](maxlen=100)
     asked = ranks.piece(config.batch_size)
     piece = max(1, min(piece or asked, config.batch_size))
@@ -217,7 +218,7 @@ def train_diffusion(
         x0 = x0.to(device)
         t = torch.as_tensor(rng.integers(len(a_bar), size=len(x0)), device=device)
         noise = torch.as_tensor(rng.standard_normal(x0.shape, dtype=np.float32), device=device)
-        a = a_bar[t].float().view(-1, 1, 1, 1)
+        a = a_bar[t].view(-1, 1, 1, 1)
         x_t = noised(x0, noise, a)
         x_h, swapped = x_t, torch.zeros(len(x_t), dtype=torch.bool, device=device)
         if swaps is not None and swapping and step >= config.swap_after:
@@ -225,7 +226,7 @@ def train_diffusion(
             of_a, of_b, wanted = (v.to(device) for v in swaps(rng, swapping))
             rows = slice(0, swapping)
             t[rows] = t[rows] % (len(a_bar) - SWAP_FROM) + SWAP_FROM
-            a[rows] = a_bar[t[rows]].float().view(-1, 1, 1, 1)
+            a[rows] = a_bar[t[rows]].view(-1, 1, 1, 1)
             noise_h = torch.as_tensor(
                 rng.standard_normal(of_a.shape, dtype=np.float32), device=device
             )

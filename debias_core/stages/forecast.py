@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from debias_core.compute.devices import gpus
 from debias_core.compute.team import Cluster
 from debias_core.diffusion import on_workers, synthesis
 from debias_core.methods.catalog import METHODS
@@ -114,7 +115,7 @@ def run_forecast(
         except StopIteration as end:
             rates = end.value
             break
-    here = 1 if device.type == "cpu" else max(1, torch.cuda.device_count())
+    here = 1 if device.type == "cpu" else max(1, len(gpus()))
     if cluster is not None:
         from debias_core.compute.ray_team import capacity
 

@@ -36,7 +36,7 @@ import numpy as np
 from debias_core.records import ArmResult, Projection, UserError
 from debias_core.settings.base import from_json
 from debias_core.workspace.audit_files import AuditFiles
-from debias_core.workspace.files import _held, _locked, write_json
+from debias_core.workspace.files import held, try_lock, write_json
 from debias_core.workspace.project_base import _NAME, DEMO_PROJECT, SANDBOX
 from debias_core.workspace.synthetic_sets import SyntheticSets
 
@@ -131,13 +131,13 @@ def working(project: Project) -> Iterator[None]:
     Raises:
         UserError: when another process is at work on it.
     """
-    handle = _locked(lock_of(project))
-    if handle is None:
+    lock = try_lock(lock_of(project))
+    if lock is None:
         raise UserError(
             f"Another process is working on project '{project.name}': wait until it is done, "
             "or stop it."
         )
-    with _held(handle):
+    with held(lock):
         yield
 
 
