@@ -24,8 +24,9 @@ from debias_core.data.images import Pixels, enlarge, grid, png, to_uint8
 from debias_core.data.making.digits import is_colored_digits
 from debias_core.data.table import ImageTable
 from debias_core.diffusion import on_workers
+from debias_core.diffusion.batches import labelled_batches
 from debias_core.diffusion.synthesis import Frame
-from debias_core.diffusion.training import labelled_batches, train_diffusion
+from debias_core.diffusion.training import train_diffusion
 from debias_core.diffusion.unet import (
     EpsilonNet,
     EvaluationCount,

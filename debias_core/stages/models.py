@@ -15,16 +15,15 @@ from debias_core.data.catalog import DATA_SETS
 from debias_core.data.making.cifar10c import is_corrupted_cifar10
 from debias_core.data.making.named import free_of_bias, grey_images
 from debias_core.data.making.shipped import SHIPPED
-from debias_core.diffusion.injection import mask_from_box
-from debias_core.diffusion.training import (
+from debias_core.diffusion.batches import (
     Swaps,
     image_batches,
     image_swaps,
-    steps_done,
     tinted_batches,
     tinted_swaps,
-    train_diffusion,
 )
+from debias_core.diffusion.injection import mask_from_box
+from debias_core.diffusion.training import steps_done, train_diffusion
 from debias_core.diffusion.unet import (
     EpsilonNet,
     load_model,
