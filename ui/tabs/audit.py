@@ -10,12 +10,13 @@ import gradio as gr
 
 from debias_core.jobs import queue
 from debias_core.settings.base import to_json
-from debias_core.settings.training import NETWORKS, AuditConfig
+from debias_core.settings.training import AuditConfig, ClassifierConfig
 from ui.shown import cards
 from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
 from ui.tabs import groups
+from ui.tabs.controls import control
 from ui.tabs.events import guarded
 from ui.tabs.panel import Part
 from ui.widgets import widget
@@ -27,8 +28,6 @@ DEPTHS = {audit_words.QUICK: ("conv", 30), audit_words.THOROUGH: ("resnet18", 60
 
 def build(place: Place, project: gr.Dropdown) -> Part:
     """Lay out the tab and wire the audit."""
-    base = AuditConfig().classifier
-
     # What was found. In a classroom a guess comes first.
     gr.Markdown(audit_words.AUDIT_INTRO)
     guess = widget("guess") if place.classroom else None
@@ -41,10 +40,8 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             depth = gr.Radio(
                 list(DEPTHS), value=audit_words.QUICK, label=audit_words.DEPTH, min_width=200
             )
-            network = gr.Radio(
-                list(NETWORKS), value=base.network, label=audit_words.NETWORK, min_width=240
-            )
-            epochs = gr.Slider(1, 200, base.epochs, step=1, label=audit_words.EPOCHS, min_width=160)
+            network = control(ClassifierConfig, "network", info=None, min_width=240)
+            epochs = control(ClassifierConfig, "epochs", info=None, min_width=160)
         with gr.Row():
             button = gr.Button(audit_words.AUDIT_BUTTON, variant="primary")
             tsne = gr.Button(audit_words.TSNE_BUTTON)

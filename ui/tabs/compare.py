@@ -11,16 +11,16 @@ from debias_core.jobs import queue
 from debias_core.methods.catalog import METHODS, names_of
 from debias_core.records import UserError
 from debias_core.settings.base import to_json
-from debias_core.settings.training import NETWORKS
+from debias_core.settings.training import ClassifierConfig
 from debias_core.study.published import told_of
 from debias_core.study.settings import CompareConfig
 from debias_core.workspace.project import Project
 from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
+from ui.tabs.controls import control
 from ui.tabs.events import guarded
 from ui.tabs.panel import Part, hidden, seeds_slider, text_table
-from ui.words import audit as audit_words
 from ui.words import train as train_words
 
 
@@ -34,9 +34,7 @@ def compare(place: Place, project: gr.Dropdown) -> Part:
             value=list(base.methods), label=train_words.COMPARE_METHODS, info=train_words.COMPARE_INFO,
         )  # fmt: skip
         with gr.Row():
-            network = gr.Radio(
-                list(NETWORKS), value="conv", label=audit_words.NETWORK, min_width=240
-            )
+            network = control(ClassifierConfig, "network", info=None, min_width=240)
             epochs = gr.Slider(0, 200, 0, step=1, label=train_words.COMPARE_EPOCHS, min_width=240)
             seeds = seeds_slider(min_width=240)
         button = gr.Button(train_words.COMPARE_BUTTON)

@@ -12,37 +12,28 @@ from debias_core.insight import figures
 from debias_core.insight.report import accuracy_rows
 from debias_core.jobs import queue
 from debias_core.settings.base import to_json
-from debias_core.settings.training import NETWORKS, ClassifierConfig
+from debias_core.settings.training import ClassifierConfig, DebiasConfig
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
 from ui.tabs import compare, field_table, recipes, sweep
+from ui.tabs.controls import control
 from ui.tabs.events import guarded
 from ui.tabs.panel import Part, hidden, seeds_slider, text_table
 from ui.widgets import widget
-from ui.words import audit as audit_words
 from ui.words import train as train_words
 
 
 def build(place: Place, project: gr.Dropdown) -> Part:
     """Lay out the tab and wire the training; the other ways to train are panels below it."""
-    base = ClassifierConfig()
     gr.Markdown(train_words.TRAIN_INTRO)
 
     # How both are trained, and on which images.
     with gr.Row():
-        network = gr.Radio(
-            list(NETWORKS), value=base.network, label=audit_words.NETWORK, min_width=220
-        )
-        epochs = gr.Slider(1, 200, base.epochs, step=1, label=audit_words.EPOCHS, min_width=180)
+        network = control(ClassifierConfig, "network", info=None, min_width=220)
+        epochs = control(ClassifierConfig, "epochs", info=None, min_width=180)
         seeds = seeds_slider(min_width=180)
-        only = gr.Checkbox(
-            False, label=train_words.ONLY_ACCEPTED, info=train_words.ONLY_ACCEPTED_INFO,
-            min_width=220,
-        )  # fmt: skip
-        least = gr.Slider(
-            0, 0.95, 0, step=0.05, label=train_words.LEAST_FIDELITY,
-            info=train_words.LEAST_FIDELITY_INFO, min_width=220,
-        )  # fmt: skip
+        only = control(DebiasConfig, "only_accepted", min_width=220)
+        least = control(DebiasConfig, "min_fidelity", min_width=220)
     button = gr.Button(train_words.TRAIN_BUTTON, variant="primary")
 
     # What came of it, now and earlier.

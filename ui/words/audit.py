@@ -19,8 +19,6 @@ SHARE_NOTE = (
     "An association, not proof: look at the images. Sharpness and colour are measured on the images "
     "as they were scaled for this project."
 )
-NETWORK = "Network"
-EPOCHS = "Epochs"
 NOT_AUDITED = "Not audited yet. Press *Run the audit*: it takes seconds on small images."
 GUESS_QUESTION = "Guess first: what does this model look at to name a digit?"
 GUESSES = {"shape": "The shape of the digit", "colour": "Its colour", "both": "A bit of both"}

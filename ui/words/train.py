@@ -13,10 +13,6 @@ TRAIN_INTRO = (
 TRAIN_BUTTON = "Train both"
 SEEDS = "Seeds"
 SEEDS_INFO = "More than one shows how much is luck."
-LEAST_FIDELITY = "Least label fidelity"
-LEAST_FIDELITY_INFO = "Leaves out images that a judge by shape does not read as their label."
-ONLY_ACCEPTED = "Only accepted images"
-ONLY_ACCEPTED_INFO = "Else those that nobody has judged are trained on too."
 RUNS = "All trainings on this data"
 RUN_COLUMNS = (
     "finished", "settings", "synthetic images", "rejected", "vanilla, all", "debiased, all",
