@@ -10,12 +10,12 @@ import gradio as gr
 from ui.shown.place import Place
 from ui.tabs.panel import Part
 from ui.widgets import widget
-from ui.words import common as words
+from ui.words import curate as curate_words
 
 
 def build(place: Place, project: gr.Dropdown) -> Part:
     """Lay out the tab."""
-    gr.Markdown(words.CURATE_INTRO)
+    gr.Markdown(curate_words.CURATE_INTRO)
     return Part([widget("curate")], partial(refresh, place))
 
 

@@ -75,11 +75,3 @@ def detail(given: str, said: str, loss: float, wrong: bool) -> str:
     """What the classifier makes of one image."""
     link = "but" if wrong else "and"
     return f"Its label is {given}, {link} the bias classifier says {said} (loss {loss:.2f})."
-
-
-def _power(watts: float, measured: bool) -> str:
-    return (
-        f"{watts:.0f} W, as this machine drew in earlier runs"
-        if measured
-        else f"a processor at {watts:.0f} W is assumed"
-    )

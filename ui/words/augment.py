@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from debias_core.records import Origin
-from ui.words.audit import _power
 
 if TYPE_CHECKING:
     from debias_core.stages.captions import Described
@@ -97,6 +96,14 @@ def described(now: Described, shared: list[str]) -> str:
 def bold_captions(lines: list[str]) -> str:
     """The kept captions, a line each; `lines` are Markdown."""
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _power(watts: float, measured: bool) -> str:
+    return (
+        f"{watts:.0f} W, as this machine drew in earlier runs"
+        if measured
+        else f"a processor at {watts:.0f} W is assumed"
+    )
 
 
 def drawing_cost(count: int, each: float, watts: float, measured: bool) -> str:

@@ -66,7 +66,7 @@ COMPARE_INTRO = (
     "line is kept: a comparison that was stopped, or is widened later, goes on behind it."
 )
 COMPARE_METHODS = "Methods"
-TOLD = "told of the bias"
+TOLD = "told"
 COMPARE_INFO = "An oracle sees the bias attribute; without one it can't run."
 COMPARE_EPOCHS = "Epochs, 0: each method's own"
 COMPARE_BUTTON = "Compare"
