@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import colorsys
 import re
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -305,24 +304,6 @@ def on_black(pixels: Pixels) -> bool:
     some = np.asarray(pixels[:: max(1, len(pixels) // 200)])
     border = np.concatenate([some[:, :, 0], some[:, :, -1]], axis=1)
     return bool((border.max(2) < 32).mean() > 0.9)
-
-
-def sheet(
-    pixels: Pixels, bias: str, classes: int, *, on_black: bool, each: int = 3
-) -> Sequence[Pixels]:
-    """`each` pictures with every value of a bias, value by value, to look at."""
-    values = len(value_names(bias, classes))
-    shown = np.resize(np.arange(len(pixels)), values * each)
-    return list(
-        paint(
-            pixels[shown],
-            np.repeat(np.arange(values), each),
-            bias,
-            classes,
-            shown,
-            on_black=on_black,
-        )
-    )
 
 
 def check_planted(percent: float) -> None:
