@@ -155,7 +155,7 @@ def test_a_killed_import_goes_on_to_the_same_table(tmp_path, monkeypatch, torn):
 def stopped(source, out):
     """An import that is stopped by its caller after some files."""
     stage = import_images(source, out, size=8, resume=True)
-    while next(stage).done < 6:
+    while (p := next(stage)).stage != "import" or p.done < 6:
         pass
     stage.close()
 
@@ -183,7 +183,7 @@ def test_a_stopped_import_of_a_project_goes_on_and_a_mistake_leaves_nothing(tmp_
         )
 
     going = stage()
-    while next(going).done < 6:
+    while (p := next(going)).stage != "import" or p.done < 6:
         pass
     going.close()
     assert not project.has("data") and (tmp_path / "w" / ".p.importing" / "data").is_dir()
