@@ -66,7 +66,7 @@ def create_app(
         max_file_size=MAX_UPLOAD,
         footer_links=[],
         theme=THEME,
-        css=page.CSS,
+        css=widgets.PAGE_CSS,
         head=widgets.head(place.prefix),
         ssr_mode=False,
     )
