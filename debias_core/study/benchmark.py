@@ -53,7 +53,7 @@ from debias_core.study.published import (
 )
 from debias_core.study.rows import on_json
 from debias_core.workspace.database import now
-from debias_core.workspace.energy_log import footprints
+from debias_core.workspace.energy_log import energy_by_stage
 from debias_core.workspace.project import Project, demo_project, working
 
 # Hears of what there is so far, as the JSON will have it, whenever a cell is finished.
@@ -328,7 +328,7 @@ def energy_since(projects: Sequence[Project], since: float) -> dict[str, Any]:
     """kWh and gCO₂eq of this run's stages over all seeds; None where nothing was measured."""
     kwh: dict[str, float] = {}
     for project in projects:
-        for f in footprints(project, since=since):
+        for f in energy_by_stage(project, since=since):
             if f.kwh is not None:
                 kwh[f.stage] = kwh.get(f.stage, 0.0) + f.kwh
     total = sum(kwh.values()) if kwh else None

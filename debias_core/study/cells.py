@@ -46,7 +46,7 @@ from debias_core.study.generalisation import generalisation
 from debias_core.study.published import Own, beside, published_over, told_of
 from debias_core.study.rows import Row, Settings, on_json
 from debias_core.study.table_text import COSTS, METRICS
-from debias_core.workspace.energy_log import footprints, metered
+from debias_core.workspace.energy_log import energy_by_stage, metered
 from debias_core.workspace.files import fingerprint, write_json
 from debias_core.workspace.project import Project, note_of, working
 
@@ -341,7 +341,7 @@ def baseline_cell(
 
     stage = f"{method} {key[:6]}"
     arm = yield from metered(stage)(train)(project)
-    (cost,) = (f for f in footprints(project) if f.stage == stage)
+    (cost,) = (f for f in energy_by_stage(project) if f.stage == stage)
     made = cell(on, method, arm, cost.seconds, cost.kwh)
     project.record_run("baseline", settings, made, cost.seconds)
     whole = _keep(kept, made, settings)

@@ -15,10 +15,10 @@ def _workspace(context: typer.Context, path: Path) -> Path:
     path = path.expanduser()
     if not ranks.several() or context.parent is None:  # the page's, which no stage looks at
         return path
-    from debias_core.workspace.rank_copy import shadow_of
+    from debias_core.workspace.rank_copy import private_copy
 
     ranks.wait()
-    mine = path if ranks.leads() else shadow_of(path)
+    mine = path if ranks.leads() else private_copy(path)
     ranks.wait()  # nothing changes while the others look
     return mine
 

@@ -390,11 +390,11 @@ def repeat_(
 ) -> None:
     """Run an exported project again from its settings, marks and verdicts, and compare the numbers."""
     from debias_core.stages.repeat import repeat
-    from debias_core.stages.repeat_check import read_recipe
+    from debias_core.stages.repeat_check import read_config
 
     common.check_json(json_file)
     project = common.open_project(workspace, name)
-    stage = repeat(project, read_recipe(config), source=source, model=model, device=common.device())
+    stage = repeat(project, read_config(config), source=source, model=model, device=common.device())
     result = common.run(stage, project)
     common.console.print(
         "The numbers are the same."
