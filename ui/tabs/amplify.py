@@ -10,12 +10,11 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from debias_core.jobs import queue
 from debias_core.settings.amplification import AmplifyConfig
-from debias_core.settings.base import to_json
 from ui.shown import cards
 from ui.shown.place import Place
 from ui.tabs.controls import Form
+from ui.tabs.events import enqueue
 from ui.tabs.panel import Part, gallery, hidden
 from ui.words import ddb as ddb_words
 
@@ -55,5 +54,4 @@ def submit(place: Place, project_name: str, chosen: dict[str, Any]) -> None:
 
     project = place.project(project_name)
     config = replace(amplify_settings(project), **chosen)
-    args = {"config": to_json(config)}
-    queue.submit(project.db, project.name, "amplify", args, needed_bytes=1 << 30)
+    enqueue(project, "amplify", config, needed_bytes=1 << 30)

@@ -9,9 +9,7 @@ from typing import Any
 import gradio as gr
 
 from debias_core.data.catalog import DATA_SETS
-from debias_core.jobs import queue
 from debias_core.records import UserError
-from debias_core.settings.base import to_json
 from debias_core.settings.injection import DIRECT, InjectConfig
 from debias_core.workspace.project import Project
 from ui.shown import cards
@@ -20,7 +18,7 @@ from ui.shown.audit_view import table_of
 from ui.shown.place import Pairs, Place
 from ui.tabs import amplify, describe, edit_time
 from ui.tabs.controls import Form, shown
-from ui.tabs.events import guarded
+from ui.tabs.events import enqueue, guarded
 from ui.tabs.panel import Part, gallery, hidden
 from ui.tabs.preview import Masks, draw_grid, draw_pairs, render
 from ui.widgets import widget
@@ -202,10 +200,8 @@ def submit(
     if not shown_rows.has_model(project):
         raise UserError(augment_words.NO_MODEL)
     side = table_of(project).image_size
-    queue.submit(
-        project.db, project.name, kind, {"config": to_json(config)},
-        needed_bytes=config.count * side * side * 3 if kind == "generate" else 0,
-    )  # fmt: skip
+    room = config.count * side * side * 3 if kind == "generate" else 0
+    enqueue(project, kind, config, needed_bytes=room)
 
 
 def train_model(place: Place, project_name: str) -> None:
@@ -214,7 +210,4 @@ def train_model(place: Place, project_name: str) -> None:
 
     project = place.project(project_name)
     config = diffusion_for(project.table().image_size)
-    queue.submit(
-        project.db, project.name, "pretrain", {"config": to_json(config), "restart": False},
-        needed_bytes=2 << 30,
-    )  # fmt: skip
+    enqueue(project, "pretrain", config, needed_bytes=2 << 30, restart=False)

@@ -9,10 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from debias_core.jobs import queue
 from debias_core.language.hub import SIZES
 from debias_core.records import UserError
-from debias_core.settings.base import to_json
 from debias_core.settings.language import (
     SMALL_CAPTIONERS,
     SMALL_MODELS,
@@ -28,7 +26,7 @@ from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
 from ui.tabs.controls import Form
-from ui.tabs.events import guarded
+from ui.tabs.events import enqueue, guarded
 from ui.tabs.panel import Part, gallery, hidden
 from ui.words import augment as augment_words
 
@@ -139,14 +137,14 @@ def captions_of(place: Place, project_name: str) -> tuple[Any, ...]:
         [str(c.number), names[c.label], augment_words.YES if c.kept else augment_words.NO, c.text]
         for c in now.captions
     ]
-    lines = [shown_rows.in_bold(c.text, set(on)) for c in now.captions if c.kept]
+    lines = [f"- {shown_rows.in_bold(c.text, set(on))}" for c in now.captions if c.kept]
     shared = [shown_rows.literal(f.text) for f in captions.in_words(project)]
     return (
         augment_words.described(now, shared),
         gr.update(visible=True),
         gr.update(choices=[(f"{w.word} ({w.count})", w.word) for w in now.words], value=on),
         gr.update(value=rows),
-        augment_words.bold_captions(lines),
+        "\n".join(lines),
     )
 
 
@@ -204,7 +202,7 @@ def submit_captions(place: Place, project_name: str, chosen: dict[str, Any]) -> 
     project = place.project(project_name)
     project.manifest("audit")
     config = CaptionConfig(**{**chosen, "model": _model(place, chosen["model"])})
-    queue.submit(project.db, project.name, "describe", {"config": to_json(config)})
+    enqueue(project, "describe", config)
 
 
 def submit_drawings(place: Place, project_name: str, beside: bool, chosen: dict[str, Any]) -> None:
@@ -214,10 +212,9 @@ def submit_drawings(place: Place, project_name: str, beside: bool, chosen: dict[
     if not captions.prompts(project, captions.described(project), config):
         raise UserError(augment_words.NO_PROMPT)
     side = table_of(project).image_size
-    args = {"config": to_json(config), "beside": bool(beside) and project.has("synthetic")}
-    queue.submit(
-        project.db, project.name, "draw", args, needed_bytes=config.count * side * side * 3
-    )
+    room = config.count * side * side * 3
+    beside = bool(beside) and project.has("synthetic")
+    enqueue(project, "draw", config, needed_bytes=room, beside=beside)
 
 
 def draw_four(place: Place, project_name: str, chosen: dict[str, Any]) -> tuple[Any, str]:

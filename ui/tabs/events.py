@@ -1,4 +1,4 @@
-"""One wrapper round every handler: user error → message."""
+"""One wrapper round every handler: user error → message; and how a handler starts a job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from typing import Any
 
 import gradio as gr
 
+from debias_core.jobs import queue
 from debias_core.records import UserError
+from debias_core.settings.base import to_json
+from debias_core.workspace.project import Project
 
 
 def guarded(
@@ -45,6 +48,12 @@ def _mistakes_shown() -> Iterator[None]:
         yield
     except UserError as error:
         raise message(error) from None
+
+
+def enqueue(project: Project, kind: str, config: Any, needed_bytes: int = 0, **more: Any) -> None:
+    """Queue a job with these settings; it needs so much room on the disk."""
+    args = {"config": to_json(config), **more}
+    queue.submit(project.db, project.name, kind, args, needed_bytes=needed_bytes)
 
 
 def message(error: Exception) -> gr.Error:

@@ -8,11 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-from debias_core.jobs import queue
 from debias_core.settings.amplification import DDBConfig
-from debias_core.settings.base import to_json
 from ui.shown.place import Place
 from ui.tabs.controls import Form
+from ui.tabs.events import enqueue
 from ui.tabs.panel import Part, hidden, seeds_slider, text_table
 from ui.words import ddb as ddb_words
 
@@ -53,4 +52,4 @@ def submit(place: Place, project_name: str, seeds: float, chosen: dict[str, Any]
     project = place.project(project_name)
     project.manifest(RANKED_BY[chosen["losses"]])  # what is missing is said now, not by a job
     config = replace(ddb_settings(project.table()), **chosen, seeds=tuple(range(int(seeds))))
-    queue.submit(project.db, project.name, "ddb", {"config": to_json(config)})
+    enqueue(project, "ddb", config)

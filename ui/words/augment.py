@@ -93,11 +93,6 @@ def described(now: Described, shared: list[str]) -> str:
     return text + ("; ".join(shared) if shared else "nothing stands out.")
 
 
-def bold_captions(lines: list[str]) -> str:
-    """The kept captions, a line each; `lines` are Markdown."""
-    return "\n".join(f"- {line}" for line in lines)
-
-
 def _power(watts: float, measured: bool) -> str:
     return (
         f"{watts:.0f} W, as this machine drew in earlier runs"

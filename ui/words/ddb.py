@@ -58,14 +58,18 @@ def amplified(about: dict[str, Any]) -> str:
 
 def grouped(about: dict[str, Any]) -> str:
     """What the pseudo-groups are worth."""
-    parts = [f"**{about['flagged']:,} images** are taken to break the pattern."]
+    text = f"**{about['flagged']:,} images** are taken to break the pattern."
     if about["threshold"] is not None:
-        parts.append(f"The limit is a loss of {about['threshold']:.2f}.")
-    if "precision" in about:
-        parts.append(_judged(about))
-    if about["empty"]:
-        parts.append(f"Empty groups, which are left out: {len(about['empty'])}.")
-    return " ".join(parts)
+        text += f" The limit is a loss of {about['threshold']:.2f}."
+    return _with_worth(text, about)
+
+
+def _with_worth(text: str, groups: dict[str, Any]) -> str:
+    if "precision" in groups:
+        text += f" {_judged(groups)}"
+    if groups["empty"]:
+        text += f" Empty groups, which are left out: {len(groups['empty'])}."
+    return text
 
 
 def _judged(groups: dict[str, Any]) -> str:
@@ -82,12 +86,8 @@ def by_recipe(about: dict[str, Any]) -> str:
     name = RECIPE_NAMES[about["config"]["recipe"]]
     if groups is None:
         return f"Recipe {name}."
-    parts = [f"Recipe {name}: {groups['flagged']:,} images are taken to break the pattern."]
-    if "precision" in groups:
-        parts.append(_judged(groups))
-    if groups["empty"]:
-        parts.append(f"Empty groups, which are left out: {len(groups['empty'])}.")
-    return " ".join(parts)
+    text = f"Recipe {name}: {groups['flagged']:,} images are taken to break the pattern."
+    return _with_worth(text, groups)
 
 
 def recipe_rows(arms: list[dict[str, Any]]) -> list[list[str]]:
