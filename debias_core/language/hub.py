@@ -9,11 +9,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from debias_core.data.making.shipped import ASSETS
 from debias_core.records import UserError
 from debias_core.settings.language import SMALL_MODELS
 
 REACH_SECONDS = 4.0
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 # What the page offers beside the shipped ones, captioners first, and how much there is to download in
 # half precision. Any other id or folder will do.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,8 @@ def _diffusion_config(project: Project) -> dict[str, Any] | None:
 
 
 def app_version() -> str:
-    """The app's version, as pyproject.toml has it."""
+    """The app's version: a checkout's as pyproject.toml has it, else that of what is installed."""
     path = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    if not path.is_file():
+        return version("debias-studio")
     return str(tomllib.loads(path.read_text(encoding="utf-8"))["project"]["version"])

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debias_core.language.hub import ASSETS
+from debias_core.data.making.shipped import ASSETS
 from debias_core.records import Stage
 from debias_core.settings.language import SMALL_CAPTIONERS, SmallModelConfig
 

@@ -8,7 +8,9 @@ from debias_core.data.making.originals import AT_HOME
 from debias_core.data.making.planted import goes_by
 from debias_core.data.table import ImageTable
 
-ASSETS = Path(__file__).resolve().parents[3] / "assets"
+_CORE = Path(__file__).resolve().parents[2]
+# Inside the package where the app is installed, beside it in a checkout.
+ASSETS = next(f for f in (_CORE / "assets", _CORE.parent / "assets") if f.is_dir())
 # Their diffusion models, by the beginning of their images' ids. CIFAR-10's is too large to ship:
 # `pretrain cifar10` puts it there.
 SHIPPED = {
