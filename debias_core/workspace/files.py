@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -13,7 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import lock_descriptor, unlock_descriptor
 from numpy.typing import NDArray
 
 from debias_core.data.pixel_file import map_array
@@ -43,32 +43,33 @@ def turn(path: Path, stage: str) -> Stage[AbstractContextManager[None]]:
 
     For what all projects of a workspace share.
     """
-    while (lock := try_lock(path)) is None:
+    while (handle := _locked(path)) is None:
         yield Progress(stage, 0, 1, "another process is at it: waiting")
         time.sleep(WAIT_SECONDS)
-    return held(lock)
+    return _held(handle)
 
 
-def try_lock(path: Path) -> IO[bytes] | None:
-    """The file, locked until it is closed or its processes die; None when another process has it."""
+def _locked(path: Path) -> IO[bytes] | None:
+    """The file with its lock taken; None when another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.open("ab")
-    if lock_descriptor(lock.fileno(), blocking=False):
-        return lock
-    lock.close()
-    return None
+    handle = path.open("ab")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        return None
+    return handle
 
 
 @contextmanager
-def held(lock: IO[bytes]) -> Iterator[None]:
-    """Hold what `try_lock` gave, and let it go at the end."""
-    with lock:
+def _held(handle: IO[bytes]) -> Iterator[None]:
+    with handle:
         try:
             yield
         finally:
             # Said, not left to the closing: a process that is just being started elsewhere in this
             # one (CodeCarbon's look at the hardware) has the file open too, until it has its own program.
-            unlock_descriptor(lock.fileno())
+            fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def linked(file: str, name: str) -> None:

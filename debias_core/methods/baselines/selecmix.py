@@ -51,7 +51,6 @@ METHOD = Method(
     name="selecmix",
     title="SelecMix",
     sentence="Mixes each image with the one that contradicts the bias most.",
-    paper="Hwang et al., NeurIPS 2022",
     family="training",
     settings=SelecMixConfig,
     run=train,
