@@ -24,7 +24,8 @@ from debias_core.classifier.groupdro import group_objective
 from debias_core.classifier.training import Run, train_classifier
 from debias_core.compute import ranks
 from debias_core.data.table import ImageTable, save_table
-from debias_core.diffusion.training import image_batches, image_swaps, train_diffusion
+from debias_core.diffusion.batches import image_batches, image_swaps
+from debias_core.diffusion.training import train_diffusion
 from debias_core.methods.baselines import lff
 from debias_core.methods.baselines.lff import LfFConfig
 from debias_core.pipeline import drain

@@ -100,3 +100,50 @@ def test_a_data_set_made_here_is_one_file_and_one_line(tree, tmp_path):
     (cell,) = json.loads(out.read_text())["cells"]
     assert (cell["dataset"], cell["bias"], cell["ratio"]) == ("toy", "colour", 5.0)
     assert 0 <= cell["unbiased_accuracy"] <= 1
+
+
+# ---- a setting ---------------------------------------------------------------------------------
+
+TOY_SETTING = """    softness: float = setting(
+        0.25, "How softly a toy injects.", low=0, high=1, label="Softness of the toy", step=0.05,
+    )
+    batch_size: int = setting(130, "Images at a time.", low=1)
+    seed: int = setting(0, "Seed of the pairs and the noise.", flag=None)
+"""
+
+IN_THE_PAGE = """
+from pathlib import Path
+import gradio as gr
+from debias_core.jobs import queue
+from debias_core.workspace.project import Project
+from ui.shown import rows
+from ui.shown.place import Place
+from ui.tabs import augment
+
+workspace = Path(%r)
+project = Project(workspace, "p")
+project.manifest = lambda stage: {}
+with gr.Blocks() as page:
+    augment.build(Place(workspace, ()), gr.Dropdown())
+(slider,) = [b for b in page.blocks.values() if getattr(b, "label", "") == "Softness of the toy"]
+print(type(slider).__name__, slider.minimum, slider.maximum, slider.step, slider.value, slider.info)
+
+# The button that generates takes the slider among its inputs; a job holds what it was moved to.
+augment.Place.project = lambda place, name: project
+rows.has_model = lambda project: True
+augment.table_of = lambda project: type("Table", (), {"image_size": 16})
+(generate,) = [b for b in page.blocks.values() if getattr(b, "value", "") == "Generate"]
+(event,) = [f for f in page.fns.values() if (generate._id, "click") in f.targets]
+values = {slider: 0.75, event.inputs[0]: "p", event.inputs[1]: ()}
+event.fn(*(values.get(item, item.value) for item in event.inputs))
+(job,) = queue.of_project(project.db, "p")
+print(job.kind, job.args["config"]["softness"], job.args["config"]["gamma"])
+"""
+
+
+def test_a_setting_is_one_field_and_its_control_reaches_the_job(tree, tmp_path):
+    path = tree / "debias_core" / "settings" / "injection.py"
+    edit(path, TOY_SETTING[TOY_SETTING.index("    batch_size") :], TOY_SETTING)
+    slider, job = run(tree, "-c", IN_THE_PAGE % str(tmp_path / "ws")).splitlines()[-2:]
+    assert slider == "Slider 0 1 0.05 0.25 How softly a toy injects."
+    assert job == "generate 0.75 0.9"

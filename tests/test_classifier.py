@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from debias_core.classifier import losses, training
+from debias_core.classifier import losses, steps
 from debias_core.classifier.augment import augment
 from debias_core.classifier.metrics import average_precision, group_accuracy
 from debias_core.classifier.networks import build_classifier, load_classifier, save_classifier
@@ -97,7 +97,7 @@ def test_the_same_seed_gives_the_same_net_and_another_another(table, device):
 
 def test_training_learns_and_tells_its_progress(table, device):
     train = table.where("train")
-    steps = []
+    told = []
     stage = train_classifier(
         train.pixels,
         train.y,
@@ -107,11 +107,11 @@ def test_training_learns_and_tells_its_progress(table, device):
         device=device,
         watch=table.where("test"),
     )
-    net = drain(stage, steps.append)
-    assert [p.done for p in steps] == list(range(1, 31))
-    assert steps[-1].values["loss"] < 0.5 * steps[0].values["loss"]
+    net = drain(stage, told.append)
+    assert [p.done for p in told] == list(range(1, 31))
+    assert told[-1].values["loss"] < 0.5 * told[0].values["loss"]
     assert (
-        steps[-1].values["accuracy"]
+        told[-1].values["accuracy"]
         == (score(net, table.where("test"), device=device).pred == table.where("test").y).mean()
     )
 
@@ -151,7 +151,7 @@ def two_weights(shown, wanted, **settings):
         return (layer(x) - wanted).square().mean()
 
     arguments = {"batch_size": 2, "seed": 0, "piece": 2}
-    for _ in training.fit(optimizer, lambda *_: (), loss, 2_000, epochs=range(2), **arguments):
+    for _ in steps.fit(optimizer, lambda *_: (), loss, 2_000, epochs=range(2), **arguments):
         pass
     return layer.weight.detach()[0], optimizer.state[layer.weight]["exp_avg"][0]
 
@@ -163,7 +163,7 @@ def test_the_moments_of_a_dead_weight_end_at_zero_and_the_weights_are_the_same(m
 
     weights, (_, moment) = fitted()
     assert moment == 0
-    monkeypatch.setattr(training, "drop_negligible", lambda _: None)
+    monkeypatch.setattr(steps, "drop_negligible", lambda _: None)
     as_before, (_, moment) = fitted()
     assert 0 < moment.abs() < torch.finfo(torch.float32).tiny  # denormal
     assert torch.equal(weights, as_before)
@@ -175,9 +175,9 @@ def test_weights_of_a_pixel_that_is_always_black_end_at_zero_under_weight_decay(
 
     seen, black = fitted()
     assert black == 0
-    monkeypatch.setattr(training, "drop_negligible", lambda _: None)
+    monkeypatch.setattr(steps, "drop_negligible", lambda _: None)
     as_before, black = fitted()
-    assert 0 < black.abs() < training.NEGLIGIBLE
+    assert 0 < black.abs() < steps.NEGLIGIBLE
     assert seen == as_before
 
 

@@ -10,7 +10,7 @@ import pytest
 from debias_core.records import UserError
 from debias_core.workspace import judgements
 from debias_core.workspace.database import MIGRATIONS, Database
-from debias_core.workspace.judgements import Decision, current, record, undo
+from debias_core.workspace.judgements import Judgement, current, record, undo
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def db(tmp_path):
 
 def say(db, item, verdict, key=None, set_id="s", project="p"):
     key = key or f"{project}-{set_id}-{item}-{verdict}-{len(db.rows('SELECT 1 FROM verdicts'))}"
-    return record(db, project, set_id, [Decision(key, item, verdict)], judgements.JUDGEMENTS)
+    return record(db, project, set_id, [Judgement(key, item, verdict)], judgements.JUDGEMENTS)
 
 
 def test_a_newer_workspace_is_refused_and_left_as_it_is(tmp_path):
@@ -88,7 +88,7 @@ def test_sets_and_projects_do_not_mix(db):
 
 
 def test_an_unknown_verdict_is_refused_and_none_of_its_batch_is_kept(db):
-    batch = [Decision("a", "1", "accept"), Decision("b", "2", "<script>")]
+    batch = [Judgement("a", "1", "accept"), Judgement("b", "2", "<script>")]
     with pytest.raises(UserError, match="none of accept"):
         record(db, "p", "s", batch, judgements.JUDGEMENTS)
     assert current(db, "p", "s") == {}
@@ -111,9 +111,9 @@ def test_a_verdict_that_was_answered_outlives_a_kill(tmp_path):
     program = (
         "import os, sys; from pathlib import Path\n"
         "from debias_core.workspace.database import Database\n"
-        "from debias_core.workspace.judgements import Decision, record\n"
+        "from debias_core.workspace.judgements import Judgement, record\n"
         "db = Database(Path(sys.argv[1]))\n"
-        "record(db, 'p', 's', [Decision('k', '1', 'accept')], ('accept',))\n"
+        "record(db, 'p', 's', [Judgement('k', '1', 'accept')], ('accept',))\n"
         "os.kill(os.getpid(), 9)\n"
     )
     ended = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)

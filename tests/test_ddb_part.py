@@ -44,7 +44,7 @@ def test_amplify_and_the_recipes_are_submitted_and_told(place, tmp_path):
     assert drawing.refresh("p")[0] == "Not amplified yet."
     assert training.refresh("p")[0] == "Not trained by a recipe yet."
     with pytest.raises(gr.Error, match="run `amplify` first"):
-        train("p", "ddb-1", "amplifier", "filtered", 1)
+        train("p", 1, "ddb-1", "amplifier", "filtered")
     draw("p", 2.0, 60, "synthetic")
     project = place.project("p")
     (job,) = queue.of_project(project.db, "p")
@@ -59,7 +59,7 @@ def test_amplify_and_the_recipes_are_submitted_and_told(place, tmp_path):
     text, picture = drawing.refresh("p")
     assert "trained on drawn images" in text and "24 drawn images" in text
     assert Path(picture["value"][0][0]).is_file()
-    train("p", "ddb-2", "amplifier", "filtered", 2)
+    train("p", 2, "ddb-2", "amplifier", "filtered")
     asked = from_json(DDBConfig, queue.of_project(project.db, "p")[0].args["config"])
     assert asked.recipe == "ddb-2" and asked.seeds == (0, 1)
     drain(ddb_stage.run_ddb(project, DDB, device=CPU))

@@ -35,22 +35,22 @@ def test_captions_and_words_are_shown_and_changed_at_once(told):
     assert "6 captions, 4 kept" in text and board["visible"]
     assert ("red (3)", "red") in words["choices"] and rows["value"][3][2] == "no"
     assert "**red**" in bold
-    on["switched"]("p", [w.word for w in captions.described(told).words if w.word != "red"])
+    on["switch"]("p", [w.word for w in captions.described(told).words if w.word != "red"])
     assert [c.kept for c in captions.described(told).captions].count(True) == 4
-    on["added"]("p", "nothing")
+    on["add"]("p", "nothing")
     assert captions.described(told).captions[3].kept
     changed = [
         [row[0], "", "", "a teal ant" if i == 5 else row[3]] for i, row in enumerate(rows["value"])
     ]
-    on["edited"]("p", changed)
+    on["edit"]("p", changed)
     assert captions.described(told).captions[5].text == "a teal ant"
-    on["replaced"]("p", "teal", "blue")
+    on["substitute"]("p", "teal", "blue")
     assert captions.described(Project(told.workspace, "p")).captions[5].text == "a blue ant"
     for _ in range(4):
-        on["undone"]("p")
+        on["undo"]("p")
     assert [c.text for c in captions.described(told).captions] == list(SAID)
     with pytest.raises(gr.Error, match="not one word"):
-        on["added"]("p", "two words")
+        on["add"]("p", "two words")
 
 
 def test_a_caption_full_of_markup_stays_text(told):
@@ -66,19 +66,19 @@ def test_a_caption_full_of_markup_stays_text(told):
 
 def test_jobs_are_asked_for_with_the_person_s_settings(told, tmp_path):
     _, on = part(Place(told.workspace, (tmp_path,)))
-    on["start"]("p", "owner/captioner", 2)
-    on["run"]("p", True, "digits-text2image", 40, 3.0, 10, " dull ", True, False)
+    on["submit_captions"]("p", "owner/captioner", 2)
+    on["submit_drawings"]("p", True, "digits-text2image", 40, 3.0, 10, " dull ", True, False)
     drawn, asked = queue.of_project(told.db, "p")[:2]
     assert from_json(CaptionConfig, asked.args["config"]).per_image == 2
     config = from_json(DrawConfig, drawn.args["config"])
     assert (config.count, config.negative, config.guidance) == (40, "dull", 3.0)
     assert drawn.args["beside"] is False  # there is no set to keep yet
     with pytest.raises(gr.Error, match="read from"):
-        on["start"]("p", "/etc", 1)
+        on["submit_captions"]("p", "/etc", 1)
     for word in captions.described(told).words:
         captions.switch_words(told, {word.word: False}, f"k{word.word}")
     with pytest.raises(gr.Error, match="No caption is kept"):
-        on["run"]("p", False, "digits-text2image", 40, 3.0, 10, "", True, False)
+        on["submit_drawings"]("p", False, "digits-text2image", 40, 3.0, 10, "", True, False)
 
 
 def test_in_a_classroom_only_shipped_models_are_used(told):
@@ -89,7 +89,7 @@ def test_in_a_classroom_only_shipped_models_are_used(told):
 
 def test_four_are_drawn_to_look_at_with_what_all_would_take(told):
     _, on = part(Place(told.workspace, ()))
-    shown, text = on["four"]("p", "digits-text2image", 400, 3.0, 2, "", True, False)
+    shown, text = on["draw_four"]("p", "digits-text2image", 400, 3.0, 2, "", True, False)
     assert [prompt for _, prompt in shown["value"]] != [] and len(shown["value"]) == 4
     assert text.startswith("400 images: about **") and "65 W is assumed" in text
     assert not told.has("synthetic")

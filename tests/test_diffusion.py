@@ -10,16 +10,11 @@ import torch
 from debias_core.data.images import to_float
 from debias_core.data.making.digits import grey_digits
 from debias_core.diffusion import schedule
+from debias_core.diffusion.batches import image_batches, image_swaps, tinted_batches, tinted_swaps
 from debias_core.diffusion.injection import inject_directly, noised_bank
 from debias_core.diffusion.inversion import content_bank, invert, invert_step
 from debias_core.diffusion.sampling import ddim_step, image_noise, sample, sigma
-from debias_core.diffusion.training import (
-    image_batches,
-    image_swaps,
-    tinted_batches,
-    tinted_swaps,
-    train_diffusion,
-)
+from debias_core.diffusion.training import train_diffusion
 from debias_core.diffusion.unet import (
     EpsilonNet,
     EvaluationCount,

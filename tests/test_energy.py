@@ -76,12 +76,12 @@ def test_each_run_of_a_stage_is_written_down_however_it_ends(project, monkeypatc
     monkeypatch.setattr(energy_log, "NOTE_SECONDS", -1.0)
     killed = stage(project, 5)
     next(killed), next(killed)
-    (found,) = energy_log.footprints(project)
+    (found,) = energy_log.energy_by_stage(project)
     assert (found.stage, found.runs, found.kwh) == ("generate", 4, pytest.approx(7e-3))
     assert found.grams == pytest.approx(7e-3 * 475)
     killed.close()
     monkeypatch.setenv("DEBIAS_CARBON_INTENSITY", "50")
-    assert energy_log.footprints(project)[0].grams == pytest.approx(8e-3 * 50)
+    assert energy_log.energy_by_stage(project)[0].grams == pytest.approx(8e-3 * 50)
     assert energy_log.to_json(project)["kwh"] == pytest.approx(8e-3)
 
 

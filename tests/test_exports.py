@@ -43,7 +43,7 @@ from debias_core.stages.export_images import folder_names
 from debias_core.stages.export_layouts import bring_model, unet_files
 from debias_core.stages.exports import export
 from debias_core.stages.repeat import repeat
-from debias_core.stages.repeat_check import check, read_recipe
+from debias_core.stages.repeat_check import check, read_config
 from debias_core.workspace import judgements
 from debias_core.workspace.project import Project
 from tests.conftest import CPU, TINY_UNET
@@ -125,15 +125,15 @@ def pixels(data):
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
-def recipe_of(project):
+def config_of(project):
     drain(export(project, "config"))
-    return read_recipe(project.export_file("config"))
+    return read_config(project.export_file("config"))
 
 
-def repeated(project, recipe, name="again", **options):
+def repeated(project, config, name="again", **options):
     options = {"source": None, "device": CPU, "model": project.folder("diffusion"), **options}
     fresh = Project(project.workspace.parent / "other", name)
-    return fresh, drain(repeat(fresh, recipe, **options))
+    return fresh, drain(repeat(fresh, config, **options))
 
 
 # ---- image folders ----
@@ -277,11 +277,11 @@ def test_an_exported_u_net_is_diffusers_own(config, tmp_path):
 
 
 def test_a_run_is_repeated_with_the_model_that_was_taken_away(project, tmp_path):
-    recipe = recipe_of(project)
+    config = config_of(project)
     taken(project, "weights")
     with zipfile.ZipFile(project.export_file("weights")) as archive:
         archive.extractall(tmp_path / "w")
-    _, result = repeated(project, recipe, model=tmp_path / "w" / "diffusion")
+    _, result = repeated(project, config, model=tmp_path / "w" / "diffusion")
     assert result["same"]
 
 
@@ -395,9 +395,9 @@ def test_a_full_disk_is_told_in_one_sentence(project, monkeypatch):
 
 
 def test_a_run_is_repeated_to_the_same_numbers_from_its_config_alone(project):
-    recipe = recipe_of(project)
-    assert json.loads(json.dumps(recipe)) == recipe
-    fresh, result = repeated(project, recipe)
+    config = config_of(project)
+    assert json.loads(json.dumps(config)) == config
+    fresh, result = repeated(project, config)
     assert result["same"] and result["largest_difference"] == 0
     assert result["got"] == result["expected"]
     assert result["got"]["images"] == {"vanilla": 45, "debiased": 45 + 6}  # 2 of 8 are rejected
@@ -409,14 +409,14 @@ def test_a_run_is_repeated_to_the_same_numbers_from_its_config_alone(project):
     for which in (project.data_id(), project.set_id()):
         there, here = (judgements.current(p.db, p.name, which) for p in (project, fresh))
         assert there == here and there
-    assert recipe_of(fresh) == {**recipe, "data": recipe["data"]}  # and can be repeated again
+    assert config_of(fresh) == {**config, "data": config["data"]}  # and can be repeated again
 
 
 def test_the_recorded_number_of_threads_is_used_and_put_back(project):
     before = torch.get_num_threads()
-    recipe = recipe_of(project)
-    assert recipe["expected"]["threads"] == before
-    _, result = repeated(project, changed(recipe, "expected.threads", before + 1))
+    config = config_of(project)
+    assert config["expected"]["threads"] == before
+    _, result = repeated(project, changed(config, "expected.threads", before + 1))
     assert result["got"]["threads"] == before + 1 and torch.get_num_threads() == before
 
 
@@ -424,7 +424,7 @@ def test_a_model_of_the_project_s_own_is_trained_again(project):
     drain(models.run_pretrain(project, DIFFUSION, device=CPU, restart=True))
     drain(generate.run_generate(project, INJECT, device=CPU))
     drain(debias_stage.run_debias(project, DEBIAS, device=CPU))
-    fresh, result = repeated(project, recipe_of(project), model=None)
+    fresh, result = repeated(project, config_of(project), model=None)
     assert result["same"] and models.model_id(fresh) == models.model_id(project)
 
 
@@ -455,9 +455,9 @@ def test_what_was_stopped_and_kept_is_repeated_as_far_as_it_went(project, small_
         arms.throw(StopAsked())
         drain(arms)
         raise StopIteration
-    recipe = recipe_of(project)
-    assert recipe["count"] == 4 and recipe["diffusion"]["config"]["steps"] == 10
-    _, result = repeated(project, recipe, model=None)
+    config = config_of(project)
+    assert config["count"] == 4 and config["diffusion"]["config"]["steps"] == 10
+    _, result = repeated(project, config, model=None)
     assert result["same"], result
 
 
@@ -465,24 +465,24 @@ def test_marks_made_after_the_images_are_kept_but_change_nothing(project):
     top = project.audit().top_k.ids.tolist()
     later = {top[3]: "junk", top[0]: None}
     judge(project, project.data_id(), later, judgements.MARKS)
-    recipe = recipe_of(project)
-    assert sorted(recipe["excluded"]) == sorted(top[:2]) and top[0] not in recipe["marks"]
-    fresh, result = repeated(project, recipe)
+    config = config_of(project)
+    assert sorted(config["excluded"]) == sorted(top[:2]) and top[0] not in config["marks"]
+    fresh, result = repeated(project, config)
     assert result["same"]
-    assert judgements.current(fresh.db, fresh.name, fresh.data_id()) == recipe["marks"]
+    assert judgements.current(fresh.db, fresh.name, fresh.data_id()) == config["marks"]
 
 
 def test_a_k_moved_after_the_images_is_noticed(project):
     path = project.folder("synthetic") / "current.json"
     about = json.loads(path.read_text())
     then = project.manifest("audit")["config"]
-    before = recipe_of(project)
+    before = config_of(project)
     audit_stage.choose_k(project, 4, per_class=False)
     path.write_text(json.dumps({k: v for k, v in about.items() if k != "audit"}))
     with pytest.raises(UserError, match="another audit, K or diffusion model"):
-        recipe_of(project)
+        config_of(project)
     path.write_text(json.dumps({**about, "audit": then}))
-    assert recipe_of(project) == before  # where the set says what it was made with
+    assert config_of(project) == before  # where the set says what it was made with
 
 
 def test_a_model_replaced_after_the_images_is_noticed(project, tiny_net):
@@ -490,7 +490,7 @@ def test_a_model_replaced_after_the_images_is_noticed(project, tiny_net):
         next(tiny_net.parameters()).mul_(2)
     save_model(tiny_net, DIFFUSION, project.folder("diffusion"), made_by="another")
     with pytest.raises(UserError, match="run `generate` and `debias` again"):
-        recipe_of(project)
+        config_of(project)
     rows = lines(taken(project, "synthetic")["metadata.jsonl"])
     assert {(r["model"], r["made_by"]) for r in rows} == {(None, None)}
 
@@ -498,51 +498,51 @@ def test_a_model_replaced_after_the_images_is_noticed(project, tiny_net):
 def test_verdicts_changed_after_the_training_are_noticed(project):
     judge(project, project.set_id(), {"7": "reject"}, judgements.JUDGEMENTS)
     with pytest.raises(UserError, match="Verdicts were changed since the last training"):
-        recipe_of(project)
+        config_of(project)
 
 
 def test_a_changed_image_is_refused(project, tmp_path):
-    recipe = recipe_of(project)
+    config = config_of(project)
     Image.new("RGB", (8, 8)).save(tmp_path / "images" / "image-30.png")
     with pytest.raises(UserError, match="not the images that the run was made with"):
-        repeated(project, recipe)
+        repeated(project, config)
     assert not (tmp_path / "other" / "again").exists()
 
 
 def test_images_that_moved_are_asked_for(project, tmp_path):
-    recipe = recipe_of(project)
+    config = config_of(project)
     (tmp_path / "images").rename(tmp_path / "moved")
     with pytest.raises(UserError, match="say with --source where they are"):
-        repeated(project, recipe)
-    _, result = repeated(project, recipe, source=tmp_path / "moved" / "list.csv")
+        repeated(project, config)
+    _, result = repeated(project, config, source=tmp_path / "moved" / "list.csv")
     assert result["same"]
 
 
 def test_another_diffusion_model_is_refused(project, tiny_net, tmp_path):
-    recipe = recipe_of(project)
+    config = config_of(project)
     with torch.no_grad():
         next(tiny_net.parameters()).mul_(2)
     save_model(tiny_net, DIFFUSION, tmp_path / "m", made_by="another")
     with pytest.raises(UserError, match="not the diffusion model that the run was made with"):
-        repeated(project, recipe, model=tmp_path / "m")
+        repeated(project, config, model=tmp_path / "m")
     with pytest.raises(UserError, match="as weights"):
-        repeated(project, recipe, "b", model=tmp_path)
+        repeated(project, config, "b", model=tmp_path)
     with pytest.raises(UserError, match="not the diffusion model"):
-        repeated(project, recipe, "c", model=None)  # the tiny net was never trained
+        repeated(project, config, "c", model=None)  # the tiny net was never trained
 
 
 def test_only_a_new_project_can_be_repeated_into(project):
     with pytest.raises(UserError, match="exists already"):
-        drain(repeat(project, recipe_of(project), source=None, device=CPU))
+        drain(repeat(project, config_of(project), source=None, device=CPU))
 
 
 def test_what_an_earlier_project_of_the_name_left_does_not_count(project, tmp_path):
-    recipe = recipe_of(project)
-    fresh, _ = repeated(project, recipe)
+    config = config_of(project)
+    fresh, _ = repeated(project, config)
     judge(fresh, fresh.set_id(), {"3": "reject", "1": None}, judgements.JUDGEMENTS)
     judge(fresh, fresh.data_id(), {str(fresh.table().ids[20]): "junk"}, judgements.MARKS)
     fresh.replace_all()
-    _, result = repeated(project, recipe)
+    _, result = repeated(project, config)
     assert result["same"]
 
 
@@ -552,11 +552,11 @@ def test_the_digits_are_drawn_again(tmp_path, quick_judge):
     drain(audit_stage.run_audit(p, replace(AUDIT, top_k=20), device=CPU))
     drain(generate.run_generate(p, replace(INJECT, count=4, steps=2), device=CPU))
     drain(debias_stage.run_debias(p, replace(DEBIAS, seeds=(0,)), device=CPU))
-    recipe = recipe_of(p)
-    assert recipe["diffusion"]["config"] is None
+    config = config_of(p)
+    assert config["diffusion"]["config"] is None
     with pytest.raises(UserError, match="leave --source out"):
-        repeated(p, recipe, model=None, source=tmp_path)
-    _, result = repeated(p, recipe, model=None)
+        repeated(p, config, model=None, source=tmp_path)
+    _, result = repeated(p, config, model=None)
     assert result["same"]
     assert "diffusion/config.json" not in taken(p, "weights")
 
@@ -564,9 +564,9 @@ def test_the_digits_are_drawn_again(tmp_path, quick_judge):
 # ---- a stranger's file ----
 
 
-def changed(recipe, place, value):
+def changed(config, place, value):
     """A copy with the value at "a.b" replaced, or removed where `value` is `...`."""
-    copy = json.loads(json.dumps(recipe))
+    copy = json.loads(json.dumps(config))
     *way, last = place.split(".")
     at = copy
     for key in way:
@@ -627,11 +627,11 @@ TAMPERED = [
 
 
 def test_a_tampered_config_is_refused_with_one_clear_sentence(project):
-    recipe = recipe_of(project)
+    config = config_of(project)
     for n, (place, value, words) in enumerate(TAMPERED):
         model = None if "built" in words else project.folder("diffusion")
         try:
-            _, result = repeated(project, changed(recipe, place, value), f"t{n}", model=model)
+            _, result = repeated(project, changed(config, place, value), f"t{n}", model=model)
         except UserError as error:
             text = str(error)
         else:
@@ -640,10 +640,10 @@ def test_a_tampered_config_is_refused_with_one_clear_sentence(project):
 
 
 def test_changed_numbers_are_told_apart(project):
-    recipe = recipe_of(project)
-    mean = recipe["expected"]["arms"]["debiased"]["unbiased_accuracy"]["mean"]
+    config = config_of(project)
+    mean = config["expected"]["arms"]["debiased"]["unbiased_accuracy"]["mean"]
     place = "expected.arms.debiased.unbiased_accuracy.mean"
-    _, result = repeated(project, changed(recipe, place, mean + 0.25))
+    _, result = repeated(project, changed(config, place, mean + 0.25))
     assert not result["same"] and result["largest_difference"] == pytest.approx(0.25)
 
 
@@ -654,16 +654,16 @@ def test_a_file_that_is_no_config_is_refused(tmp_path, text):
     path = tmp_path / "config.json"
     path.write_text(text)
     with pytest.raises(UserError, match=r"not JSON|holds no settings"):
-        read_recipe(path)
+        read_config(path)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not JSON"):
-        read_recipe(path)
+        read_config(path)
     with pytest.raises(UserError, match="Can't read"):
-        read_recipe(tmp_path)
+        read_config(tmp_path)
 
 
 def test_the_check_itself_starts_nothing(project):
-    plan = check(recipe_of(project))
+    plan = check(config_of(project))
     assert plan.audit == AUDIT and plan.inject == settled(INJECT, CPU) and plan.debias == DEBIAS
     assert plan.diffusion == DIFFUSION
 

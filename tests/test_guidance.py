@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from debias_core.diffusion import schedule
+from debias_core.diffusion.batches import image_batches, labelled_batches
 from debias_core.diffusion.guidance import guided_epsilon, sample_classes
-from debias_core.diffusion.training import image_batches, labelled_batches, train_diffusion
+from debias_core.diffusion.training import train_diffusion
 from debias_core.diffusion.unet import EpsilonNet, EvaluationCount, load_model, save_model
 from debias_core.pipeline import drain
 from debias_core.records import UserError

@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -118,6 +120,11 @@ def test_an_unknown_kind_of_job_is_an_error_at_the_queue_and_in_the_worker(proje
 def test_every_kind_of_job_says_what_it_is_and_what_a_stop_keeps():
     for name, kind in JOBS.items():
         assert kind.name == name and kind.title and kind.keeps.endswith(".")
+
+
+def test_the_kinds_of_jobs_are_listed_without_torch():
+    code = "import sys, debias_core.jobs.queue; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=jobs_runner.ROOT, check=True)
 
 
 def test_a_full_disk_refuses_the_job_before_it_starts(project):

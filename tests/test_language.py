@@ -151,7 +151,7 @@ def models(tmp_path_factory):
 
 def test_the_models_of_mnist_learn_from_its_train_part(monkeypatch):
     grey, y = np.full((3, 8, 8), 255, np.uint8), np.array([7, 7, 7])
-    monkeypatch.setattr("debias_core.data.making.cmnist.mnist", lambda part: (grey, y))
+    monkeypatch.setattr("debias_core.data.making.originals.mnist", lambda part: (grey, y))
     for size in (8, 16):
         settings = SmallModelConfig(of="mnist", image_size=size)
         drawn = pretrain.digits_drawn(settings)(np.random.default_rng(0), 5)

@@ -42,7 +42,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import numpy as np, torch
-from debias_core.classifier import training
+from debias_core.classifier import steps
 from debias_core.settings.training import AuditConfig, ClassifierConfig
 from debias_core.data import pixel_file, table
 from debias_core.insight import projection
@@ -52,7 +52,7 @@ from tests.bench_million import Watch
 from ui.shown.audit_view import audit_view, shown_points
 import os
 pixel_file.COPIED_BYTES = 0
-training.IN_MEMORY_BYTES = {"cpu": 0}
+steps.IN_MEMORY_BYTES = {"cpu": 0}
 stages.MAX_PCA = projection.MAX_PCA = 2_000
 project = Project(Path(sys.argv[1]), "p")
 config = AuditConfig(classifier=ClassifierConfig(network="mlp", epochs=1, batch_size=256))
@@ -155,7 +155,7 @@ def test_a_killed_import_goes_on_to_the_same_table(tmp_path, monkeypatch, torn):
 def stopped(source, out):
     """An import that is stopped by its caller after some files."""
     stage = import_images(source, out, size=8, resume=True)
-    while next(stage).done < 6:
+    while (p := next(stage)).stage != "import" or p.done < 6:
         pass
     stage.close()
 
@@ -183,7 +183,7 @@ def test_a_stopped_import_of_a_project_goes_on_and_a_mistake_leaves_nothing(tmp_
         )
 
     going = stage()
-    while next(going).done < 6:
+    while (p := next(going)).stage != "import" or p.done < 6:
         pass
     going.close()
     assert not project.has("data") and (tmp_path / "w" / ".p.importing" / "data").is_dir()

@@ -43,8 +43,8 @@ def fill(workspace, wanted, seeds=(0,)):
 def words_of(table):
     """(method, ratio, seeds, all) of each line."""
     columns, lines = shown_rows.table_rows(table)
-    assert columns[:4] == ["method", "ratio", "seeds", "all"]
-    return [tuple(line[:4]) for line in lines]
+    assert columns[:5] == ["method", "told", "ratio", "seeds", "all"]
+    return [(line[0], *line[2:5]) for line in lines]
 
 
 def test_a_table_grows_with_its_cells_and_knows_how_many_are_wanted(tmp_path):
@@ -85,8 +85,8 @@ def test_other_settings_other_parts_and_other_projects_are_kept_apart(tmp_path, 
     for text in ("{", "[]", "{}"):
         stray.write_text(text)
         columns, lines = shown_rows.table_rows(field_table.table_of(tmp_path, "digits"))
-        assert columns[:3] == ["method", "bias", "ratio"]
-        said = [tuple(line[:3]) for line in lines]
+        assert columns[:4] == ["method", "told", "bias", "ratio"]
+        said = [(line[0], *line[2:4]) for line in lines]
     assert said == [
         ("Vanilla (ERM) (epochs: 1)", "colour", "1 %"),
         ("Vanilla (ERM) (epochs: 2)", "colour", "1 %"),
@@ -196,14 +196,14 @@ def test_the_page_begins_a_table_and_opens_on_the_one_begun_last(project, monkey
     fill(project.workspace, rows("vanilla", "jtt", ratios=(1.0, 5.0)))
     assert stamp.stamp(project) != before  # the page looks anew
     shown = part.refresh("p", "digits")
-    assert [line[:3] for line in shown[4]["value"]["data"]] == [
-        ["Vanilla (ERM)", "1 %", "1 / 1"], ["JTT", "1 %", "1 / 1"],
-        ["Vanilla (ERM)", "5 %", "1 / 1"], ["JTT", "5 %", "1 / 1"],
+    assert [line[:4] for line in shown[4]["value"]["data"]] == [
+        ["Vanilla (ERM)", "nothing", "1 %", "1 / 1"], ["JTT", "nothing", "1 %", "1 / 1"],
+        ["Vanilla (ERM)", "nothing", "5 %", "1 / 1"], ["JTT", "nothing", "5 %", "1 / 1"],
     ]  # fmt: skip
     cells.note_wanted(project.workspace, [row_of("cmnist", "lff", 5.0)], (0, 1), ())
     assert part.refresh("p", None)[0]["value"] == "cmnist"
     (line,) = part.refresh("p", "cmnist")[4]["value"]["data"]
-    assert line[:5] == ["LfF", "5 %", "0 / 2", "", "85.39"]
+    assert line[:6] == ["LfF", "nothing", "5 %", "0 / 2", "", "85.39"]
 
 
 def test_a_job_can_be_asked_for_in_a_project_that_it_works_in(tmp_path, monkeypatch):
@@ -263,7 +263,7 @@ def test_the_table_downloads_as_json_csv_and_markdown(tmp_path, classroom):
     (cell,) = got["json"].json()["cells"]
     (line,) = csv.DictReader(got["csv"].text.splitlines())
     assert float(line["unbiased_accuracy"]) == cell["unbiased_accuracy"]
-    assert got["markdown"].text.splitlines()[2].startswith("| vanilla | 1 % | 1 / 1 |")
+    assert got["markdown"].text.splitlines()[2].startswith("| vanilla | nothing | 1 % | 1 / 1 |")
     for name in ("csv", "markdown"):
         assert "best_on_test" not in got[name].text
 

@@ -25,7 +25,8 @@ from debias_core.compute.checkpoint import (
     save_checkpoint,
 )
 from debias_core.diffusion import training as diffusion
-from debias_core.diffusion.training import image_batches, steps_done, train_diffusion
+from debias_core.diffusion.batches import image_batches
+from debias_core.diffusion.training import steps_done, train_diffusion
 from debias_core.diffusion.unet import EpsilonNet
 from debias_core.pipeline import drain
 from debias_core.records import StopAsked, UserError

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -15,6 +18,7 @@ from ui.shown.place import Place
 from ui.widgets import head
 
 BASE = "http://127.0.0.1:7860"
+ROOT = Path(__file__).resolve().parents[1]
 OURS = (
     "/api/mine/state", "/api/mine/audit", "/api/mine/curate", "/thumb/mine/data/x/0",
     "/image/mine/synthetic/x/0", "/heat/mine/x/0", "/report/mine", "/download/mine/import",
@@ -130,3 +134,11 @@ def test_under_a_root_path_the_log_in_stays_below_it(workspace):
 def test_under_a_root_path_scripts_are_other_files(workspace):
     assert "/studio/widgets/studio.js?v=" in head("/studio")
     assert head("/studio").split("/studio/")[-1] != head().split("/")[-1]
+
+
+def test_the_start_loads_no_network_library():
+    code = "import sys, app, ui.server.serve; print(*{'torch', 'diffusers', 'transformers'} & {*sys.modules})"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == ""

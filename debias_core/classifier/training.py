@@ -1,4 +1,4 @@
-"""The one training loop of every classifier in the project, and scoring without gradient."""
+"""The one training loop of every classifier in the project."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from debias_core.classifier import losses
 from debias_core.classifier.augment import augment
 from debias_core.classifier.networks import HIDDEN, Classifier, build_classifier
 from debias_core.classifier.scoring import score
+from debias_core.classifier.steps import fit, loader
 from debias_core.compute import memory, ranks
 from debias_core.compute.checkpoint import (
     load_checkpoint,
@@ -25,7 +27,7 @@ from debias_core.compute.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from debias_core.data.images import Pixels, planes, scaled
+from debias_core.data.images import Pixels, scaled
 from debias_core.data.table import ImageTable
 from debias_core.records import Progress, Stage, UserError
 from debias_core.settings.base import to_json
@@ -97,80 +99,182 @@ class Run:
         return self.aside("last") | own
 
 
-# Largest set that is kept as one tensor on the device; beyond it rows come from the memory map, which
-# on a CPU lies in the same memory anyway.
-IN_MEMORY_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
-# Of a weight this is nothing beside its inputs, and a moment this small moves a weight by less than its last
-# bit: beside it Adam's ε is 1e-8.
-NEGLIGIBLE = 1e-25
-SWEEP_STEPS = 200  # at β1 = 0.9 a moment above that is still above 1e-35, a normal number
+@dataclass
+class _Training:
+    """A training between two epochs: its nets and their optimiser, and what a checkpoint holds beside them.
 
-
-@torch.no_grad()
-def drop_negligible(optimizer: torch.optim.Optimizer) -> None:
-    """Set weights and moments of magnitude below 1e-25 to zero, on a CPU.
-
-    Where a unit has died, Adam's first moment decays into the denormal numbers and never leaves them; where
-    a pixel is black in all images, weight decay takes its weights there. A CPU computes with these many times slower
-    (docs/benchmarks.md, Speed of LfF).
+    `asked` and `piece` are the images to compute at a time: as wanted, and as fits; `best` are the weights of
+    the best epoch, where one is wanted.
     """
-    weights = [p for group in optimizer.param_groups for p in group["params"]]
-    moments = [value for slots in optimizer.state.values() for value in slots.values()]
-    for values in (*weights, *moments):
-        if values.device.type == "cpu" and values.ndim:
-            values.masked_fill_(values.abs() < NEGLIGIBLE, 0)
+
+    net: Classifier  # the one that predicts
+    trained: nn.Module  # all that learn
+    config: ClassifierConfig
+    method: Objective | Joint | None
+    device: torch.device
+    asked: int
+    piece: int
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    ended: bool = False
+
+    def __post_init__(self) -> None:
+        c = self.config
+        self.optimizer = torch.optim.Adam(
+            self.trained.parameters(), lr=c.lr, weight_decay=c.weight_decay, fused=True
+        )
+        self.own = {} if self.method is None else self.method.state
+
+    def restore(self, checkpoint: Path, run: dict[str, Any]) -> None:
+        """Take over what the folder holds, where that is of the same `run`."""
+        saved = load_checkpoint(checkpoint)
+        if saved is None or saved[1].get("run") != run:
+            return
+        tensors, state = saved
+        self.trained.load_state_dict(tensors["net"])
+        restore_optimizer(self.optimizer, tensors["optimizer"])
+        for name, value in self.own.items():
+            value.copy_(tensors["objective"][name])
+        self.history, self.piece = state["history"], min(self.piece, state["piece"])
+        self.best, self.ended = tensors.get("best", {}), state.get("ended", False)
+
+    def save(self, checkpoint: Path, run: dict[str, Any]) -> None:
+        """Write everything to the folder."""
+        groups = {"net": self.trained.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
+        groups |= {"objective": self.own} if self.own else {}
+        groups |= {"best": self.best} if self.best else {}
+        piece = self.config.batch_size if self.piece == self.asked else self.piece
+        state = {"run": run, "history": self.history, "ended": self.ended, "piece": piece}
+        save_checkpoint(checkpoint, groups, state)
+
+    def progress(self, stage: str, epoch: int) -> Progress:
+        """What a finished epoch has told, counted from 1."""
+        values = self.history[epoch - 1]
+        parts = [f"{k} {v:.3f}" for k, v in values.items()]
+        note = ", ".join(filter(None, [*parts, memory.piece_note(self.asked, self.piece)]))
+        return Progress(stage, epoch, self.config.epochs, note, values)
 
 
-def fit(
-    optimizer: torch.optim.Optimizer,
-    draw: Callable[[NDArray[np.int64], np.random.Generator], tuple[Tensor, ...]],
-    step_loss: Callable[..., Tensor],
-    rows: int,
-    *,
-    epochs: range,
-    batch_size: int,
+def _batch_and_loss(
+    training: _Training, pixels: Pixels, y: NDArray[np.int64], drawn: NDArray[np.int64]
+) -> tuple[Callable[..., tuple[Tensor, ...]], Callable[..., Tensor]]:
+    """`draw` and `step_loss` for `fit`, over the rows `drawn` of an epoch."""
+    net, config, device = training.net, training.config, training.device
+    joint = training.method if isinstance(training.method, Joint) else None
+    objective = training.method if isinstance(training.method, Objective) else None
+    take, labels, half = (
+        loader(pixels, device),
+        torch.as_tensor(y, device=device),
+        ranks.ranks().bf16,
+    )
+    loss_of: losses.SampleLoss = losses.cross_entropy
+    if config.loss == "gce":
+        loss_of = partial(losses.generalised_cross_entropy, q=config.q)
+
+    def draw(batch: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, ...]:
+        images = take(drawn[batch])
+        if config.augment or not (joint is None or joint.bytes):
+            images = augment(scaled(images), config.augment, rng)
+        if joint is None:
+            return (images,)
+        noise = rng.random((len(batch), joint.noise), dtype=np.float32)
+        return images, torch.as_tensor(noise, device=device)
+
+    def step_loss(images: Tensor, *others: Any) -> Tensor:
+        rows = drawn[others[-1]]
+        y_of = labels[torch.as_tensor(rows, device=device)]
+        with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
+            if joint is not None:
+                return joint.step(images, y_of, rows, others[0])
+            z = net(images)
+        each = loss_of(z.float() if half else z, y_of)
+        return each.mean() if objective is None else objective.total(each, rows)
+
+    return draw, step_loss
+
+
+def _epochs(
+    training: _Training,
+    pixels: Pixels,
+    y: NDArray[np.int64],
+    drawn: NDArray[np.int64],
     seed: int,
-    piece: int,
-    lr: Callable[[int], float] | None = None,
-    whole: bool = False,
 ) -> Iterator[tuple[float, int]]:
-    """Optimiser steps over shuffled batches; yields (mean loss, piece) of each epoch.
+    """Train the epochs that are left; yields what `fit` does."""
+    if training.ended:
+        return
+    config, method = training.config, training.method
+    of_method = method.lr if isinstance(method, Joint) else None
+    draw, step_loss = _batch_and_loss(training, pixels, y, drawn)
+    yield from fit(
+        training.optimizer, draw, step_loss, len(drawn),
+        epochs=range(len(training.history), config.epochs), batch_size=config.batch_size, seed=seed,
+        piece=training.piece, lr=of_method or (config.lr_at if config.decay else None),
+        whole=method is not None,
+    )  # fmt: skip
 
-    `lr(epoch)` is the learning rate of each epoch, where it changes.
 
-    `draw(batch, rng)` gives the images of the rows at positions `batch`, and what else is random;
-    `step_loss(*drawn, batch)` is their mean loss: a method brings its own (weights, groups, several
-    nets) and shares order, budget and seeds with the others. Everything random is drawn for the whole batch and from (seed, epoch),
-    so that neither a late start, nor smaller pieces, nor several processes (see `memory.backward`, also
-    for `whole`) change it.
+@dataclass(frozen=True)
+class _EpochEnd:
+    """What is looked at after each epoch, and what may end a training: as for `train_classifier`."""
 
-    Raises:
-        UserError: when the loss is not finite, or 2 images do not fit into the memory.
+    watch: ImageTable | None
+    valid: ImageTable | None
+    keep_best: bool
+    patience: int | None
+    enough: Callable[[Classifier], bool] | None
+
+    def __call__(self, training: _Training, loss: float) -> None:
+        """Add the epoch to the training's history; keep its net if it is the best, end if it is the last."""
+        # What the net says of images that it is not trained on.
+        net, values = training.net, {"loss": loss}
+        if self.watch is not None:
+            scores = score(net, self.watch, device=training.device)
+            values["accuracy"] = float((scores.pred == self.watch.y).mean())
+            if self.patience is not None:
+                values["held_out"] = float(scores.loss.mean())
+        if self.valid is not None:
+            scores = score(net, self.valid, device=training.device)
+            values["valid"] = float((scores.pred == self.valid.y).mean())
+        net.train()
+        training.history.append(values)
+        # The best epoch: of equals the first.
+        if self.keep_best or self.patience is not None:
+            curve = [v["valid"] if self.keep_best else -v["held_out"] for v in training.history]
+            best, now = int(np.argmax(curve)), len(curve) - 1
+            if best == now:
+                training.best = {k: v.clone() for k, v in net.state_dict().items()}
+            training.ended = self.patience is not None and now - best >= self.patience
+        if self.enough is not None:
+            training.ended = self.enough(net)
+            net.train()
+        training.ended = ranks.agreed(training.ended)
+
+
+def _identity(
+    training: _Training,
+    end: _EpochEnd,
+    hidden: tuple[int, ...],
+    seed: int,
+    key: str,
+    sizes: tuple[tuple[int, ...], int, int],
+) -> dict[str, Any]:
+    """What must be the same for a checkpoint to be this training's, as JSON has it.
+
+    `sizes`: the images' shape, the number of classes, and how many images an epoch draws.
     """
-    for epoch in epochs:
-        rng = np.random.default_rng([seed, epoch])
-        if lr is not None:
-            for group in optimizer.param_groups:
-                group["lr"] = lr(epoch)
-        order = rng.permutation(rows)
-        batches = [order[i : i + batch_size] for i in range(0, rows, batch_size)]
-        if len(batches) > 1 and len(batches[-1]) == 1:
-            batches.pop()  # batch norm has no variance over one image
-        total = 0.0
-        for number, batch in enumerate(batches):
-            if number % SWEEP_STEPS == 0:
-                drop_negligible(optimizer)
-            drawn = draw(batch, rng)
-            loss, piece = memory.backward(
-                step_loss, (*drawn, batch), optimizer, piece, least=2, whole=whole
-            )
-            optimizer.step()
-            total += loss * len(batch)
-        mean = total / sum(map(len, batches))
-        if not np.isfinite(mean):
-            lr = optimizer.defaults["lr"]
-            raise UserError(f"The loss is not finite in epoch {epoch + 1}: lower lr (now {lr:g}).")
-        yield mean, piece
+    run: dict[str, Any] = {"config": to_json(training.config), "seed": seed, "key": key}
+    run |= dict(zip(("shape", "classes", "drawn"), sizes, strict=True))
+    run["watched"] = end.watch is not None
+    optional = {
+        "hidden": hidden if hidden != HIDDEN else None,
+        "validated": end.valid is not None or None,
+        "kept": "best on valid" if end.keep_best else None,
+        "patience": end.patience,
+        "state": {name: list(value.shape) for name, value in training.own.items()} or None,
+    }
+    run |= {name: value for name, value in optional.items() if value is not None}
+    return json.loads(json.dumps(run))
 
 
 def train_classifier(
@@ -195,182 +299,58 @@ def train_classifier(
     keep_best: bool = False,
     hidden: tuple[int, ...] = HIDDEN,
 ) -> Stage[Classifier]:
-    """Train a fresh net on images [N, H, W, 3] and labels [N]; the last epoch is what is returned.
+    """Train a fresh net on images [N, H, W, 3] and labels [N]; the last epoch's is what is returned.
 
-    Each image is drawn once an epoch, or `repeats` [N] times.
+    Yields one Progress an epoch with `loss`; the finished ones of a checkpoint too.
 
-    Yields one Progress an epoch with `loss`, and `accuracy` on `watch` if that is given (it is
-    only shown: nothing is selected by it). With `checkpoint` each epoch is on disk before it is
-    yielded; a later call with the same settings, seed and `key` (what the data was) yields the
-    finished epochs again and goes on behind them, another one starts anew. `piece` is the number of
-    images to compute at a time where a whole batch is known not to fit. `enough(net)`, asked after
-    each epoch, may end the training early. `objective` puts a batch's losses together in a method's own
-    way. With `patience` training stops early: it ends once the mean loss on `watch` (`held_out` in the
-    progress) has not fallen for so many epochs, and the net of the lowest is returned. `joint` brings its
-    own nets, which are trained instead. On `valid` the accuracy of every epoch is told as well; with `keep_best`
-    the net of the highest (of equals the first) is returned. `hidden` are the hidden layers of an MLP.
+    - `watch`: its `accuracy` is told. It is only shown: nothing is selected by it.
+    - `valid`: its accuracy (`valid`) is told; `keep_best` returns the net of the highest.
+    - `patience`: training ends once the mean loss on `watch` (`held_out`) has not fallen for so many
+      epochs; the net of the lowest is returned. `enough(net)` may end it as well.
+    - `repeats` [N]: how often an epoch draws each image, instead of once.
+    - `objective` puts a batch's losses together in a method's own way; `joint` trains a method's own nets.
+    - `hidden` are the hidden layers of an MLP; `piece` is how many images to compute at a time, where a
+      whole batch is known not to fit.
+    - `checkpoint` has each epoch before it is yielded. A later call with the same settings, seed and `key`
+      (what the data was) goes on behind it, another one starts anew.
     """
     assert joint is None or (objective is None and patience is None), "a joint step is its own"
     assert patience is None or watch is not None, "early stopping needs images that are held out"
     assert not keep_best or (valid is not None and patience is None and joint is None)
     if len(y) < 2:
         raise UserError(f"Training needs at least 2 images, but there are {len(y)}.")
+
+    # The nets. A method that sets a batch's images against each other sees all of them, in every process.
+    method, size = objective or joint, config.batch_size
+    asked = ranks.piece(size) if method is None else size
     if joint is None:
         net = build_classifier(config.network, pixels.shape[1], classes, seed, hidden=hidden)
-        net = net.to(device)
-        trained: nn.Module = net
+        trained: nn.Module = net.to(device)
     else:
         net, trained = joint.predicts, joint.nets.to(device)
-    optimizer = torch.optim.Adam(
-        trained.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
-    )
-    take = _loader(pixels, device)
-    labels = torch.as_tensor(y, device=device)
-    drawn = np.arange(len(y)) if repeats is None else np.arange(len(y)).repeat(repeats)
-    loss_of: losses.SampleLoss = losses.cross_entropy
-    if config.loss == "gce":
-        loss_of = lambda z, t: losses.generalised_cross_entropy(z, t, config.q)  # noqa: E731
+    piece = max(2, min(piece or asked, size))
+    training = _Training(net, trained, config, method, device, asked, piece)
 
-    def draw(batch: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, ...]:
-        images = take(drawn[batch])
-        if config.augment or not (joint is None or joint.bytes):
-            images = augment(scaled(images), config.augment, rng)
-        if joint is None:
-            return (images,)
-        noise = rng.random((len(batch), joint.noise), dtype=np.float32)
-        return images, torch.as_tensor(noise, device=device)
-
-    def step_loss(images: Tensor, *others: Any) -> Tensor:
-        rows = drawn[others[-1]]
-        y_of = labels[torch.as_tensor(rows, device=device)]
-        with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
-            if joint is not None:
-                return joint.step(images, y_of, rows, others[0])
-            z = net(images)
-        each = loss_of(z.float() if half else z, y_of)
-        return each.mean() if objective is None else objective.total(each, rows)
-
-    method = objective or joint
-    # A method that sets a batch's images against each other sees all of them at once, in every process.
-    asked = config.batch_size if method is not None else ranks.piece(config.batch_size)
-    half = ranks.ranks().bf16
-    piece = max(2, min(piece or asked, config.batch_size))
-    history: list[dict[str, float]] = []
-    ended = False
-    best: dict[str, Tensor] = {}
-    held = {} if method is None else method.state
-    # What must be the same for a checkpoint to be this training's.
-    run: dict[str, Any] = {"config": to_json(config), "seed": seed, "key": key}
-    run |= {"shape": pixels.shape, "classes": classes, "watched": watch is not None}
-    run["drawn"] = len(drawn)
-    if hidden != HIDDEN:
-        run["hidden"] = hidden
-    if valid is not None:
-        run["validated"] = True
-    if keep_best:
-        run["kept"] = "best on valid"
-    if patience is not None:
-        run["patience"] = patience
-    if held:
-        run["state"] = {name: list(value.shape) for name, value in held.items()}
-    run = json.loads(json.dumps(run))
-    if checkpoint is not None and (kept := load_checkpoint(checkpoint)) is not None:
-        tensors, state = kept
-        if state.get("run") == run:
-            trained.load_state_dict(tensors["net"])
-            restore_optimizer(optimizer, tensors["optimizer"])
-            history, piece = state["history"], min(piece, state["piece"])
-            ended = state.get("ended", False)
-            best = tensors.get("best", {})
-            for name, value in held.items():
-                value.copy_(tensors["objective"][name])
+    # The epochs that a checkpoint of this very training has.
+    drawn = np.arange(len(y)).repeat(1 if repeats is None else repeats)
+    end = _EpochEnd(watch, valid, keep_best, patience, enough)
+    run = _identity(training, end, hidden, seed, key, (pixels.shape, classes, len(drawn)))
+    if checkpoint is not None:
+        training.restore(checkpoint, run)
     ranks.same(trained)
-    for epoch, values in enumerate(history, start=1):
-        yield _progress(stage, epoch, values, config, piece, asked)
+    for epoch in range(1, len(training.history) + 1):
+        yield training.progress(stage, epoch)
 
-    of_config = config.lr_at if config.decay else None
-    epochs = fit(
-        optimizer,
-        draw,
-        step_loss,
-        len(drawn),
-        epochs=range(len(history), config.epochs),
-        batch_size=config.batch_size,
-        seed=seed,
-        piece=piece,
-        # A method with a schedule of its own keeps it.
-        lr=joint.lr if joint is not None and joint.lr is not None else of_config,
-        whole=method is not None,
-    )
+    # The others.
     trained.train()
-    for loss, piece in () if ended else epochs:
+    for loss, training.piece in _epochs(training, pixels, y, drawn, seed):  # noqa: B020
         ranks.average_buffers(trained)
-        values = {"loss": loss}
-        if watch is not None:
-            seen = score(net, watch, device=device)
-            values["accuracy"] = float((seen.pred == watch.y).mean())
-            net.train()
-            if patience is not None:
-                values["held_out"] = float(seen.loss.mean())
-        if valid is not None:
-            values["valid"] = float((score(net, valid, device=device).pred == valid.y).mean())
-            net.train()
-        history.append(values)
-        if keep_best and values["valid"] > max((v["valid"] for v in history[:-1]), default=-1.0):
-            best = {k: v.clone() for k, v in net.state_dict().items()}
-        if patience is not None:
-            curve = [v["held_out"] for v in history]
-            lowest = int(np.argmin(curve))
-            if lowest == len(curve) - 1:
-                best = {k: v.clone() for k, v in net.state_dict().items()}
-            ended = len(curve) - 1 - lowest >= patience
-        if enough is not None:
-            ended = enough(net)
-            net.train()
-        ended = ranks.agreed(ended)
+        end(training, loss)
         if checkpoint is not None:
-            groups = {"net": trained.state_dict(), "optimizer": optimizer_tensors(optimizer)}
-            if held:
-                groups["objective"] = held
-            if best:
-                groups["best"] = best
-            save_checkpoint(
-                checkpoint,
-                groups,
-                {
-                    "run": run,
-                    "history": history,
-                    "ended": ended,
-                    "piece": config.batch_size if piece == asked else piece,
-                },
-            )
-        yield _progress(stage, len(history), values, config, piece, asked)
-        if ended:
+            training.save(checkpoint, run)
+        yield training.progress(stage, len(training.history))
+        if training.ended:
             break
-    if best:
-        net.load_state_dict(best)
+    if training.best:
+        net.load_state_dict(training.best)
     return net.eval()
-
-
-def _progress(
-    stage: str,
-    epoch: int,
-    values: dict[str, float],
-    config: ClassifierConfig,
-    piece: int,
-    asked: int,
-) -> Progress:
-    parts = [f"{k} {v:.3f}" for k, v in values.items()]
-    note = ", ".join(filter(None, [*parts, memory.piece_note(asked, piece)]))
-    return Progress(stage, epoch, config.epochs, note, values)
-
-
-def _loader(pixels: Pixels, device: torch.device) -> Callable[[NDArray[np.int64]], Tensor]:
-    """Rows → uint8 [B, 3, H, W] on the device: from one tensor there where that fits."""
-    held = None
-    if pixels.nbytes <= IN_MEMORY_BYTES[device.type]:
-        held = memory.attempt(lambda: planes(pixels).to(device))
-    if held is None:
-        return lambda rows: planes(pixels[rows]).to(device)
-    # index_select: plain indexing of bytes is many times slower on a CPU.
-    return lambda rows: held.index_select(0, torch.as_tensor(rows, device=device))

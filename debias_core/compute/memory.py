@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,15 +23,17 @@ from debias_core.records import UserError
 
 R = TypeVar("R")
 
-# What allocators say beside torch.OutOfMemoryError: CUDA's own error, the CPU allocator on Windows
-# and on Linux, and the libraries below. cuDNN's NOT_SUPPORTED, which accelerate counts in, has other
-# causes as well and is left out.
+# What allocators say beside torch.OutOfMemoryError: CUDA's, Intel's and Apple's own errors, the CPU
+# allocator on Windows and on Linux, and the libraries below. cuDNN's NOT_SUPPORTED, which accelerate
+# counts in, has other causes as well and is left out.
 SIGNS = (
     "out of memory",
     "not enough memory",
     "can't allocate memory",
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
+    "out_of_device_memory",
+    "invalid buffer size",
 )
 # oneDNN's whole sentence when its code finds no room (seen with convolutions under `ulimit -v`); a
 # longer one, "… primitive descriptor for …", means that it can't do the operation at all.
@@ -61,7 +62,7 @@ def attempt(work: Callable[[], R]) -> R | None:
             raise
     # Out here the traceback is gone, and with it the frames that held the failed work's tensors.
     gc.collect()
-    torch.cuda.empty_cache()
+    torch.accelerator.empty_cache()
     return None
 
 
@@ -110,10 +111,19 @@ def backward(
 
 def peak(device: torch.device) -> int:
     """Bytes at the highest so far: of the GPU's allocator, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return of_process if sys.platform == "darwin" else 1024 * of_process
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()  # it gives nothing back
+    if device.type != "cpu":
+        return torch.accelerator.max_memory_allocated(device)
+    try:
+        import resource  # Windows has none
+    except ImportError:
+        import psutil
+
+        of_process = psutil.Process().memory_info()
+        return getattr(of_process, "peak_wset", of_process.rss)
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return highest if sys.platform == "darwin" else 1024 * highest
 
 
 def in_batches(run: Callable[[slice], R], count: int, size: int) -> Iterator[R]:

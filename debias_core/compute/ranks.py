@@ -70,7 +70,8 @@ def ranks() -> Ranks:
     if precision not in ("no", "bf16"):
         raise UserError(f"mixed_precision must be no or bf16, but is {precision}.")
     together = InitProcessGroupKwargs(timeout=PATIENCE)
-    cpu = not torch.cuda.is_available()  # else accelerate would start no group of processes
+    # Else accelerate would start no group of processes.
+    cpu = not (torch.cuda.is_available() or torch.xpu.is_available())
     accelerator = _exchange(lambda: Accelerator(cpu=cpu, kwargs_handlers=[together]))
     return Ranks(
         accelerator.process_index,

@@ -208,8 +208,8 @@ def unpack(tensors: Mapping[str, Tensor], folder: Path) -> None:
 def begin(work: str, said: Message, device: torch.device, threads: int) -> CarryOut:
     """Begin the work that has this name, with so many threads of the CPU."""
     torch.set_num_threads(threads)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    if device.index is not None:
+        torch.get_device_module(device).set_device(device)
     module, _, function = work.partition(":")
     return getattr(importlib.import_module(module), function)(*heard(said), device)
 

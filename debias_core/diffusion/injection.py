@@ -179,7 +179,7 @@ def inject_directly(
     x0 originals [B, 3, H, W]; bank {t: [K, C, h, w]} of `noised_bank`; content [B] rows of it; z
     [B, len(times), 3, H, W] noise. Returns images [B, 3, H, W] in [-1, 1].
 
-    A net that was trained with swaps (`diffusion/training.py`) predicts from (x_t of B, h of A) the image
+    A net that was trained with swaps (`diffusion/batches.py`) predicts from (x_t of B, h of A) the image
     of A in B's look at once: no inversion, no grid, one encoder and one decoder a time. Between two
     times P̃ is noised anew.
     """

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from debias_core.compute import hire, memory, team
+from debias_core.compute.devices import device_name
 from debias_core.compute.memory import Batching, in_batches
 from debias_core.compute.team import CarryOut, Cluster, Heard, Message, Team, Values, Work
 from debias_core.data.images import Pixels
@@ -322,8 +323,7 @@ def _measured(
     return {
         "warming": warming, "inverting": inverting, "making": making,
         "bytes": memory.peak(on),
-        "device": torch.cuda.get_device_name(on) if on.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads",
+        "device": device_name(on),
     }  # fmt: skip
 
 

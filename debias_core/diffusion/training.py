@@ -1,18 +1,4 @@
-"""Training of the diffusion model: P2-weighted ε-MSE, EMA, checkpoints that resume exactly.
-
-Swaps (ours, off by default). Nothing in a plain training says that h should hold what an image shows
-and the skips how it looks: with an 8×8 bottleneck h brings the content's colour along. So in a
-share of each batch (`DiffusionConfig.swap`) h comes from another image, and the target says what an
-injection is meant to give:
-
-    A, B       two images; g, g' two looks (colour mixes) drawn at random
-    h          of the noised g'(A)                  what it shows
-    skips      of x_t, the noised g(B)              how it looks
-    target     P = g(A): ε* = (x_t - √ᾱ_t·g(A))/√(1-ᾱ_t), under the same P2 weight
-
-It needs no labels, of class or of bias. The rest of the batch is trained as ever, so that the net
-stays a diffusion model, with plain inversion and sampling.
-"""
+"""Training of the diffusion model: P2-weighted ε-MSE, EMA, checkpoints that resume exactly."""
 
 from __future__ import annotations
 
@@ -25,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
@@ -37,90 +22,160 @@ from debias_core.compute.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from debias_core.data.images import Pixels, mix_channels, to_float
-from debias_core.data.making import planted
 from debias_core.diffusion import schedule
+from debias_core.diffusion.batches import Batch, LabelledBatch, Swaps
 from debias_core.diffusion.sampling import noised
 from debias_core.diffusion.unet import EpsilonNet, half_pays
 from debias_core.records import Progress, Stage, StopAsked, UserError
 from debias_core.settings.base import from_json, to_json
 from debias_core.settings.diffusion import DiffusionConfig
 
-# Draws the images of one step [B, 3, H, W] in [-1, 1]. The generator is made from (seed, step), so
-# that a resumed run sees the very batches that the uninterrupted one would have seen.
-Batch = Callable[[np.random.Generator, int], Tensor]
-# The same with the images' classes [B], for a class-conditional network.
-LabelledBatch = Callable[[np.random.Generator, int], tuple[Tensor, NDArray[np.int64]]]
-
-
-def tinted_batches(grey: NDArray[np.float64] | NDArray[np.uint8]) -> Batch:
-    """Batches of grey images [N, H, W], uint8 or in [0, 1], each tinted with a random colour anew."""
-
-    def batch(rng: np.random.Generator, size: int) -> Tensor:
-        rows = rng.integers(len(grey), size=size)
-        return to_float(planted.tint(grey[rows], planted.random_colours(size, rng)))
-
-    return batch
-
-
-# Draws n swaps: images of g'(A), g(B) and g(A), each [n, 3, H, W] in [-1, 1].
-Swaps = Callable[[np.random.Generator, int], tuple[Tensor, Tensor, Tensor]]
 SWAP_FROM = 100  # lowest t of a swap: injection ends before, and ε* grows without bound
 
 
-def tinted_swaps(grey: NDArray[np.float64] | NDArray[np.uint8]) -> Swaps:
-    """Swaps of grey images [N, H, W]: a look is a colour."""
+class _Training:
+    """A training between two steps: the net, its moving average, its optimiser, and how far it is.
 
-    def swaps(rng: np.random.Generator, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        a, b = (grey[rng.integers(len(grey), size=n)] for _ in range(2))
-        own, other = planted.random_colours(n, rng), planted.random_colours(n, rng)
-        pairs = ((a, other), (b, own), (a, own))
-        of_a, of_b, wanted = (to_float(planted.tint(images, rgb)) for images, rgb in pairs)
-        return of_a, of_b, wanted
+    `asked` and `piece` are the images to compute at a time: as wanted, and as fits.
+    """
 
-    return swaps
+    def __init__(
+        self,
+        config: DiffusionConfig,
+        device: torch.device,
+        start: EpsilonNet | None,
+        piece: int | None,
+    ) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.device = config, device
+        self.net = EpsilonNet(config.unet).to(device)
+        if start is not None:
+            if start.config != config.unet:
+                raise UserError(
+                    f"The model to begin with has another shape: {start.config}, not {config.unet}."
+                )
+            self.net.load_state_dict(start.state_dict())
+        self.ema = AveragedModel(self.net, multi_avg_fn=_ema_with_warmup(config.ema))
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.lr, fused=True)
+        a_bar = schedule.alpha_bar(config.schedule)  # float64, which Apple's GPUs lack
+        weight = schedule.p2_weight(a_bar, gamma=config.p2_gamma, k=config.p2_k)
+        self.a_bar, self.weight = a_bar.float().to(device), weight.float().to(device)
+        self.half = half_pays(device, config.batch_size) or ranks.ranks().bf16
+        self.asked = ranks.piece(config.batch_size)
+        self.piece = max(1, min(piece or self.asked, config.batch_size))
+        self.step, self.recent = 0, deque[float](maxlen=100)
 
+    def restore(self, checkpoint: Path) -> None:
+        """Take over what the folder holds, if anything.
 
-def image_swaps(pixels: Pixels) -> Swaps:
-    """Swaps of images uint8 [N, H, W, 3]: a look is a mix of the channels and a brightness."""
+        Raises:
+            UserError: when it was made with other settings.
+        """
+        if (saved := load_checkpoint(checkpoint)) is None:
+            return
+        tensors, state = saved
+        _check_same(state["config"], self.config, checkpoint)
+        self.net.load_state_dict(tensors["net"])
+        self.ema.load_state_dict(tensors["ema"])
+        restore_optimizer(self.optimizer, tensors["optimizer"])
+        self.step, self.piece = state["step"], min(self.piece, state.get("piece", self.piece))
+        self.recent.extend(state.get("recent", []))
 
-    def swaps(rng: np.random.Generator, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        a, b = (to_float(pixels[rng.integers(len(pixels), size=n)]) for _ in range(2))
-        own, other = (_colour_mix(rng, n) for _ in range(2))
-        return _in_look(a, other), _in_look(b, own), _in_look(a, own)
+    def save(self, checkpoint: Path | None) -> None:
+        """Write everything to the folder, if there is one."""
+        if checkpoint is None:
+            return
+        tensors = {
+            "net": self.net.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": optimizer_tensors(self.optimizer),
+        }
+        piece = self.config.batch_size if self.piece == self.asked else self.piece
+        state = {"step": self.step, "config": to_json(self.config), "recent": [*self.recent]}
+        save_checkpoint(checkpoint, tensors, state | {"piece": piece})
 
-    return swaps
+    def draw(self, batch: Batch | LabelledBatch, swaps: Swaps | None) -> tuple[Tensor, ...]:
+        """What the next step's loss takes: x_t, t, target, the x_t that h is of, which are swapped, y.
 
+        Everything random is drawn for the whole batch: smaller pieces don't change it.
+        """
+        config, a_bar, device = self.config, self.a_bar, self.device
+        rng = np.random.default_rng([config.seed, self.step])
+        # Images, their times, and their noise.
+        drawn = batch(rng, config.batch_size)
+        x0, classes = drawn if isinstance(drawn, tuple) else (drawn, None)
+        x0 = x0.to(device)
+        t = torch.as_tensor(rng.integers(len(a_bar), size=len(x0)), device=device)
+        noise = torch.as_tensor(rng.standard_normal(x0.shape, dtype=np.float32), device=device)
+        a = a_bar[t].view(-1, 1, 1, 1)
+        x_t = noised(x0, noise, a)
+        # The first of them become swaps.
+        x_h, swapped = x_t, torch.zeros(len(x_t), dtype=torch.bool, device=device)
+        swapping = round(config.swap * config.batch_size)
+        if swapping and self.step >= config.swap_after:
+            assert swaps is not None
+            x_h, rows = x_t.clone(), slice(0, swapping)
+            of_a, of_b, wanted = (v.to(device) for v in swaps(rng, swapping))
+            t[rows] = t[rows] % (len(a_bar) - SWAP_FROM) + SWAP_FROM
+            a[rows] = a_bar[t[rows]].view(-1, 1, 1, 1)
+            noise_h = rng.standard_normal(of_a.shape, dtype=np.float32)
+            swapped[rows] = True
+            x_h[rows] = noised(of_a, torch.as_tensor(noise_h, device=device), a[rows])
+            x_t[rows] = noised(of_b, noise[rows], a[rows])
+            noise[rows] = (x_t[rows] - a[rows].sqrt() * wanted) / (1 - a[rows]).sqrt()
+        # What the net is to predict, and which classes it is told.
+        target = noise
+        if config.unet.prediction == "v":
+            target = a.sqrt() * noise - (1 - a).sqrt() * x0
+        y = torch.full((len(x0),), config.unet.classes, device=device)  # no class
+        if classes is not None:
+            told = rng.random(len(x0)) >= config.drop_label
+            y[told] = torch.as_tensor(classes[told], device=device)
+        return x_t, t, target, x_h, swapped, y
 
-def _colour_mix(rng: np.random.Generator, n: int) -> Tensor:
-    """[n, 3, 3]: half of the looks are the image's own."""
-    mix = rng.dirichlet((0.5, 0.5, 0.5), (n, 3)) * rng.uniform(0.5, 1.2, (n, 1, 1))
-    mix[rng.random(n) < 0.5] = np.eye(3)
-    return torch.as_tensor(mix, dtype=torch.float32)
+    def loss(
+        self, x_t: Tensor, t: Tensor, target: Tensor, x_h: Tensor, swapped: Tensor, y: Tensor
+    ) -> Tensor:
+        """The P2-weighted MSE of (a piece of) what `draw` gave."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            if swapped.any():
+                state = self.net.encode(x_t, t)
+                h = state.h.clone()
+                h[swapped] = self.net.encode(x_h[swapped], t[swapped]).h
+                predicted = self.net.decode(state._replace(h=h))
+            else:
+                predicted = self.net(x_t, t, y)
+        error = (predicted.float() - target).square().mean(dim=(1, 2, 3))
+        return (self.weight[t] * error).mean()
 
+    def take_step(self, batch: Batch | LabelledBatch, swaps: Swaps | None) -> None:
+        """One step of the optimiser and of the moving average.
 
-def _in_look(x: Tensor, mix: Tensor) -> Tensor:
-    return mix_channels(x, mix).clamp(0, 1) * 2 - 1
+        Raises:
+            UserError: when the loss is not finite, or one image does not fit into the memory.
+        """
+        config, optimizer = self.config, self.optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * min(1.0, (self.step + 1) / max(1, config.warmup))
+        drawn = self.draw(batch, swaps)
+        loss, self.piece = memory.backward(self.loss, drawn, optimizer, self.piece)
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        optimizer.step()
+        self.ema.update_parameters(self.net)
+        if not np.isfinite(loss):
+            raise UserError(
+                f"The loss is not finite at step {self.step}: lower lr (now {config.lr:g})."
+            )
+        self.recent.append(loss)
+        self.step += 1
 
-
-def image_batches(pixels: Pixels, *, flip: bool) -> Batch:
-    """Batches of images uint8 [N, H, W, 3], mirrored half of the time if `flip`."""
-    labelled = labelled_batches(pixels, np.zeros(len(pixels), dtype=np.int64), flip=flip)
-    return lambda rng, size: labelled(rng, size)[0]
-
-
-def labelled_batches(pixels: Pixels, y: NDArray[np.int64], *, flip: bool) -> LabelledBatch:
-    """Batches of images uint8 [N, H, W, 3] with their classes y [N], mirrored half of the time if `flip`."""
-
-    def batch(rng: np.random.Generator, size: int) -> tuple[Tensor, NDArray[np.int64]]:
-        rows = rng.integers(len(pixels), size=size)
-        chosen = pixels[rows]
-        if flip:
-            mirrored = rng.random(size) < 0.5
-            chosen = np.where(mirrored[:, None, None, None], chosen[:, :, ::-1], chosen)
-        return to_float(chosen), y[rows]
-
-    return batch
+    def progress(self, rate: float) -> Progress:
+        """How far it is, at `rate` steps a second."""
+        steps, mean = self.config.steps, float(np.mean(self.recent))
+        left = (steps - self.step) / rate / 60
+        parts = [f"loss {mean:.4f}", f"{rate:.1f} steps/s", f"{left:.0f} min left"]
+        note = ", ".join(filter(None, [*parts, memory.piece_note(self.asked, self.piece)]))
+        return Progress("pretrain", self.step, steps, note, {"loss": mean})
 
 
 def train_diffusion(
@@ -148,132 +203,33 @@ def train_diffusion(
         UserError: when the checkpoint was made with other settings, the loss is not finite, or one
             image does not fit into the memory; or when `start` has another shape.
     """
-    torch.manual_seed(config.seed)
-    net = EpsilonNet(config.unet).to(device)
-    if start is not None:
-        if start.config != config.unet:
-            raise UserError(
-                f"The model to begin with has another shape: {start.config}, not {config.unet}."
-            )
-        net.load_state_dict(start.state_dict())
-    ema = AveragedModel(net, multi_avg_fn=_ema_with_warmup(config.ema))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, fused=True)
-    a_bar = schedule.alpha_bar(config.schedule).to(device)
-    weight = schedule.p2_weight(a_bar, gamma=config.p2_gamma, k=config.p2_k).float()
-    first, recent = 0, deque[float](maxlen=100)
-    asked = ranks.piece(config.batch_size)
-    piece = max(1, min(piece or asked, config.batch_size))
-    half = half_pays(device, config.batch_size) or ranks.ranks().bf16
-    swapping = round(config.swap * config.batch_size)
-    assert swaps is not None or not swapping
-    if checkpoint is not None and (kept := load_checkpoint(checkpoint)) is not None:
-        tensors, state = kept
-        _check_same(state["config"], config, checkpoint)
-        net.load_state_dict(tensors["net"])
-        ema.load_state_dict(tensors["ema"])
-        restore_optimizer(optimizer, tensors["optimizer"])
-        first = state["step"]
-        recent.extend(state.get("recent", []))
-        piece = min(piece, state.get("piece", piece))
-    ranks.same(net)
-    ranks.same(ema)
-
-    def step_loss(
-        x_t: Tensor, t: Tensor, target: Tensor, x_h: Tensor, swapped: Tensor, y: Tensor
-    ) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            if swapped.any():
-                state = net.encode(x_t, t)
-                h = state.h.clone()
-                h[swapped] = net.encode(x_h[swapped], t[swapped]).h
-                predicted = net.decode(state._replace(h=h))
-            else:
-                predicted = net(x_t, t, y)
-        return (weight[t] * (predicted.float() - target).square().mean(dim=(1, 2, 3))).mean()
-
-    def save(done: int) -> None:
-        if checkpoint is not None:
-            save_checkpoint(
-                checkpoint,
-                {
-                    "net": net.state_dict(),
-                    "ema": ema.state_dict(),
-                    "optimizer": optimizer_tensors(optimizer),
-                },
-                {
-                    "step": done,
-                    "config": to_json(config),
-                    "recent": [*recent],
-                    "piece": config.batch_size if piece == asked else piece,
-                },
-            )
-
-    began = reported = time.perf_counter()
-    for step in range(first, config.steps):
-        # Everything random is drawn for the whole batch: smaller pieces don't change it.
-        rng = np.random.default_rng([config.seed, step])
-        drawn = batch(rng, config.batch_size)
-        x0, given = drawn if isinstance(drawn, tuple) else (drawn, None)
-        x0 = x0.to(device)
-        t = torch.as_tensor(rng.integers(len(a_bar), size=len(x0)), device=device)
-        noise = torch.as_tensor(rng.standard_normal(x0.shape, dtype=np.float32), device=device)
-        a = a_bar[t].float().view(-1, 1, 1, 1)
-        x_t = noised(x0, noise, a)
-        x_h, swapped = x_t, torch.zeros(len(x_t), dtype=torch.bool, device=device)
-        if swaps is not None and swapping and step >= config.swap_after:
-            x_h, swapped = x_t.clone(), swapped.clone()
-            of_a, of_b, wanted = (v.to(device) for v in swaps(rng, swapping))
-            rows = slice(0, swapping)
-            t[rows] = t[rows] % (len(a_bar) - SWAP_FROM) + SWAP_FROM
-            a[rows] = a_bar[t[rows]].float().view(-1, 1, 1, 1)
-            noise_h = torch.as_tensor(
-                rng.standard_normal(of_a.shape, dtype=np.float32), device=device
-            )
-            swapped[rows] = True
-            x_h[rows] = noised(of_a, noise_h, a[rows])
-            x_t[rows] = noised(of_b, noise[rows], a[rows])
-            noise[rows] = (x_t[rows] - a[rows].sqrt() * wanted) / (1 - a[rows]).sqrt()
-        target = noise
-        if config.unet.prediction == "v":
-            target = a.sqrt() * noise - (1 - a).sqrt() * x0
-        y = torch.full((len(x0),), config.unet.classes, device=device)  # no class
-        if given is not None:
-            told = rng.random(len(x0)) >= config.drop_label
-            y[told] = torch.as_tensor(given[told], device=device)
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
-        loss, piece = memory.backward(
-            step_loss, (x_t, t, target, x_h, swapped, y), optimizer, piece
-        )
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        ema.update_parameters(net)
-        recent.append(loss)
-        if not np.isfinite(loss):
-            raise UserError(f"The loss is not finite at step {step}: lower lr (now {config.lr:g}).")
-        done = step + 1
-        saved = done % config.checkpoint_every == 0 or done == config.steps
+    training = _Training(config, device, start, piece)
+    if checkpoint is not None:
+        training.restore(checkpoint)
+    ranks.same(training.net)
+    ranks.same(training.ema)
+    first, began = training.step, time.perf_counter()
+    reported = began
+    while training.step < config.steps:
+        training.take_step(batch, swaps)
+        last = training.step == config.steps
+        saved = training.step % config.checkpoint_every == 0 or last
         if saved:
-            save(done)
-        now = time.perf_counter()
+            training.save(checkpoint)
         # Often enough that a stop, which comes in at a yield, is seen soon where steps are slow.
-        if done % 10 == 0 or done == config.steps or now - reported >= 1:
+        now = time.perf_counter()
+        if training.step % 10 == 0 or last or now - reported >= 1:
             reported = now
-            mean = float(np.mean(recent))
-            rate = (done - first) / (now - began)
-            left = (config.steps - done) / rate / 60
-            parts = [f"loss {mean:.4f}", f"{rate:.1f} steps/s", f"{left:.0f} min left"]
-            note = ", ".join(filter(None, [*parts, memory.piece_note(asked, piece)]))
             try:
-                yield Progress("pretrain", done, config.steps, note, {"loss": mean})
+                yield training.progress((training.step - first) / (now - began))
             except StopAsked as stop:
                 if not saved:
-                    save(done)
+                    training.save(checkpoint)
                 if not (keep_on_stop and stop.keep):
                     raise
                 break
     averaged = EpsilonNet(config.unet).to(device)
-    averaged.load_state_dict(ema.module.state_dict())
+    averaged.load_state_dict(training.ema.module.state_dict())
     return averaged.eval().requires_grad_(False)
 
 

@@ -161,7 +161,7 @@ class NetworkClock:
     def __init__(self, net: EpsilonNet) -> None:
         self._net = net
         device = next(net.parameters()).device
-        self._gpu = device if device.type == "cuda" else None
+        self._gpu = device if device.type != "cpu" else None
 
     def __enter__(self) -> None:
         for name in ("encode", "decode"):
@@ -176,7 +176,7 @@ class NetworkClock:
             began = time.perf_counter()
             result = function(*args)
             if self._gpu is not None:
-                torch.cuda.synchronize(self._gpu)
+                torch.accelerator.synchronize(self._gpu)
             self._net.count.seconds += time.perf_counter() - began
             return result
 
@@ -187,8 +187,8 @@ def half_pays(device: torch.device, batch: int) -> bool:
     """Whether bf16 inside a network is faster than float32: on GPUs that have it, and on CPUs with AVX512-BF16
     from 32 images on (measured: 0.65 of the time at 64 images of 32 px, slower below 32; on a CPU without
     it 14 and 29 times the time)."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type in ("cuda", "xpu"):
+        return torch.get_device_module(device).is_bf16_supported(including_emulation=False)
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # since 2.12
     return device.type == "cpu" and batch >= 32 and bool(capabilities.get("avx512_bf16"))
 

@@ -14,17 +14,18 @@ work kept, killed, and taken up again from its last checkpoint. What is left aft
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from debias_core.jobs.kinds import JOBS, kind_of
 from debias_core.records import UserError
 from debias_core.workspace.database import Database, now
+from debias_core.workspace.files import held, try_lock
 
 ENDED = ("done", "kept", "stopped", "failed", "interrupted")
 RESUMABLE = ("stopped", "failed", "interrupted")
@@ -212,21 +213,10 @@ def curves(db: Database, job_id: int) -> dict[str, dict[str, list[float]]]:
 
 def alive(db: Database, job_id: int) -> bool:
     """Whether the job's process still lives."""
-    # Shared, so that two who look at once don't take each other for the job.
-    held = try_lock(folder(db, job_id) / "alive.lock", fcntl.LOCK_SH)
-    if held is None:
-        return True
-    held.close()
-    return False
-
-
-def try_lock(path: Path, kind: int = fcntl.LOCK_EX) -> IO[bytes] | None:
-    """The file, locked until it is closed or its process dies; None when another holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = path.open("ab")
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        return None
-    return handle
+    # Another who looks at this very moment has the lock too, but lets go of it at once.
+    for pause in (0.0, 0.002, 0.01):
+        time.sleep(pause)
+        if (lock := try_lock(folder(db, job_id) / "alive.lock")) is not None:
+            with held(lock):
+                return False
+    return True

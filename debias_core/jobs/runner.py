@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from debias_core.jobs.queue import Job, _jobs, alive, folder, last_lines, try_lock
+from debias_core.jobs.queue import Job, _jobs, alive, folder, last_lines
 from debias_core.workspace.database import Database, now
+from debias_core.workspace.files import try_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 TICK = 0.25  # seconds between two looks at the queue
@@ -25,12 +26,12 @@ PARK_SECONDS = 10.0  # how long a job may take to save its checkpoint when the s
 def devices() -> tuple[str, ...]:
     """Every GPU, or the CPU where there is none."""
     # Without a driver there is nothing to ask torch for, and the server need not load it.
-    if not (list(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()):
+    drivers = ("nvidia[0-9]*", "dxg", "kfd", "dri/renderD*")  # NVIDIA, WSL, AMD, Intel
+    if sys.platform == "linux" and not any(any(Path("/dev").glob(name)) for name in drivers):
         return ("cpu",)
-    import torch
+    from debias_core.compute.devices import pick_devices
 
-    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return tuple(f"cuda:{i}" for i in range(n)) or ("cpu",)
+    return tuple(map(str, pick_devices()))
 
 
 @dataclass

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from debias_core.compute.devices import has_fast_half
 from debias_core.compute.memory import in_batches
 from debias_core.data.images import Pixels
 from debias_core.language import hub
@@ -58,7 +59,7 @@ def load_captioner(source: str, device: torch.device) -> Captioner:
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = torch.bfloat16 if has_fast_half(device) else torch.float32
     with hub.loading(source, "captioner") as place:
         processor = AutoProcessor.from_pretrained(place, trust_remote_code=False)
         model = AutoModelForImageTextToText.from_pretrained(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from debias_core.compute import memory
+from debias_core.compute.devices import has_fast_half
 from debias_core.data.images import Pixels, resized
 from debias_core.language import hub
 from debias_core.settings.language import SMALL_MODELS, DrawConfig
@@ -48,12 +49,13 @@ def load_painter(source: str, device: torch.device) -> Painter:
     with hub.loading(source, "text-to-image model") as place:
         from diffusers import AutoPipelineForText2Image
 
-        dtype = torch.float16 if device.type == "cuda" else torch.float32
+        dtype = torch.float16 if has_fast_half(device) else torch.float32
         pipeline = AutoPipelineForText2Image.from_pretrained(
             place, dtype=dtype, use_safetensors=True, trust_remote_code=False
         )
     pipeline.set_progress_bar_config(disable=True)
-    if device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory < ROOMY:
+    gpu = torch.get_device_module(device) if has_fast_half(device) else None
+    if gpu is not None and gpu.get_device_properties(device).total_memory < ROOMY:
         pipeline.enable_attention_slicing()
         pipeline.enable_model_cpu_offload(device=device)
     else:

@@ -112,7 +112,9 @@ METHOD = Method(
     name="amplibias",
     title="AmpliBias",
     sentence="Draws more of the images that are hardest to explain, with a small GAN for each class.",
+    paper="Ahn et al.",
     family="images",
     settings=GANConfig,
     run=make,
+    per_class=True,
 )

@@ -98,6 +98,7 @@ METHOD = Method(
     name="crossinject",
     title="CrossInject",
     sentence="Puts the content of any image into one of another class, with a diffusion model (ours).",
+    paper="ours",
     family="injection",
     settings=InjectConfig,
     run=draw_pairs,

@@ -69,6 +69,7 @@ METHOD = Method(
     name="diffinject",
     title="DiffInject",
     sentence="Puts the content of the images that are hardest to explain into others, with a diffusion model.",
+    paper="Ko et al., arXiv 2406.06134",
     family="injection",
     settings=InjectConfig,
     run=draw_pairs,

@@ -85,6 +85,7 @@ METHOD = Method(
     name="diffubias",
     title="DiffuBias",
     sentence="Describes the images that are hardest to explain, and draws new ones from the words.",
+    paper="Ko et al.",
     family="words",
     settings=DrawConfig,
     run=origins,

@@ -31,10 +31,12 @@ class Method:
     family: Family
     settings: type
     run: Callable[..., Any]
+    paper: str = ""  # who, and where
     told: str = "nothing"
     model_told: str = ""
     needs_bias: bool = False  # the attribute of each training image: an oracle
     needs_model: bool = False  # a generator that was trained before
+    per_class: bool = False  # it takes the K images of each class, not of all
     refitted: bool = False  # the net that is reported is no epoch of its training's curve
 
     @property

@@ -15,7 +15,7 @@ from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasC
 BENCHMARKS: dict[str, BenchmarkConfig] = {
     "digits": BenchmarkConfig(),
     # LfF's protocol (`methods/baselines.md`): MLP, batch 256, Adam 1e-3; DiffInject's γ 0.9 and 50 epochs of
-    # retraining (the public code's). Ours, chosen on validation data (docs/benchmarks.md, DiffInject's K): one
+    # retraining (the public code's). Ours, chosen on validation data (docs/log.md, DiffInject on Colored MNIST): one
     # prediction instead of inversion, 100 contents a class, half of what is drawn synthetic.
     "cmnist": BenchmarkConfig(
         dataset="cmnist",
@@ -63,7 +63,7 @@ class Photographs:
     small: tuple[int, int]
     paper: tuple[int, int]
     augment: tuple[str, ...] = ("crop", "flip")
-    lr: float = 1e-4  # known, of the papers' size; small: 1e-3 (ours, as for the audits of docs/benchmarks.md)
+    lr: float = 1e-4  # known, of the papers' size; small: 1e-3 (ours: docs/log.md)
     gamma: float = 0.7
 
 
@@ -86,11 +86,11 @@ SIZES = ("small", "paper")  # of a data set of photographs
 def photographs(dataset: str, preset: str = "small", size: int | None = None) -> BenchmarkConfig:
     """The settings of a data set that is brought, "small" or as in the "paper", at another `size` if given."""
     require(preset in SIZES, f"A preset is small or paper, not '{preset}'.")
-    about = PHOTOGRAPHS.get(dataset, OTHERS)
-    side, epochs = about.small if preset == "small" else about.paper
-    lr = 1e-3 if preset == "small" else about.lr
+    photos = PHOTOGRAPHS.get(dataset, OTHERS)
+    side, epochs = photos.small if preset == "small" else photos.paper
+    lr = 1e-3 if preset == "small" else photos.lr
     net = ClassifierConfig(
-        network="resnet18", epochs=epochs, batch_size=64, lr=lr, augment=about.augment
+        network="resnet18", epochs=epochs, batch_size=64, lr=lr, augment=photos.augment
     )
     # ours: f_B without augmentation, and stopped early where the training is short.
     bias_net = dataclasses.replace(
@@ -101,7 +101,7 @@ def photographs(dataset: str, preset: str = "small", size: int | None = None) ->
         percent=DATA_SETS[dataset].percent,
         size=size or side,
         audit=AuditConfig(classifier=bias_net, top_k=100),
-        inject=InjectConfig(count=5_000, gamma=about.gamma, mask=CENTRE, batch_size=32),
+        inject=InjectConfig(count=5_000, gamma=photos.gamma, mask=CENTRE, batch_size=32),
         debias=DebiasConfig(classifier=net, synthetic_share=0.4),
     )
 

@@ -17,7 +17,6 @@ from debias_core.methods.baselines.rebias import ReBiasConfig
 from debias_core.methods.baselines.selecmix import SelecMixConfig
 from debias_core.methods.baselines.vanilla import VanillaConfig
 from debias_core.methods.catalog import METHODS, names_of
-from debias_core.methods.offers import offers_of
 from debias_core.presets.data_sets import BENCHMARKS, PHOTOGRAPHS, photographs
 from debias_core.presets.models import conditional_for
 from debias_core.settings.amplification import AmplifyConfig, DDBConfig
@@ -25,7 +24,6 @@ from debias_core.settings.base import require
 from debias_core.settings.data_sets import DDBBenchmarkConfig
 from debias_core.settings.injection import DIRECT, InjectConfig
 from debias_core.settings.language import CaptionConfig, DrawConfig
-from debias_core.settings.options import with_given
 from debias_core.settings.training import ClassifierConfig
 
 _DIGITS = BENCHMARKS["digits"].debias.classifier
@@ -53,7 +51,7 @@ BASELINES: dict[str, dict[str, Any]] = {
         "disent": DisEntConfig(dataclasses.replace(_CMNIST, lr=1e-2, epochs=213)),
         "bias-ensemble": BiasEnsembleConfig(dataclasses.replace(_CMNIST, lr=1e-2, epochs=213)),
         "rebias": ReBiasConfig(dataclasses.replace(_CMNIST, epochs=80)),  # known
-        # ours, of both: weight decay chosen on validation data at this rate, of pixels divided twice (docs/benchmarks.md)
+        # ours, of both: weight decay chosen on validation data at this rate, of pixels divided twice (docs/log.md)
         "jtt": JTTConfig(dataclasses.replace(_CMNIST, weight_decay=1e-5)),
         "group-dro": GroupDROConfig(dataclasses.replace(_CMNIST, weight_decay=1e-4)),
         "dfr": DFRConfig(_CMNIST),
@@ -62,7 +60,7 @@ BASELINES: dict[str, dict[str, Any]] = {
 }
 # Of pixels that are divided by 255 twice (`paper_protocol`): a rate of 1e-2, as DisEnt and LC have it, is too much
 # for those that are divided once. Ours: chosen with the weight decay by the worst group of validation data, as
-# both papers choose theirs (docs/benchmarks.md).
+# both papers choose theirs (docs/log.md).
 DIVIDED_TWICE: dict[str, dict[str, float]] = {
     "jtt": {"lr": 1e-2, "weight_decay": 0.0},
     "group-dro": {"lr": 1e-2, "weight_decay": 1e-5},
@@ -110,33 +108,40 @@ def baseline_config(
     method: str,
     *,
     paper_protocol: bool = False,
+    precision: str | None = None,
+    jtt_epochs: int | None = None,
+    jtt_times: int | None = None,
     preset: str = "small",
     percent: float | None = None,
-    **given: Any,
+    **classifier: Any,
 ) -> Any:
-    """A baseline's settings on a named data set, but for what is given by the options' names (None: as it is).
+    """A baseline's settings on a named data set, with changes to its classifier (None: as it is).
 
-    Of other images the method's own with the plain classifier; options of other methods are no concern of
-    this one. `paper_protocol` divides pixels by 255 twice, as LfF's public code and its successors do with an
-    MLP (`DIVIDED_TWICE`). `preset` is of data sets that are brought; some settings go by the ratio (`percent`).
+    Of other images the method's own with the plain classifier. `precision` is LfF's, `jtt_epochs` (T) and
+    `jtt_times` (λ) are JTT's, and no concern of the others. `paper_protocol` divides pixels by 255 twice, as
+    LfF's public code and its successors do with an MLP (`DIVIDED_TWICE`). `preset` is of data sets that are brought; some settings go by the
+    ratio (`percent`).
     """
     require(
         method in names_of("training"),
         f"There is no baseline '{method}'. Choose one of: {', '.join(names_of('training'))}.",
     )
     config = BASELINES.get(dataset, {}).get(method) or _own_of(dataset, method, preset, percent)
+    changes: dict[str, Any] = dict(DIVIDED_TWICE.get(method, {})) if paper_protocol else {}
+    changes |= {name: value for name, value in classifier.items() if value is not None}
+    net = dataclasses.replace(config.classifier, **changes)
     if paper_protocol:
-        net = dataclasses.replace(config.classifier, **DIVIDED_TWICE.get(method, {}))
-        config = dataclasses.replace(config, classifier=net)
-    config = with_given(config, offers_of(METHODS[method]), given)
-    if not paper_protocol:
-        return config
-    network = config.classifier.network
-    require(
-        network in ("mlp", "mlp255"),
-        f"The papers divide by 255 twice in the MLP alone, not in '{network}'.",
-    )
-    net = dataclasses.replace(config.classifier, network="mlp255")
+        require(
+            net.network in ("mlp", "mlp255"),
+            f"The papers divide by 255 twice in the MLP alone, not in '{net.network}'.",
+        )
+        net = dataclasses.replace(net, network="mlp255")
+    if precision is not None and isinstance(config, LfFConfig):
+        config = dataclasses.replace(config, precision=precision)
+    if isinstance(config, JTTConfig):
+        own: dict[str, Any] = {"first_epochs": jtt_epochs, "times": jtt_times}
+        known = {name: value for name, value in own.items() if value is not None}
+        config = dataclasses.replace(config, **known)
     return dataclasses.replace(config, classifier=net)
 
 
@@ -149,7 +154,7 @@ CROSSINJECT: dict[str, InjectConfig] = {
     ),
 }  # fmt: skip
 # DiffuBias on a named data set: the small models that ship with the app for Colored Digits and Colored
-# MNIST, else the paper's. Guidance was chosen on Colored Digits' validation data: see docs/benchmarks.md.
+# MNIST, else the paper's. Guidance was chosen on Colored Digits' validation data: see docs/log.md.
 DIFFUBIAS: dict[str, tuple[CaptionConfig, DrawConfig]] = {
     "digits": (
         CaptionConfig(model="digits-captioner"),
@@ -167,7 +172,7 @@ def diffubias_for(dataset: str) -> tuple[CaptionConfig, DrawConfig]:
     return DIFFUBIAS.get(dataset, (CaptionConfig(), DrawConfig()))
 
 
-# DDB's settings. All ours: few steps and few images, since a demo takes minutes (`docs/benchmarks.md`, DDB).
+# DDB's settings. All ours: few steps and few images, since a demo takes minutes (`docs/log.md`, DDB).
 DDB: dict[str, DDBBenchmarkConfig] = {
     "digits": DDBBenchmarkConfig(
         amplify=AmplifyConfig(

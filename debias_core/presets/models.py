@@ -7,7 +7,7 @@ import dataclasses
 from debias_core.settings.base import require
 from debias_core.settings.diffusion import DiffusionConfig, UNetConfig, conditional_model
 
-# Diffusion models by name; behind each, what it reached (docs/benchmarks.md has the commands).
+# Diffusion models by name; behind each, what it reached.
 PRESETS: dict[str, DiffusionConfig] = {
     "digits16": DiffusionConfig(),
     # Directly at t 200: label fidelity 0.91, look fidelity 0.99 (60,000 images of Colored MNIST).

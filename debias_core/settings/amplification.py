@@ -92,8 +92,9 @@ class DDBConfig(Settings):
         choices=FLAGS, only=("ddb-1",), label="Recipe I: images that break the pattern",
     )  # fmt: skip
     gamma: float = setting(
-        3.0, "An image is far out if its loss is above μ + γσ (recalled).", low=0, only=("ddb-1",)
-    )
+        3.0, "An image is far out if its loss is more than γ standard deviations above the mean (recalled).",
+        low=0, only=("ddb-1",), label="γ, how far out", step=0.25, shown=(0, 6),
+    )  # fmt: skip
     eta: float = setting(
         0.01, "Step size of the groups' weights (known).", above=0, high=10, only=("ddb-1",)
     )

@@ -24,8 +24,9 @@ from debias_core.data.images import Pixels, enlarge, grid, png, to_uint8
 from debias_core.data.making.digits import is_colored_digits
 from debias_core.data.table import ImageTable
 from debias_core.diffusion import on_workers
+from debias_core.diffusion.batches import labelled_batches
 from debias_core.diffusion.synthesis import Frame
-from debias_core.diffusion.training import labelled_batches, train_diffusion
+from debias_core.diffusion.training import train_diffusion
 from debias_core.diffusion.unet import (
     EpsilonNet,
     EvaluationCount,
@@ -94,6 +95,7 @@ def run_amplify(
         raise UserError(
             f"The project has {classes} classes, the diffusion model {config.diffusion.unet.classes}."
         )
+    # What the amplifier is trained on: images that the conditional model draws, or the real ones.
     began = time.perf_counter()
     folder = project.folder("amplify")
     about: dict[str, Any] = {"config": to_json(config), "data": table.data_id}
@@ -116,10 +118,12 @@ def run_amplify(
         (folder / "sheet.png").write_bytes(_sheet(pixels, classes))
     else:
         pixels, y = train.pixels, train.y
+    # The amplifier.
     work = project.work("amplify", key)
     amplifier = yield from ddb.train_amplifier(
         pixels, y, table.class_names, config, device=device, checkpoint=work, key=key, piece=piece
     )
+    # Its weights and losses take the place of the last ones; what was trained by those is dropped.
     (folder / "manifest.json").unlink(missing_ok=True)
     project.begin("ddb")
     folder.mkdir(parents=True, exist_ok=True)
@@ -173,17 +177,11 @@ def origins(config: AmplifyConfig, classes: int) -> tuple[Origin, ...]:
     """One for each image: the classes in turn, so that a set that was stopped is balanced too."""
     return tuple(
         Origin(
-            method=METHOD,
-            label=i % classes,
-            content_id="",
-            steps=config.steps,
-            inversion="",
-            seed=config.seed,
-            pair=i,
-            guidance=config.w,
+            method=METHOD, label=i % classes, content_id="", steps=config.steps, inversion="",
+            seed=config.seed, pair=i, guidance=config.w,
         )
         for i in range(config.per_class * classes)
-    )
+    )  # fmt: skip
 
 
 def draw_images(
@@ -236,13 +234,10 @@ def _seen(
     """What the frozen amplifier is worth: its accuracy on the parts, and the ranking's if it is known."""
     train, test = table.where("train"), table.where("test")
     usual, conflicting = table.aligned_bias(), train.conflicting()
-    on_test = None
-    if len(test):
-        pred = score(amplifier, test, device=device).pred
-        on_test = dataclasses.asdict(group_accuracy(test, pred, usual))
+    pred = score(amplifier, test, device=device).pred if len(test) else None
     return {
         "train": dataclasses.asdict(group_accuracy(train, scores.pred, usual)),
-        "test": on_test,
+        "test": None if pred is None else dataclasses.asdict(group_accuracy(test, pred, usual)),
         "average_precision": (
             None if conflicting is None else average_precision(conflicting, scores.loss)
         ),

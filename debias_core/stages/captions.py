@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from debias_core.compute.team import Cluster
 from debias_core.data.making.cmnist import is_colored_mnist
 from debias_core.data.making.digits import is_colored_digits
 from debias_core.data.table import ImageTable
@@ -38,6 +37,7 @@ from debias_core.workspace.project import Project
 if TYPE_CHECKING:
     import torch
 
+    from debias_core.compute.team import Cluster
     from debias_core.insight.properties import Finding
 
 LONGEST = 500  # characters of a caption that a person writes
@@ -112,11 +112,7 @@ def _settings_for(table: ImageTable) -> tuple[CaptionConfig, DrawConfig]:
 
 @metered("describe")
 def run_describe(
-    project: Project,
-    config: CaptionConfig,
-    *,
-    device: torch.device,
-    cluster: Cluster | None = None,
+    project: Project, config: CaptionConfig, *, device: torch.device, cluster: Cluster | None = None
 ) -> Stage[Described]:
     """Caption the audit's top-K; images marked as wrong label or junk are left out.
 
@@ -125,6 +121,7 @@ def run_describe(
     from debias_core.language import on_workers
     from debias_core.language.captioner import image_hash
 
+    # Which images: the top-K that the marks leave, and as many others as were asked for.
     table, top = project.table(), project.audit().top_k.ids
     marks = judgements.current(project.db, project.name, table.data_id)
     ids = [str(i) for i in top if marks.get(str(i)) not in judgements.NOT_AMPLIFIED]
@@ -132,18 +129,16 @@ def run_describe(
         raise UserError(
             "There is no image to describe: all of the top-K are marked as wrong label or junk."
         )
-    rest = _rest(project, table, ids, config)
-    everyone = [*ids, *rest]
+    everyone = [*ids, *_rest(project, table, ids, config)]
     rows = table.positions(everyone)
+    # What was said of them before, to this very question.
     hashes = [image_hash(table.pixels[r]) for r in rows]
     asked = fingerprint({k: v for k, v in to_json(config).items() if k != "batch_size"})
-    said: dict[str, list[str]] = {}
-    for h in hashes:
-        if (before := _said(project, h, asked)) is not None:
-            said[h] = before
+    said = {h: old for h in hashes if (old := _said(project, h, asked)) is not None}
     missing = [i for i, h in enumerate(hashes) if h not in said]
     began = time.perf_counter()
     yield Progress("describe", len(rows) - len(missing), len(rows), "loading the captioner")
+    # The captioner is asked of the others; each answer is kept as it comes.
     if missing:
         parts = on_workers.describe(
             table.pixels[rows[missing]], config, device=device, cluster=cluster
@@ -162,6 +157,7 @@ def run_describe(
             note = f"{rate:.1f} images/s" if done else "the workers start"
             note = f"{note}; {of_workers}" if of_workers else note
             yield Progress("describe", len(rows) - len(missing) + done, len(rows), note)
+    # The captions in the order of the images: those of the top-K, and the rest's beside them.
     items, of_rest = (
         [
             {"image": everyone[i], "label": int(table.y[rows[i]]), "text": text}

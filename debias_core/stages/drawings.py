@@ -50,13 +50,15 @@ def run_draw(
     from debias_core.language import on_workers
     from debias_core.stages import synthetic
 
+    # What is to be drawn, and as which set.
     table, now = project.table(), described(project)
     origins = diffubias.origins(prompts(project, now, config), config)
     settings = {k: v for k, v in to_json(config).items() if k != "batch_size"}
     set_id = fingerprint("draw", settings, table.data_id, [asdict(r) for r in origins])
-    kept = project.set_id() if beside else None
+    earlier = project.set_id() if beside else None
     sink = project.sink(set_id, config.count, table.image_size)
     first = done = sink.finished()
+    # What is not finished is drawn; each batch is kept as it comes.
     began = last = time.perf_counter()
     yield Progress("draw", done, config.count, "loading the text-to-image model")
     try:
@@ -83,6 +85,7 @@ def run_draw(
     except StopAsked as stop:
         if not stop.keep or done == 0:
             raise
+    # What there is becomes the project's set.
     made = SyntheticSet(
         pixels=sink.pixels()[:done],
         origins=project.origins(set_id)[:done],
@@ -93,7 +96,7 @@ def run_draw(
     about = {"config": to_json(config), "method": "diffubias", "captions": now.id}
     return (
         yield from synthetic.finish_set(
-            project, set_id, made, about, beside=kept, device=device,
+            project, set_id, made, about, beside=earlier, device=device,
             with_flags=with_flags and done == config.count,
         )
     )  # fmt: skip

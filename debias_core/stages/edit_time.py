@@ -46,6 +46,7 @@ def run_edit_time(
         NoLPIPS: where LPIPS can't run and nothing is recorded, as of a project's own model.
         UserError: for another rule, or when the curve never reaches the threshold.
     """
+    # What was measured of this model on these images is not measured again.
     table = project.table().where("train").without_bias()
     net, diffusion = models.diffusion_model(project, device)
     result: dict[str, Any] = {"by": by, "model": models.model_id(project), "data": table.data_id}
@@ -93,6 +94,7 @@ def run_edit_time(
         result |= {"timesteps": EDIT_TIMES, "values": values, "look": looks, "t_edit": chosen}
     else:
         raise UserError(f"t_edit is chosen by lpips or by fidelity, not by '{by}'.")
+    # The curve is kept, and takes the place of a recorded value.
     write_json(kept, result)
     if by == "lpips":
         stand_in.unlink(missing_ok=True)

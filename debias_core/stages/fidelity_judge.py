@@ -40,12 +40,9 @@ def kept_judge(
             train, work = images(), folder / "checkpoint"
             net = yield from train_judge(train, device=device, checkpoint=work, key=made_of)
             save_classifier(
-                net,
-                folder,
-                network=JUDGE.network,
-                image_size=train.image_size,
+                net, folder, network=JUDGE.network, image_size=train.image_size,
                 class_names=train.class_names,
-            )
+            )  # fmt: skip
             write_json(folder / "judge.json", {"made_of": made_of})
             shutil.rmtree(work, ignore_errors=True)
     return load_classifier(folder, device)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from debias_core.compute.devices import gpus
 from debias_core.compute.team import Cluster
 from debias_core.diffusion import on_workers, synthesis
 from debias_core.methods.catalog import METHODS
@@ -99,6 +100,7 @@ def run_forecast(
     Raises:
         UserError: as `run_generate` does.
     """
+    # One worker makes a batch of this very set.
     config = synthesis.settled(config, device)
     table, top, excluded, set_id = synthetic.about_set(project, config)
     net, diffusion = models.diffusion_model(project, device, swaps=bool(config.direct))
@@ -114,13 +116,15 @@ def run_forecast(
         except StopIteration as end:
             rates = end.value
             break
-    here = 1 if device.type == "cpu" else max(1, torch.cuda.device_count())
+    # How many workers there would be, and how many of them on one machine.
+    here = 1 if device.type == "cpu" else max(1, len(gpus()))
     if cluster is not None:
         from debias_core.compute.ray_team import capacity
 
         most, here = capacity(cluster)
     else:
         most = len(devices) or 1
+    # The prediction, kept for the run.
     found = predicted(
         set_id, config, len(np.unique(pairs.content)), table.image_size, rates,
         team=team or most, per_machine=here, watts=usual_watts(project.db),

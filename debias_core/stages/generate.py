@@ -45,14 +45,16 @@ def run_generate(
     them count again. Flags and label fidelity need a judge; a stopped run ends without them.
     Several `devices`, or the workers of a `cluster`, make the images side by side; the set is the same one.
     """
+    # Which set this is, and whether a forecast was made of it.
     config = settled(config, device)
     table, top, excluded, set_id = sets.about_set(project, config)
     net, diffusion = models.diffusion_model(project, device, swaps=bool(config.direct))
-    kept = project.set_id() if beside else None
+    earlier = project.set_id() if beside else None
     sink = project.sink(set_id, config.count, table.image_size)
     said = forecast.forecast_of(project, set_id)
     # Only a run that goes from its beginning to its end is what was predicted.
     meter = Meter() if said is not None and sink.finished() == 0 else None
+    # Its images, those that are not finished.
     try:
         made = yield from pipeline.synthesise(
             net, diffusion, table, top, config,
@@ -60,6 +62,7 @@ def run_generate(
         )  # fmt: skip
     finally:
         took = None if meter is None else meter.stop()
+    # What is written of it.
     about: dict[str, Any] = {"config": to_json(config), "excluded": excluded}
     if said is not None and took is not None and len(made.origins) == said.images:
         about["forecast"] = forecast.held_against(
@@ -69,7 +72,7 @@ def run_generate(
         about["audit"] = project.manifest("audit")["config"]
     return (
         yield from sets.finish_set(
-            project, set_id, made, about, beside=kept, device=device,
+            project, set_id, made, about, beside=earlier, device=device,
             with_flags=with_flags and len(made.origins) == config.count,
         )
     )  # fmt: skip

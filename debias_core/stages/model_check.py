@@ -48,6 +48,7 @@ def run_model_check(
     Kept beside the project's model as check.json and check.png. Where there is a test part, its
     images stand for the unseen.
     """
+    # The model, unseen images, and a judge that knows no bias.
     net, diffusion = models.diffusion_model(project, device)
     a_bar = schedule.alpha_bar(diffusion.schedule)
     table = project.table()
@@ -55,6 +56,7 @@ def run_model_check(
     frame = Frame(table.image_size, net.config.image_size)
     judge = yield from fidelity_judge.judge_for(project, device=device)
 
+    # Round trips: there and back in as many steps.
     real = unseen.pixels[evenly(len(unseen), images)]
     x0 = frame.put(real).to(device)
     kinds = [(n, i) for n in STEPS[:2] for i in INVERSIONS]
@@ -68,6 +70,7 @@ def run_model_check(
             {"steps": n, "inversion": inversion, "psnr": _psnr(to_uint8(back), to_uint8(x0))}
         )
 
+    # Fewer steps: the same pairs blended in each number of them.
     train = table.where("train").without_bias()
     config = InjectConfig(method="crossinject", contents=images, count=images, t_boost=0)
     pairs = METHODS["crossinject"].run(train, np.array([], dtype=np.str_), config)
@@ -96,6 +99,7 @@ def run_model_check(
     for line in fast:
         line["passes"] = passes(line, fast[0])
 
+    # Samples, and how far they are from unseen images.
     drawn = []
     for start in range(0, samples, SAMPLE_BATCH):
         yield Progress("samples", start, samples)
@@ -103,6 +107,7 @@ def run_model_check(
         x = sample(net, a_bar, some, steps=FAITHFUL, seed=start, device=device)
         drawn.append(frame.take(x))
     quality = _quality(judge, np.concatenate(drawn), train.pixels, unseen.pixels, device)
+    # What is kept: the figures, and a sheet of pictures.
     result = {
         "model": models.model_id(project),
         "images": images,

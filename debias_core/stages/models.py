@@ -15,16 +15,15 @@ from debias_core.data.catalog import DATA_SETS
 from debias_core.data.making.cifar10c import is_corrupted_cifar10
 from debias_core.data.making.named import free_of_bias, grey_images
 from debias_core.data.making.shipped import SHIPPED
-from debias_core.diffusion.injection import mask_from_box
-from debias_core.diffusion.training import (
+from debias_core.diffusion.batches import (
     Swaps,
     image_batches,
     image_swaps,
-    steps_done,
     tinted_batches,
     tinted_swaps,
-    train_diffusion,
 )
+from debias_core.diffusion.injection import mask_from_box
+from debias_core.diffusion.training import steps_done, train_diffusion
 from debias_core.diffusion.unet import (
     EpsilonNet,
     load_model,
@@ -104,6 +103,7 @@ def run_pretrain_named(
     It begins with the weights of the model in `start`, where one is given. Stopped, the moving average
     so far is written; the same call goes on later.
     """
+    # Free of its bias: digits tinted anew at every step, or the clean images.
     _, _, dataset, in_words = PRETRAIN[what]
     swaps: Swaps | None = None
     if DATA_SETS[dataset].grey:
@@ -118,6 +118,7 @@ def run_pretrain_named(
         batches, config, swaps=swaps, device=device, checkpoint=checkpoint, keep_on_stop=True,
         start=None if start is None else load_model(start, device)[0],
     )  # fmt: skip
+    # What the model says of its making.
     before = ""
     if start is not None:
         begun = json.loads((start / "config.json").read_text())["made_by"]

@@ -21,7 +21,7 @@ from debias_core.stages import audit as audit_stage
 from debias_core.stages import debias as debias_stage
 from debias_core.stages import export_config, generate, importing, models
 from debias_core.stages.export_layouts import bring_model
-from debias_core.stages.repeat_check import Named, Plan, Published, _refused, check
+from debias_core.stages.repeat_check import Files, Named, Plan, _refused, check
 from debias_core.workspace import judgements
 from debias_core.workspace.project import Project
 
@@ -30,7 +30,7 @@ MAX_PARAMETERS = 1_000_000_000
 
 def repeat(
     project: Project,
-    recipe: dict[str, Any],
+    exported: dict[str, Any],
     *,
     source: Path | None,
     device: torch.device,
@@ -46,7 +46,7 @@ def repeat(
         UserError: when the file is no config of this app, or data, top-K, model or synthetic set turn
             out to be others than the recorded ones.
     """
-    plan = check(recipe)
+    plan = check(exported)
     if project.root.exists():
         raise UserError(
             f"Project '{project.name}' exists already: a run is repeated in a new project, so choose "
@@ -91,43 +91,31 @@ def _run(
 
 
 def _import(project: Project, plan: Plan, source: Path | None) -> Stage[None]:
+    """Import the images again, and see whether they are those of then."""
     wanted = plan.source
-    if isinstance(wanted, Named):
-        if source is not None:
-            raise UserError("The run was made with a named data set: leave --source out.")
-        yield Progress("import", 0, 1, "drawing the images")
-        importing.import_named(
-            project,
-            wanted.kind,
-            percent=wanted.percent,
-            seed=wanted.seed,
-            validation=wanted.validation,
-            bias=wanted.bias,
-            hold_out=wanted.hold_out,
-        )
-        yield Progress("import", 1, 1)
-    elif isinstance(wanted, Published):
-        if source is not None:
-            raise UserError(
-                "The run was made with a published data set: say with DEBIAS_DATA where."
-            )
-        yield from importing.import_published(
-            project, wanted.kind, percent=wanted.percent, size=wanted.size,
-            validation=wanted.validation,
-        )  # fmt: skip
-    else:
+    options = {name: value for name, value in vars(wanted).items() if name not in ("kind", "path")}
+    if isinstance(wanted, Files):
         if source is None and not os.path.exists(wanted.path):  # noqa: PTH110 (never raises)
             where = f"at {wanted.path[:200]!r}" if wanted.path else "at a recorded place"
             raise UserError(f"The images are not {where}: say with --source where they are.")
-        yield from importing.import_data(
-            project,
-            source or Path(wanted.path),
-            size=wanted.size,
-            limit=wanted.limit,
-            seed=wanted.seed,
-            replace=False,
-            percent=wanted.percent,
+        place = source or Path(wanted.path)
+        yield from importing.import_data(project, place, replace=False, **options)
+    elif source is not None:
+        raise UserError(
+            "The run was made with a named data set: leave --source out."
+            if isinstance(wanted, Named)
+            else "The run was made with a published data set: say with DEBIAS_DATA where."
         )
+    elif isinstance(wanted, Named):
+        yield Progress("import", 0, 1, "drawing the images")
+        importing.import_named(project, wanted.kind, **options)
+        yield Progress("import", 1, 1)
+    else:
+        yield from importing.import_published(project, wanted.kind, **options)
+    _check_images(project, plan)
+
+
+def _check_images(project: Project, plan: Plan) -> None:
     table = project.table()
     if table.data_id != plan.data_id:
         count = len(table)
@@ -284,6 +272,3 @@ def _numbers(value: Any, where: str) -> Iterator[tuple[str, float | None]]:
             yield from _numbers(inner, f"{where}.{i}")
     else:
         yield where, value
-
-
-# ---- is this a config.json of ours? ----

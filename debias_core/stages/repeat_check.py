@@ -80,7 +80,7 @@ class Plan:
     expected: dict[str, Any]
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """The JSON of an exported config; `repeat` checks what it says.
 
     Raises:
@@ -96,26 +96,26 @@ def read_recipe(path: Path) -> dict[str, Any]:
             f"{path} is larger than {MAX_BYTES >> 20} MB: give an exported config.json."
         )
     try:
-        recipe = json.loads(data.decode("utf-8-sig"), parse_constant=_no_number)
+        exported = json.loads(data.decode("utf-8-sig"), parse_constant=_no_number)
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not JSON: give an exported config.json.") from None
-    if not isinstance(recipe, dict):
+    if not isinstance(exported, dict):
         raise _refused("it holds no settings")
-    return recipe
+    return exported
 
 
 def _no_number(name: str) -> None:
     raise ValueError(name)
 
 
-def check(recipe: dict[str, Any]) -> Plan:
+def check(exported: dict[str, Any]) -> Plan:
     """What a config.json says, every key and type of it checked.
 
     Raises:
         UserError: for one that this app has not written, or that was changed into nonsense.
     """
     top = _object(
-        recipe, "the file", "format", "app", "data", "audit", "inject", "debias", "diffusion", "marks",
+        exported, "the file", "format", "app", "data", "audit", "inject", "debias", "diffusion", "marks",
         "excluded", "set_id", "count", "verdicts", "expected",
     )  # fmt: skip
     if top["format"] != export_config.FORMAT or isinstance(top["format"], bool):

@@ -85,7 +85,7 @@ def finish_set(
 def together(
     project: Project, beside: str | None, set_id: str, made: SyntheticSet
 ) -> tuple[str, SyntheticSet, list[dict[str, Any]]]:
-    """The images of two sets as a set of its own, with their origins, flags and verdicts.
+    """The images of two sets as a set of its own, with their origins, flags and judgements.
 
     The images of `beside` (where one is given) come first; one that both hold is there once, and
     refused ones are left out. Returns its id, the set, and what its parts are.
@@ -95,6 +95,7 @@ def together(
     counts = [len(origins) for _, origins in parts]
     new_id = fingerprint("together", beside, *counts, set_id, len(made.origins))
     known = {r for _, origins in parts for r in origins}
+    # Which images of which set: each once, and no refused one.
     keep = [
         (part, i)
         for part, origins in [*parts, (set_id, made.origins)]
@@ -105,21 +106,24 @@ def together(
     origins = [origins_of[part][i] for part, i in keep]
     if not keep:
         raise UserError("The model's safety checker refused every image: change the prompts.")
+    # The images, with what they cost.
     pixels = np.stack([project.pixels_of(part)[i] for part, i in keep])
     sink = project.sink(new_id, len(keep), made.pixels.shape[1])
     costs = [project.cost_of(part) for part in origins_of]
     total = sum(costs[1:], costs[0])
     if sink.finished() < len(keep):
         sink.add(0, pixels, origins, total)
+    # Their flags, and a person's judgements.
     scores = {part: project.scores_of(part) for part in origins_of}
     project.save_scores(new_id, [scores[part][i] for part, i in keep])
-    said = {part: judgements.current(project.db, project.name, part) for part in origins_of}
-    decisions = [
-        judgements.Judgement(f"{new_id}-{number}", str(number), said[part][str(i)])
+    judged = {part: judgements.current(project.db, project.name, part) for part in origins_of}
+    carried = [
+        judgements.Judgement(f"{new_id}-{number}", str(number), judged[part][str(i)])
         for number, (part, i) in enumerate(keep)
-        if str(i) in said[part]
+        if str(i) in judged[part]
     ]
-    judgements.record(project.db, project.name, new_id, decisions, judgements.JUDGEMENTS)
+    judgements.record(project.db, project.name, new_id, carried, judgements.JUDGEMENTS)
+    # What the parts are, and the whole.
     about = [
         {"set": part, "count": sum(p == part for p, _ in keep),
          "refused": sum(r.refused for r in origins_of[part])}
@@ -138,11 +142,7 @@ def together(
 
 
 def id_of_set(
-    config: dict[str, Any],
-    data_id: str,
-    top: NDArray[np.str_],
-    excluded: Sequence[str],
-    model: str,
+    config: dict[str, Any], data_id: str, top: NDArray[np.str_], excluded: Sequence[str], model: str
 ) -> str:
     """The id of the synthetic set that this is the making of; the size of the batches has no part.
 
@@ -161,20 +161,20 @@ def curated_set(project: Project, config: DebiasConfig) -> tuple[SyntheticSet, d
     """
     made, set_id = project.synthetic(), project.set_id()
     assert set_id is not None
-    verdict = judgements.current(project.db, project.name, set_id)
-    said = [verdict.get(str(i)) for i in range(len(made.origins))]
+    by_item = judgements.current(project.db, project.name, set_id)
+    judged = [by_item.get(str(i)) for i in range(len(made.origins))]
     scores = project.scores() if config.min_fidelity > 0 else []
     if any("fidelity" not in s for s in scores):
         raise UserError(
             "These synthetic images have no label fidelity yet (their generation was stopped): "
             "generate them to the end, or set the least label fidelity to 0."
         )
-    used = judgements.used(said, config.only_accepted, scores, config.min_fidelity)
-    willing = len(judgements.used(said, config.only_accepted))
+    used = judgements.used(judged, config.only_accepted, scores, config.min_fidelity)
+    willing = len(judgements.used(judged, config.only_accepted))
     counts = {
-        "accepted": said.count("accept"),
-        "rejected": said.count("reject"),
-        "undecided": sum(v in (None, "skip") for v in said),
+        "accepted": judged.count("accept"),
+        "rejected": judged.count("reject"),
+        "undecided": sum(v in (None, "skip") for v in judged),
         "doubtful": willing - len(used),
         "trained_on": len(used),
         "digest": fingerprint(used),

@@ -33,8 +33,9 @@ from debias_core.records import (
     relayed,
     spread,
 )
-from debias_core.settings.base import C, from_json, to_json
+from debias_core.settings.base import C, from_json
 from debias_core.settings.data_sets import BenchmarkConfig, DDBBenchmarkConfig
+from debias_core.settings.language import SMALL_PAINTERS
 from debias_core.settings.training import AuditConfig
 from debias_core.stages import audit as audit_stage
 from debias_core.stages import captions, drawings, fidelity_judge, generate, importing, models
@@ -42,9 +43,17 @@ from debias_core.stages import debias as debias_stage
 from debias_core.stages import report as report_stage
 from debias_core.stages import synthetic as sets
 from debias_core.stages.make_images import run_make_images
-from debias_core.study.published import Own, _as_published, beside, printed, published_worst
+from debias_core.study.published import (
+    Own,
+    _as_published,
+    beside,
+    printed,
+    published_worst,
+    told_of,
+)
+from debias_core.study.rows import on_json
 from debias_core.workspace.database import now
-from debias_core.workspace.energy_log import footprints
+from debias_core.workspace.energy_log import energy_by_stage
 from debias_core.workspace.project import Project, demo_project, working
 
 # Hears of what there is so far, as the JSON will have it, whenever a cell is finished.
@@ -57,10 +66,12 @@ def cell(
     arm: ArmResult,
     seconds: float | None,
     kwh: float | None,
+    *,
+    own_model: bool = False,
 ) -> dict[str, Any]:
     """One cell of the table as the JSON has it: a method's arm at one seed, after its last epoch.
 
-    `config` says which data set. `best_on_validation` is the epoch of the best validation accuracy with
+    `config` says which data set; with `own_model` the generator was trained on the project's images. `best_on_validation` is the epoch of the best validation accuracy with
     its test accuracy, where there was a validation part. `best_on_test` is what DisEnt, BiasEnsemble, SelecMix
     and DiffuBias print (the highest of all epochs): it stands there to be compared with theirs, and nothing is
     ever chosen by it. Both are None where what is reported is no epoch of the curve (DFR's last layer).
@@ -76,6 +87,7 @@ def cell(
     return {
         "dataset": config.dataset,
         "method": method,
+        "told": told_of(method, config.dataset, config.bias, own_model=own_model),
         "bias": config.bias or own_bias(config.dataset),
         "ratio": config.percent,
         "seed": arm.seed,
@@ -211,7 +223,7 @@ def run_benchmark(
                 yield from ensure_data(project, config, seed, anew=anew)
                 yield Progress(f"import, seed {seed}", 1, 1)
             if (
-                config.draw is None and config.gan is None
+                METHODS[config.method].family == "injection"
             ):  # said now when there is no model, not after the audit
                 models.diffusion_folder(project, swaps=bool(config.inject.direct))
             with clock("audit"):
@@ -234,7 +246,9 @@ def run_benchmark(
             mine = next(a for a in vanilla_and_mine if a.arm == "debiased")
             took = clock.seconds["total"] - before
             kwh = energy_since([project], since)["kwh"]["total"]
-            cells.append(cell(config, config.method, mine, took, kwh))
+            cells.append(
+                cell(config, config.method, mine, took, kwh, own_model=_own_model(project, config))
+            )
             if told is not None:
                 told(so_far(done))
     return {**so_far(len(seeds)), "arms": tuple(arms)}
@@ -264,7 +278,7 @@ def shared_figures(
             "debiased": printed(config, method),
         },
         "seconds": dict(clock.seconds),
-        "settings": to_json(config),
+        "settings": on_json(config),
         "cells": list(cells),
     }
 
@@ -280,11 +294,11 @@ def _make(
     with_flags: bool,
 ) -> Stage[SyntheticSet]:
     """The synthetic set of the method that the settings name."""
-    if config.gan is not None:
-        gan = replace(config.gan, seed=seed)
+    if config.maker:
+        own = replace(config.own, seed=seed)
         return (
             yield from run_make_images(
-                project, "amplibias", gan, device=device, with_flags=with_flags
+                project, config.maker, own, device=device, with_flags=with_flags
             )
         )
     if config.draw is not None and config.describe is not None:
@@ -303,11 +317,18 @@ def _make(
     )
 
 
+def _own_model(project: Project, config: BenchmarkConfig) -> bool:
+    """Whether the generator is none of those that ship."""
+    if config.draw is not None:
+        return config.draw.model not in SMALL_PAINTERS
+    return project.has("diffusion")
+
+
 def energy_since(projects: Sequence[Project], since: float) -> dict[str, Any]:
     """kWh and gCO₂eq of this run's stages over all seeds; None where nothing was measured."""
     kwh: dict[str, float] = {}
     for project in projects:
-        for f in footprints(project, since=since):
+        for f in energy_by_stage(project, since=since):
             if f.kwh is not None:
                 kwh[f.stage] = kwh.get(f.stage, 0.0) + f.kwh
     total = sum(kwh.values()) if kwh else None

@@ -43,10 +43,10 @@ from debias_core.settings.data_sets import DDBBenchmarkConfig
 from debias_core.study.benchmark import Told, benchmark_project, cell, ensure_data, run_benchmark
 from debias_core.study.ddb_benchmark import ddb_cell
 from debias_core.study.generalisation import generalisation
-from debias_core.study.published import Own, beside, published_over
-from debias_core.study.rows import Row, Settings
+from debias_core.study.published import Own, beside, published_over, told_of
+from debias_core.study.rows import Row, Settings, on_json
 from debias_core.study.table_text import COSTS, METRICS
-from debias_core.workspace.energy_log import footprints, metered
+from debias_core.workspace.energy_log import energy_by_stage, metered
 from debias_core.workspace.files import fingerprint, write_json
 from debias_core.workspace.project import Project, note_of, working
 
@@ -76,7 +76,9 @@ def run_cells(
 
     def keep(number: int, made: dict[str, Any]) -> None:
         on = wanted[number][0].on
-        made["bias"] = on.bias or own_bias(on.dataset)  # older cells do not say it
+        # Older cells do not say these.
+        made["bias"] = on.bias or own_bias(on.dataset)
+        made["told"] = told_in(made)
         cells[number] = made
         failed = [(*wanted[i], c["error"]) for i, c in cells.items() if c["error"] is not None]
         note_wanted(workspace, rows, seeds, failed)
@@ -292,8 +294,8 @@ def _settings_of(row: Row) -> dict[str, Any]:
     if row.baseline is not None:
         return to_json(row.baseline)
     # Without what was not asked for: the keys of older cells stay what they were.
-    new = ("size", "bias", "hold_out", "gan", "official")
-    return {k: v for k, v in to_json(replace(row.on, seeds=1)).items() if v or k not in new}
+    new = ("size", "bias", "hold_out", "official")
+    return {k: v for k, v in on_json(replace(row.on, seeds=1)).items() if v or k not in new}
 
 
 def _kept(project: Project, method: str, settings: dict[str, Any], seed: int) -> Path:
@@ -339,7 +341,7 @@ def baseline_cell(
 
     stage = f"{method} {key[:6]}"
     arm = yield from metered(stage)(train)(project)
-    (cost,) = (f for f in footprints(project) if f.stage == stage)
+    (cost,) = (f for f in energy_by_stage(project) if f.stage == stage)
     made = cell(on, method, arm, cost.seconds, cost.kwh)
     project.record_run("baseline", settings, made, cost.seconds)
     whole = _keep(kept, made, settings)
@@ -353,7 +355,14 @@ def baseline_cell(
 def _failed(row: Row, seed: int, reason: str) -> dict[str, Any]:
     about = {"dataset": row.on.dataset, "method": row.method, "ratio": row.on.percent, "seed": seed}
     missing = dict.fromkeys((*METRICS, *COSTS))
+    about["told"] = told_of(row.method, row.on.dataset, row.on.bias)
     return {**about, **missing, "published": beside(row.on, row.method), "error": reason}
+
+
+def told_in(cell_: dict[str, Any]) -> str | None:
+    """What the method of a cell or a row was told; older cells do not say it."""
+    known = cell_.get("told")
+    return known or told_of(cell_["method"], cell_.get("dataset", ""), cell_.get("bias"))
 
 
 def over_seeds(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -366,6 +375,7 @@ def over_seeds(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
     figure = first.get("published")
     return {
         **{name: first.get(name) for name in ("dataset", "method", "bias", "ratio")},
+        "told": told_in(first),
         **{name: spread([c[name] for c in cells]) for name in (*METRICS, *COSTS)},
         "best_on_validation": spread([b["unbiased_accuracy"] if b else None for b in best]),
         "published": figure,

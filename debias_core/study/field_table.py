@@ -18,7 +18,7 @@ from debias_core.data.making import originals
 from debias_core.methods.catalog import METHODS
 from debias_core.presets.methods import DDB, DIFFUBIAS
 from debias_core.records import Stage, UserError
-from debias_core.study.cells import line_key, over_seeds, run_cells
+from debias_core.study.cells import line_key, over_seeds, run_cells, told_in
 from debias_core.study.published import Own, beside, published_over
 from debias_core.study.rows import Row, row_of
 from debias_core.study.settings import TableConfig
@@ -121,7 +121,9 @@ def table_of(workspace: Path, dataset: str) -> dict[str, Any]:
         stranger = line == path.parents[1].name or cell.get("dataset") != dataset
         if stranger or not set(cell) >= NEEDED or cell.get("scored_on") == "validation":
             continue
-        cell["bias"] = cell.get("bias") or own_bias(dataset)  # older ones do not say it
+        # Older ones do not say these.
+        cell["bias"] = cell.get("bias") or own_bias(dataset)
+        cell["told"] = told_in(cell)
         key = line_key(line, cell["method"], cell["settings"])
         mine = lines.setdefault(
             key,
@@ -189,6 +191,7 @@ def _summed(dataset: str, mine: dict[str, Any]) -> dict[str, Any]:
         **{name: mine[name] for name in ("method", "bias", "ratio")},
         **dict.fromkeys((*METRICS, *COSTS, "best_on_validation")),
         "dataset": dataset,
+        "told": told_in(mine),
         "published": figure,
         "published_over": None if figure is None else published_over(dataset),
         "seeds": [],

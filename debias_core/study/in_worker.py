@@ -17,22 +17,16 @@ from debias_core.methods.catalog import METHODS
 from debias_core.pipeline import drain
 from debias_core.records import UserError
 from debias_core.settings.base import from_json
-from debias_core.settings.data_sets import BenchmarkConfig, DDBBenchmarkConfig
 from debias_core.settings.sweep import SweepConfig
 from debias_core.study.benchmark import benchmark_project
 from debias_core.study.cells import run_cell
-from debias_core.study.rows import Row
+from debias_core.study.rows import Row, on_from_json
 from debias_core.study.sweep import Bench, held_out
 from debias_core.workspace.project import Project
 
 
 def _row(data: Mapping[str, Any]) -> Row:
-    method = data["method"]
-    on: BenchmarkConfig | DDBBenchmarkConfig
-    if METHODS[method].family == "recipe":
-        on = from_json(DDBBenchmarkConfig, data["on"])
-    else:
-        on = from_json(BenchmarkConfig, data["on"])
+    method, on = data["method"], on_from_json(data["method"], data["on"])
     if data["baseline"] is None:
         return Row(method, on)
     return Row(method, on, from_json(METHODS[method].settings, data["baseline"]))

@@ -24,7 +24,7 @@ from debias_core.data.catalog import DATA_SETS
 from debias_core.data.making import originals
 from debias_core.settings.base import to_json
 from debias_core.settings.sweep import SweepConfig
-from debias_core.study.rows import Row
+from debias_core.study.rows import Row, on_json
 from debias_core.workspace.project import Project
 
 At = tuple[int, int]  # number of a sweep's cell, seed
@@ -112,7 +112,7 @@ def _originals(dataset: str) -> Mapping[str, Any]:
 
 def _row_json(row: Row) -> dict[str, Any]:
     baseline = None if row.baseline is None else to_json(row.baseline)
-    return {"method": row.method, "on": to_json(row.on), "baseline": baseline}
+    return {"method": row.method, "on": on_json(row.on), "baseline": baseline}
 
 
 # ---- in the worker ---------------------------------------------------------------------------

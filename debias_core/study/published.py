@@ -1,10 +1,11 @@
-"""Published figures beside our own."""
+"""What stands beside our own figures: the published ones, and what a method was told."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from debias_core.data.making.named import other_bias
+from debias_core.data.catalog import names_made_here, other_bias
+from debias_core.methods.catalog import METHODS
 from debias_core.settings.data_sets import RATIOS, BenchmarkConfig, DDBBenchmarkConfig
 
 # Accuracy over all test images, as the papers print it, in percent at 0.5, 1, 2 and 5 % conflicting images.
@@ -107,6 +108,21 @@ def published_worst(dataset: str, method: str) -> float | None:
     """A method's published accuracy on the worst group, 0 to 1; None where there is none."""
     figure = FIELD_WORST.get(dataset, {}).get(method)
     return None if figure is None else figure / 100
+
+
+def told_of(
+    method: str, dataset: str, bias: str | None = None, *, own_model: bool = False
+) -> str | None:
+    """What a method, or the model that it draws with, was told of the bias; None of an unknown method.
+
+    The models that ship were trained on randomly tinted digits. Where another bias is planted, or with
+    `own_model`, the model was trained on the project's own images.
+    """
+    known = METHODS.get(method)
+    if known is None:
+        return None
+    ships = dataset in names_made_here(grey=True) and not other_bias(dataset, bias)
+    return known.model_told if known.model_told and ships and not own_model else known.told
 
 
 @dataclass(frozen=True)

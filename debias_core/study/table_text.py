@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from debias_core.data.making.named import other_bias
+from debias_core.data.catalog import other_bias
 from debias_core.records import mean_and_sd, ratio_in_words
 from debias_core.study.published import published_over
 
@@ -28,7 +28,7 @@ def as_csv(cells: Sequence[dict[str, Any]]) -> str:
         lines.append({**c, **told})
     some = {name for name in SOMETIMES if any(x[name] is not None for x in lines)}
     names = [
-        "dataset", "method", "bias", "ratio", "seed", *METRICS, "best_on_validation", "published",
+        "dataset", "method", "told", "bias", "ratio", "seed", *METRICS, "best_on_validation", "published",
         "published_over", *COSTS, "error",
     ]  # fmt: skip
     names = [name for name in names if name not in SOMETIMES or name in some]
@@ -50,7 +50,7 @@ def heads(rows: Sequence[dict[str, Any]]) -> list[str]:
     seeds = [SEEDS] if any("wanted" in row for row in rows) else []
     best = [BEST] if any(row["best_on_validation"] for row in rows) else []
     return [
-        "method", *bias, "ratio", *seeds, "all", "published", "aligned", "conflicting", "worst group",
+        "method", "told", *bias, "ratio", *seeds, "all", "published", "aligned", "conflicting", "worst group",
         *best, "seconds", "Wh",
     ]  # fmt: skip
 
@@ -63,7 +63,7 @@ def in_words(row: dict[str, Any]) -> dict[str, str]:
     if figure and row["published_over"]:
         figure += f" {MARK}"
     said = {
-        "method": method, BIAS: row.get("bias") or "", "ratio": ratio, "published": figure,
+        "method": method, "told": row.get("told") or "", BIAS: row.get("bias") or "", "ratio": ratio, "published": figure,
         SEEDS: f"{len(row['seeds'])} / {row.get('wanted', len(row['seeds']))}",
     }  # fmt: skip
     if row["unbiased_accuracy"] is None:  # not one seed, or not yet

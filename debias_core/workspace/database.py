@@ -3,8 +3,8 @@
     projects    one row a project (its folder is WORKSPACE/NAME)
     runs        every finished stage with its settings and result, so that runs can be compared
     jobs        long work: who does it, how far it is, how it ended
-    synthetic   every finished synthetic image: its recipe and its flags (pixels lie in the folder)
-    verdicts    a log of judgements on training and synthetic images, and of changes to captions; an
+    synthetic   every finished synthetic image: its origin (the column recipe) and its flags
+    verdicts    the log of judgements on training and synthetic images, and of changes to captions; an
                 undo marks the last as undone
     energy      what each run of a stage took, also of one that was killed
     captions    what a captioner said of an image, by the image's hash and what was asked
@@ -32,82 +32,48 @@ BUSY_SECONDS = 30.0
 MIGRATIONS = (
     """
     CREATE TABLE projects (
-        name TEXT PRIMARY KEY,
-        data_id TEXT NOT NULL,
-        source TEXT NOT NULL,
-        created REAL NOT NULL
+        name TEXT PRIMARY KEY, data_id TEXT NOT NULL, source TEXT NOT NULL, created REAL NOT NULL
     );
     CREATE TABLE runs (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
-        project TEXT NOT NULL,
-        stage TEXT NOT NULL,
-        data_id TEXT NOT NULL,
-        config TEXT NOT NULL,
-        result TEXT NOT NULL,
-        seconds REAL NOT NULL,
-        finished REAL NOT NULL
+        project TEXT NOT NULL, stage TEXT NOT NULL, data_id TEXT NOT NULL,
+        config TEXT NOT NULL, result TEXT NOT NULL, seconds REAL NOT NULL, finished REAL NOT NULL
     );
     CREATE INDEX runs_by_project ON runs (project, stage);
     CREATE TABLE jobs (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
-        project TEXT NOT NULL,
-        kind TEXT NOT NULL,
-        args TEXT NOT NULL,
-        state TEXT NOT NULL,
-        device TEXT NOT NULL DEFAULT '',
-        pid INTEGER NOT NULL DEFAULT 0,
-        stop TEXT NOT NULL DEFAULT '',
-        stage TEXT NOT NULL DEFAULT '',
-        done INTEGER NOT NULL DEFAULT 0,
-        total INTEGER NOT NULL DEFAULT 0,
-        note TEXT NOT NULL DEFAULT '',
-        eta REAL,
-        error TEXT NOT NULL DEFAULT '',
-        created REAL NOT NULL,
-        started REAL,
-        heartbeat REAL,
-        finished REAL
+        project TEXT NOT NULL, kind TEXT NOT NULL, args TEXT NOT NULL,
+        state TEXT NOT NULL, device TEXT NOT NULL DEFAULT '', pid INTEGER NOT NULL DEFAULT 0,
+        stop TEXT NOT NULL DEFAULT '', stage TEXT NOT NULL DEFAULT '',
+        done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
+        note TEXT NOT NULL DEFAULT '', eta REAL, error TEXT NOT NULL DEFAULT '',
+        created REAL NOT NULL, started REAL, heartbeat REAL, finished REAL
     );
     CREATE INDEX jobs_by_project ON jobs (project);
     CREATE INDEX jobs_by_state ON jobs (state);
     CREATE TABLE synthetic (
-        set_id TEXT NOT NULL,
-        project TEXT NOT NULL,
-        item INTEGER NOT NULL,
-        recipe TEXT NOT NULL,
-        scores TEXT NOT NULL DEFAULT '{}',
+        set_id TEXT NOT NULL, project TEXT NOT NULL, item INTEGER NOT NULL,
+        recipe TEXT NOT NULL, scores TEXT NOT NULL DEFAULT '{}',
         PRIMARY KEY (project, set_id, item)
     ) WITHOUT ROWID;
     CREATE TABLE verdicts (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        project TEXT NOT NULL,
-        set_id TEXT NOT NULL,
-        item TEXT NOT NULL,
-        verdict TEXT,
-        key TEXT NOT NULL,
-        at REAL NOT NULL,
-        undone INTEGER NOT NULL DEFAULT 0,
+        project TEXT NOT NULL, set_id TEXT NOT NULL, item TEXT NOT NULL, verdict TEXT,
+        key TEXT NOT NULL, at REAL NOT NULL, undone INTEGER NOT NULL DEFAULT 0,
         UNIQUE (project, key)
     );
     CREATE INDEX verdicts_by_item ON verdicts (project, set_id, item, seq);
     """,
     """
     CREATE TABLE captions (
-        image TEXT NOT NULL,
-        asked TEXT NOT NULL,
-        texts TEXT NOT NULL,
-        PRIMARY KEY (image, asked)
+        image TEXT NOT NULL, asked TEXT NOT NULL, texts TEXT NOT NULL, PRIMARY KEY (image, asked)
     ) WITHOUT ROWID;
     """,
     """
     CREATE TABLE energy (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
-        project TEXT NOT NULL,
-        data_id TEXT NOT NULL,
-        stage TEXT NOT NULL,
-        kwh REAL,
-        seconds REAL NOT NULL,
-        began REAL NOT NULL
+        project TEXT NOT NULL, data_id TEXT NOT NULL, stage TEXT NOT NULL,
+        kwh REAL, seconds REAL NOT NULL, began REAL NOT NULL
     );
     CREATE INDEX energy_by_project ON energy (project, data_id);
     """,

@@ -22,7 +22,7 @@ LONG_ENOUGH = 20.0  # seconds from which a run says what the machine draws
 
 
 @dataclass(frozen=True)
-class Footprint:
+class StageEnergy:
     """What one stage's runs on the project's data took together; `kwh` None where none was measured."""
 
     stage: str
@@ -94,7 +94,7 @@ def _measured(project: Project, name: str, stage: Stage[T]) -> Stage[T]:
         note(meter.stop())
 
 
-def footprints(project: Project, *, since: float = 0.0) -> tuple[Footprint, ...]:
+def energy_by_stage(project: Project, *, since: float = 0.0) -> tuple[StageEnergy, ...]:
     """Every stage's energy on the project's present data, in the order of their first run.
 
     Of the runs that ended after the time `since` (`database.now`).
@@ -106,7 +106,7 @@ def footprints(project: Project, *, since: float = 0.0) -> tuple[Footprint, ...]
         (project.name, project.data_id(), since),
     )
     return tuple(
-        Footprint(
+        StageEnergy(
             r["stage"], r["runs"], r["seconds"], r["kwh"],
             None if r["kwh"] is None else r["kwh"] * intensity(),
         )
@@ -125,9 +125,9 @@ def per_image(project: Project) -> dict[str, float | None]:
     about = project.manifest("synthetic")
     parts = [part["set"] for part in about.get("parts", [])] or [set_id]
     since = min(map(project.set_begun, parts))
-    runs = [f for f in footprints(project, since=since) if f.stage in ("generate", "draw")]
+    runs = [f for f in energy_by_stage(project, since=since) if f.stage in ("generate", "draw")]
     if about.get("method") == "diffubias":
-        runs += [f for f in footprints(project) if f.stage == "describe"]
+        runs += [f for f in energy_by_stage(project) if f.stage == "describe"]
     made = [f.kwh for f in runs if f.kwh is not None]
     if not made:
         return {"generated": None, "accepted": None}
@@ -142,7 +142,7 @@ def per_image(project: Project) -> dict[str, float | None]:
 
 def to_json(project: Project) -> dict[str, Any]:
     """The project's energy as the command line and the report tell it."""
-    stages = footprints(project)
+    stages = energy_by_stage(project)
     known = [f.kwh for f in stages if f.kwh is not None]
     return {
         "grams_per_kwh": intensity(),

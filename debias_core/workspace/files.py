@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import lock_descriptor, unlock_descriptor
 from numpy.typing import NDArray
 
 from debias_core.data.pixel_file import map_array
@@ -43,33 +43,32 @@ def turn(path: Path, stage: str) -> Stage[AbstractContextManager[None]]:
 
     For what all projects of a workspace share.
     """
-    while (handle := _locked(path)) is None:
+    while (lock := try_lock(path)) is None:
         yield Progress(stage, 0, 1, "another process is at it: waiting")
         time.sleep(WAIT_SECONDS)
-    return _held(handle)
+    return held(lock)
 
 
-def _locked(path: Path) -> IO[bytes] | None:
-    """The file with its lock taken; None when another process has it."""
+def try_lock(path: Path) -> IO[bytes] | None:
+    """The file, locked until it is closed or its processes die; None when another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = path.open("ab")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        return None
-    return handle
+    lock = path.open("ab")
+    if lock_descriptor(lock.fileno(), blocking=False):
+        return lock
+    lock.close()
+    return None
 
 
 @contextmanager
-def _held(handle: IO[bytes]) -> Iterator[None]:
-    with handle:
+def held(lock: IO[bytes]) -> Iterator[None]:
+    """Hold what `try_lock` gave, and let it go at the end."""
+    with lock:
         try:
             yield
         finally:
             # Said, not left to the closing: a process that is just being started elsewhere in this
             # one (CodeCarbon's look at the hardware) has the file open too, until it has its own program.
-            fcntl.flock(handle, fcntl.LOCK_UN)
+            unlock_descriptor(lock.fileno())
 
 
 def linked(file: str, name: str) -> None:

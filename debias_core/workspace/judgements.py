@@ -29,11 +29,7 @@ class Judgement:
 
 
 def record(
-    db: Database,
-    project: str,
-    set_id: str,
-    new: Sequence[Judgement],
-    allowed: Sequence[str] | None,
+    db: Database, project: str, set_id: str, new: Sequence[Judgement], allowed: Sequence[str] | None
 ) -> int:
     """Add judgements to the log, all or none; they are on disk when this returns.
 

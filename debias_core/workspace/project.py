@@ -36,14 +36,19 @@ import numpy as np
 from debias_core.records import ArmResult, Projection, UserError
 from debias_core.settings.base import from_json
 from debias_core.workspace.audit_files import AuditFiles
-from debias_core.workspace.files import _held, _locked, write_json
-from debias_core.workspace.project_base import _NAME, DEMO_PROJECT, SANDBOX
+from debias_core.workspace.files import held, try_lock, write_json
+from debias_core.workspace.project_base import DEMO_PROJECT, PROJECT_NAME, SANDBOX
 from debias_core.workspace.synthetic_sets import SyntheticSets
 
 if TYPE_CHECKING:  # the server lists projects without loading torch
     import torch
 
     from debias_core.classifier.networks import Classifier
+
+# Of a map's columns (`records.Projection`).
+MAP_TYPES: dict[str, Any] = {
+    "ids": np.str_, "label": np.int64, "kind": np.str_, "pca": np.float32, "tsne": np.float32
+}  # fmt: skip
 
 
 class Project(AuditFiles, SyntheticSets):
@@ -72,32 +77,23 @@ class Project(AuditFiles, SyntheticSets):
 
     def save_maps(self, maps: dict[str, Projection]) -> None:
         """Keep the maps' points beside the report."""
-        data = {
-            name: {
-                "ids": m.ids.tolist(),
-                "label": m.label.tolist(),
-                "kind": m.kind.tolist(),
-                "pca": m.pca.tolist(),
-                "tsne": None if m.tsne is None else m.tsne.tolist(),
-            }
+        lists = {
+            name: {k: None if v is None else v.tolist() for k, v in vars(m).items()}
             for name, m in maps.items()
         }
-        write_json(self.folder("report") / "maps.json", data)
+        write_json(self.folder("report") / "maps.json", lists)
 
     def maps(self) -> dict[str, Projection]:
         """The maps of the last report, by net."""
         self.manifest("report")
-        data = json.loads((self.folder("report") / "maps.json").read_text())
-        return {
-            name: Projection(
-                ids=np.array(m["ids"], dtype=np.str_),
-                label=np.array(m["label"], dtype=np.int64),
-                kind=np.array(m["kind"], dtype=np.str_),
-                pca=np.array(m["pca"], dtype=np.float32),
-                tsne=None if m["tsne"] is None else np.array(m["tsne"], dtype=np.float32),
-            )
-            for name, m in data.items()
-        }
+        lists = json.loads((self.folder("report") / "maps.json").read_text())
+        maps = {}
+        for name, m in lists.items():
+            columns: dict[str, Any] = {
+                k: None if m[k] is None else np.array(m[k], dtype=t) for k, t in MAP_TYPES.items()
+            }
+            maps[name] = Projection(**columns)
+        return maps
 
     def export_file(self, what: str) -> Path:
         """Where the export of that kind lies (it may not exist yet)."""
@@ -131,13 +127,13 @@ def working(project: Project) -> Iterator[None]:
     Raises:
         UserError: when another process is at work on it.
     """
-    handle = _locked(lock_of(project))
-    if handle is None:
+    lock = try_lock(lock_of(project))
+    if lock is None:
         raise UserError(
             f"Another process is working on project '{project.name}': wait until it is done, "
             "or stop it."
         )
-    with _held(handle):
+    with held(lock):
         yield
 
 
@@ -163,4 +159,4 @@ def project_names(workspace: Path) -> list[str]:
     # The folders are the truth: one that was copied in from elsewhere is a project too.
     found = (p.parent.parent.name for p in workspace.glob("*/data/manifest.json"))
     # The pattern leaves out an import under way (.NAME.importing).
-    return sorted(n for n in found if _NAME.fullmatch(n) and not n.startswith(SANDBOX))
+    return sorted(n for n in found if PROJECT_NAME.fullmatch(n) and not n.startswith(SANDBOX))

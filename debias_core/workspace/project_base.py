@@ -26,14 +26,14 @@ DEMO_PROJECT = "demo"
 SANDBOX = "visitor-"  # names of the classroom's projects begin so
 SCORES = "scores.npy"
 FORECAST = "forecast.json"  # in the project's folder: the last prediction of a run
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
+PROJECT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
 
 class ProjectBase:
     """Owns WORKSPACE/NAME: where each stage lies, and whether it is finished."""
 
     def __init__(self, workspace: Path, name: str) -> None:
-        if not _NAME.fullmatch(name) or name.endswith((".", " ")):
+        if not PROJECT_NAME.fullmatch(name) or name.endswith((".", " ")):
             raise UserError(
                 f"'{name[:80]}' can't be a project's name: use up to 64 letters, digits, spaces, "
                 "dots, dashes and underscores, beginning with a letter or digit."

@@ -22,7 +22,7 @@ from debias_core.workspace.database import FILE
 LEFT_OUT = {"jobs", "uploads", ".locks", "exports"}
 
 
-def shadow_of(workspace: Path) -> Path:
+def private_copy(workspace: Path) -> Path:
     """A copy of the workspace for this process alone, removed when it ends."""
     copy = Path(tempfile.mkdtemp(prefix="debias-rank-"))
     atexit.register(shutil.rmtree, copy, ignore_errors=True)

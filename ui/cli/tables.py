@@ -49,7 +49,8 @@ def _width(table: Table) -> int:
 def _table_of(heads: Iterable[str], lines: list[list[str]], air: int = 1) -> Table:
     # No figure is ever cut: where there is no room, `_narrow` has broken the lines, and names are folded.
     columns = (
-        Column(head, no_wrap=head not in ("method", "ratio"), overflow="fold") for head in heads
+        Column(head, no_wrap=head not in ("method", "told", "ratio"), overflow="fold")
+        for head in heads
     )
     table = Table(
         *columns, box=SIMPLE_HEAD, padding=(0, 0, 0, air), pad_edge=False, show_edge=False

@@ -115,13 +115,13 @@ def _project(request: Request, name: str) -> Project:
     return request.app.state.place.project(name)
 
 
-Mine = Annotated[Project, Depends(_project)]
+Shown = Annotated[Project, Depends(_project)]  # the one that the path names
 api = APIRouter(prefix="/api/{name}")
 files = APIRouter()
 
 
 @api.get("/state")
-def state(request: Request, project: Mine) -> dict[str, Any]:
+def state(request: Request, project: Shown) -> dict[str, Any]:
     return {
         "project": project.name,
         "stamp": stamp(project),
@@ -134,7 +134,7 @@ def state(request: Request, project: Mine) -> dict[str, Any]:
 
 
 @api.post("/jobs/{job_id}/{action}")
-def job_action(project: Mine, job_id: Number, action: str) -> dict[str, Any]:
+def job_action(project: Shown, job_id: Number, action: str) -> dict[str, Any]:
     if queue.get(project.db, job_id).project != project.name:
         raise UserError(f"There is no job {job_id} in this project.")
     queue.act(project.db, job_id, action)
@@ -142,19 +142,21 @@ def job_action(project: Mine, job_id: Number, action: str) -> dict[str, Any]:
 
 
 @api.get("/audit")
-def audit(project: Mine) -> dict[str, Any]:
+def audit(project: Shown) -> dict[str, Any]:
     return audit_summary(project)
 
 
 @api.post("/k")
-def cut(project: Mine, body: Cut) -> dict[str, Any]:
+def cut(project: Shown, body: Cut) -> dict[str, Any]:
+    from debias_core.stages import audit as audit_stage
+
     with working(project):
-        explain.choose_k(project, body.k, per_class=body.per_class)
+        audit_stage.choose_k(project, body.k, per_class=body.per_class)
     return audit_summary(project)
 
 
 @api.get("/order")
-def order(project: Mine) -> Response:
+def order(project: Shown) -> Response:
     view = audit_view(project)
     # Written here: a million numbers take FastAPI's own encoder seconds.
     text = json.dumps({"rows": view.order.tolist(), "top": view.top.tolist()})
@@ -162,14 +164,14 @@ def order(project: Mine) -> Response:
 
 
 @api.post("/cards")
-def cards(project: Mine, body: Cards) -> dict[str, Any]:
+def cards(project: Shown, body: Cards) -> dict[str, Any]:
     view = audit_view(project)
     marks = _marks(project, view)
     return {"cards": [show.image_card(project.name, view, r, marks) for r in body.rows]}
 
 
 @api.get("/points")
-def points(project: Mine, map: Literal["pca", "tsne"] = "pca") -> dict[str, Any]:
+def points(project: Shown, map: Literal["pca", "tsne"] = "pca") -> dict[str, Any]:
     view = audit_view(project)
     rows, xy = shown_points(project, view, map)
     return {
@@ -184,7 +186,7 @@ def points(project: Mine, map: Literal["pca", "tsne"] = "pca") -> dict[str, Any]
 
 
 @api.post("/lasso")
-def lasso(project: Mine, body: Lasso) -> dict[str, Any]:
+def lasso(project: Shown, body: Lasso) -> dict[str, Any]:
     view = audit_view(project)
     rows, xy = shown_points(project, view, body.map)
     enclosed = rows[inside(np.array(body.polygon), xy)]
@@ -192,7 +194,7 @@ def lasso(project: Mine, body: Lasso) -> dict[str, Any]:
 
 
 @api.get("/detail/{row}")
-def detail(project: Mine, row: Number) -> dict[str, Any]:
+def detail(project: Shown, row: Number) -> dict[str, Any]:
     view = audit_view(project)
     marks, scores, version = _marks(project, view), view.audit.scores, view.version
     card = show.image_card(project.name, view, row, marks)
@@ -214,13 +216,13 @@ def detail(project: Mine, row: Number) -> dict[str, Any]:
 
 
 @api.post("/share")
-def share(project: Mine, body: Chosen) -> dict[str, Any]:
+def share(project: Shown, body: Chosen) -> dict[str, Any]:
     view = audit_view(project)
     return explain.what_they_share(project, view, np.array(body.rows, dtype=np.int64))
 
 
 @api.post("/marks")
-def mark(project: Mine, body: Marks) -> dict[str, Any]:
+def mark(project: Shown, body: Marks) -> dict[str, Any]:
     view = audit_view(project)
     decisions = [judgements.Judgement(m.key, view.sample_id(m.row), m.mark) for m in body.marks]
     saved = judgements.record(
@@ -230,12 +232,12 @@ def mark(project: Mine, body: Marks) -> dict[str, Any]:
 
 
 @api.get("/curate")
-def curate(project: Mine) -> dict[str, Any]:
+def curate(project: Shown) -> dict[str, Any]:
     return curation.curation(project, table_of(project) if project.has("data") else None)
 
 
 @api.post("/verdicts")
-def verdict(project: Mine, body: Verdicts) -> dict[str, Any]:
+def verdict(project: Shown, body: Verdicts) -> dict[str, Any]:
     count = _known_set(project, body.set)
     if any(v.item >= count for v in body.verdicts):
         raise UserError(f"The set has images 0 to {count - 1}.")
@@ -245,7 +247,7 @@ def verdict(project: Mine, body: Verdicts) -> dict[str, Any]:
 
 
 @api.post("/undo")
-def undo(project: Mine, body: Undo) -> dict[str, Any]:
+def undo(project: Shown, body: Undo) -> dict[str, Any]:
     _known_set(project, body.set)
     back = judgements.undo(project.db, project.name, body.set)
     item, verdict = (None, None) if back is None else (int(back[0]), back[1])
@@ -253,17 +255,17 @@ def undo(project: Mine, body: Undo) -> dict[str, Any]:
 
 
 @api.get("/curves")
-def curves(project: Mine) -> dict[str, Any]:
+def curves(project: Shown) -> dict[str, Any]:
     return shown_rows.curve_series(project)
 
 
 @api.get("/mask")
-def mask(project: Mine) -> dict[str, Any]:
+def mask(project: Shown) -> dict[str, Any]:
     return explain.mask_grid(project)
 
 
 @files.get("/{size}/{name}/data/{version}/{row}")
-def data_image(size: Literal["thumb", "image"], project: Mine, version: str, row: int) -> Response:
+def data_image(size: Literal["thumb", "image"], project: Shown, version: str, row: int) -> Response:
     table = table_of(project)
     position = np.flatnonzero(table.split == "train")
     if version != (table.data_id or show.NO_ID) or not 0 <= row < len(position):
@@ -273,7 +275,7 @@ def data_image(size: Literal["thumb", "image"], project: Mine, version: str, row
 
 @files.get("/{size}/{name}/synthetic/{set_id}/{item}")
 def synthetic_image(
-    size: Literal["thumb", "image"], project: Mine, set_id: str, item: int
+    size: Literal["thumb", "image"], project: Shown, set_id: str, item: int
 ) -> Response:
     if set_id != project.set_id():
         return Response(status_code=404)
@@ -284,7 +286,7 @@ def synthetic_image(
 
 
 @files.get("/heat/{name}/{version}/{row}")
-def heat(project: Mine, version: str, row: int) -> Response:
+def heat(project: Shown, version: str, row: int) -> Response:
     view = audit_view(project)
     if version != view.version or not 0 <= row < len(view):
         return Response(status_code=404)
@@ -292,14 +294,14 @@ def heat(project: Mine, version: str, row: int) -> Response:
 
 
 @files.get("/report/{name}")
-def report(project: Mine) -> Response:
+def report(project: Shown) -> Response:
     # Always a download: inside the app's own origin the file's scripts could drive the app.
     return _download(project.folder("report") / "report.html", f"{project.name}-report.html")
 
 
 @files.get("/download/{name}/{what}")
 def download(
-    project: Mine, what: Literal["synthetic", "union", "weights", "config", "import"]
+    project: Shown, what: Literal["synthetic", "union", "weights", "config", "import"]
 ) -> Response:
     report = project.folder("data") / "import.json"
     path = report if what == "import" else project.export_file(what)

@@ -47,10 +47,7 @@ WARM_AFTER = 4.0  # seconds after the start; the page comes first
 
 
 def create_app(
-    place: Place,
-    *,
-    hosts: Sequence[str] = guard.LOOPBACK,
-    password: login.Password | None = None,
+    place: Place, *, hosts: Sequence[str] = guard.LOOPBACK, password: login.Password | None = None
 ) -> FastAPI:
     """The app over one workspace; refuses foreign Host and Origin headers."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -69,7 +66,7 @@ def create_app(
         max_file_size=MAX_UPLOAD,
         footer_links=[],
         theme=THEME,
-        css=page.CSS,
+        css=widgets.PAGE_CSS,
         head=widgets.head(place.prefix),
         ssr_mode=False,
     )

@@ -29,13 +29,6 @@ CHUNK = 50_000  # rows of features that are compared at a time
 _heating = threading.Lock()
 
 
-def choose_k(project: Project, k: int, *, per_class: bool) -> None:
-    """Cut the audit's ranking at another K."""
-    from debias_core.stages import audit as audit_stage
-
-    audit_stage.choose_k(project, k, per_class=per_class)
-
-
 @lru_cache(maxsize=8)
 def _net(workspace: Path, name: str, stamp: tuple[int, ...]) -> Any:
     import torch

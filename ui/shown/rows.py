@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from debias_core.data.catalog import DATA_SETS
 from debias_core.data.importing.survey import Survey
 from debias_core.data.table import ImageTable
 from debias_core.jobs import queue
@@ -203,7 +202,7 @@ def run_rows(project: Project) -> list[list[str]]:
 
 
 def table_rows(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The columns and lines of a data set's table; the last says what each method was told."""
+    """The columns and lines of a data set's table."""
     from debias_core.study.table_text import heads, in_words
 
     columns, lines = heads(table["rows"]), []
@@ -214,9 +213,8 @@ def table_rows(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             texts["all"] = field_table_words.FIELD_NONE
         # That the accuracies are in percent is said once, above the table.
         line, named = [texts.get(column, "") for column in columns], columns.index("ratio") + 1
-        numbers = [text.replace(" %", "") for text in line[named:]]
-        lines.append([*line[:named], *numbers, told(row["method"], row["dataset"])])
-    return [*columns, train_words.TOLD], lines
+        lines.append([*line[:named], *(text.replace(" %", "") for text in line[named:])])
+    return columns, lines
 
 
 def compared_rows(
@@ -232,25 +230,14 @@ def compared_rows(
         names = [f"{n}_accuracy" for n in ("unbiased", "aligned", "conflicting", "worst_group")]
         seconds = f"{sum(run['seconds'] for run in runs) / len(runs):.0f}"
         accuracy = [mean_and_sd([run[name] for run in runs]) for name in names]
-        rows.append([METHODS[method].title, str(len(runs)), *accuracy, seconds, told(method)])
+        rows.append(
+            [METHODS[method].title, str(len(runs)), *accuracy, seconds, METHODS[method].told]
+        )
     for name, known, runs in arms:
         keys = ("average", "aligned", "conflicting", "worst")
         accuracy = [mean_and_sd([run[key] for run in runs]) for key in keys]
         rows.append([name, str(len(runs)), *accuracy, "", known])
     return rows
-
-
-def told(method: str, dataset: str = "") -> str:
-    """What a method knows of the bias beyond the training images, on a data set that has a name.
-
-    A model that ships with the app was shown the grey images of the data set in every colour.
-    """
-    if method not in METHODS:
-        return ""
-    knows, grey = METHODS[method], dataset in DATA_SETS and DATA_SETS[dataset].grey
-    return (
-        train_words.MODEL_TOLD.format(knows.model_told) if grey and knows.model_told else knows.told
-    )
 
 
 def table_notes(table: dict[str, Any]) -> str:

@@ -10,12 +10,13 @@ import gradio as gr
 
 from debias_core.jobs import queue
 from debias_core.settings.base import to_json
-from debias_core.settings.training import NETWORKS, AuditConfig
+from debias_core.settings.training import AuditConfig, ClassifierConfig
 from ui.shown import cards
 from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
 from ui.tabs import groups
+from ui.tabs.controls import control
 from ui.tabs.events import guarded
 from ui.tabs.panel import Part
 from ui.widgets import widget
@@ -27,8 +28,6 @@ DEPTHS = {audit_words.QUICK: ("conv", 30), audit_words.THOROUGH: ("resnet18", 60
 
 def build(place: Place, project: gr.Dropdown) -> Part:
     """Lay out the tab and wire the audit."""
-    base = AuditConfig().classifier
-
     # What was found. In a classroom a guess comes first.
     gr.Markdown(audit_words.AUDIT_INTRO)
     guess = widget("guess") if place.classroom else None
@@ -41,10 +40,8 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             depth = gr.Radio(
                 list(DEPTHS), value=audit_words.QUICK, label=audit_words.DEPTH, min_width=200
             )
-            network = gr.Radio(
-                list(NETWORKS), value=base.network, label=audit_words.NETWORK, min_width=240
-            )
-            epochs = gr.Slider(1, 200, base.epochs, step=1, label=audit_words.EPOCHS, min_width=160)
+            network = control(ClassifierConfig, "network", info=None, min_width=240)
+            epochs = control(ClassifierConfig, "epochs", info=None, min_width=160)
         with gr.Row():
             button = gr.Button(audit_words.AUDIT_BUTTON, variant="primary")
             tsne = gr.Button(audit_words.TSNE_BUTTON)
@@ -63,32 +60,32 @@ def build(place: Place, project: gr.Dropdown) -> Part:
 
 def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
     """The audit as it stands; in a classroom the finding waits for a guess."""
-    mine = place.project(project_name)
-    value = {"project": mine.name, "stamp": str(mine.stamp("data", "audit"))}
-    card = [{"project": mine.name, **cards.guess_card(mine)}] if place.classroom else []
-    if not mine.has("audit"):
+    project = place.project(project_name)
+    value = {"project": project.name, "stamp": str(project.stamp("data", "audit"))}
+    card = [{"project": project.name, **cards.guess_card(project)}] if place.classroom else []
+    if not project.has("audit"):
         off = gr.update(visible=False, value=value)
         return audit_words.NOT_AUDITED, off, gr.update(open=True), *card
-    text = "" if card and card[0]["answered"] is None else shown_rows.finding(mine)
+    text = "" if card and card[0]["answered"] is None else shown_rows.finding(project)
     return text, gr.update(visible=True, value=value), gr.update(open=False), *card
 
 
 def run(place: Place, project_name: str, network: str, epochs: float) -> None:
     """Queue an audit."""
-    mine, base = place.project(project_name), AuditConfig()
-    table_of(mine)  # without data this says what to do
+    project, base = place.project(project_name), AuditConfig()
+    table_of(project)  # without data this says what to do
     classifier = replace(base.classifier, network=network, epochs=int(epochs))
     # K as it was chosen before; it can be moved at any time.
-    k = mine.manifest("audit")["config"] if mine.has("audit") else to_json(base)
+    k = project.manifest("audit")["config"] if project.has("audit") else to_json(base)
     config = replace(base, classifier=classifier, top_k=k["top_k"], per_class=k["per_class"])
-    queue.submit(mine.db, mine.name, "audit", {"config": to_json(config)})
+    queue.submit(project.db, project.name, "audit", {"config": to_json(config)})
 
 
 def draw_tsne(place: Place, project_name: str) -> None:
     """Queue the t-SNE map."""
-    mine = place.project(project_name)
-    mine.manifest("audit")
-    queue.submit(mine.db, mine.name, "project", {})
+    project = place.project(project_name)
+    project.manifest("audit")
+    queue.submit(project.db, project.name, "project", {})
 
 
 def keep_guess(place: Place, project_name: str, event: gr.EventData) -> None:

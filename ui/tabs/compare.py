@@ -11,15 +11,16 @@ from debias_core.jobs import queue
 from debias_core.methods.catalog import METHODS, names_of
 from debias_core.records import UserError
 from debias_core.settings.base import to_json
-from debias_core.settings.training import NETWORKS
+from debias_core.settings.training import ClassifierConfig
+from debias_core.study.published import told_of
 from debias_core.study.settings import CompareConfig
 from debias_core.workspace.project import Project
 from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
+from ui.tabs.controls import control
 from ui.tabs.events import guarded
 from ui.tabs.panel import Part, hidden, seeds_slider, text_table
-from ui.words import audit as audit_words
 from ui.words import train as train_words
 
 
@@ -33,9 +34,7 @@ def compare(place: Place, project: gr.Dropdown) -> Part:
             value=list(base.methods), label=train_words.COMPARE_METHODS, info=train_words.COMPARE_INFO,
         )  # fmt: skip
         with gr.Row():
-            network = gr.Radio(
-                list(NETWORKS), value="conv", label=audit_words.NETWORK, min_width=240
-            )
+            network = control(ClassifierConfig, "network", info=None, min_width=240)
             epochs = gr.Slider(0, 200, 0, step=1, label=train_words.COMPARE_EPOCHS, min_width=240)
             seeds = seeds_slider(min_width=240)
         button = gr.Button(train_words.COMPARE_BUTTON)
@@ -48,11 +47,11 @@ def compare(place: Place, project: gr.Dropdown) -> Part:
 
 def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
     """The comparison as far as it is."""
-    mine = place.project(project_name)
-    if not mine.has("compare"):
+    project = place.project(project_name)
+    if not project.has("compare"):
         return train_words.NOT_COMPARED, hidden()
-    about = mine.manifest("compare")
-    rows = shown_rows.compared_rows(about["cells"], _arms(mine))
+    about = project.manifest("compare")
+    rows = shown_rows.compared_rows(about["cells"], _arms(project))
     return train_words.compared(about), gr.update(visible=bool(rows), value=rows)
 
 
@@ -60,12 +59,12 @@ def run(
     place: Place, project_name: str, methods: list[str], network: str, epochs: float, seeds: float
 ) -> None:
     """Queue a comparison."""
-    mine = place.project(project_name)
+    project = place.project(project_name)
     config = CompareConfig(tuple(methods), tuple(range(int(seeds))), network, int(epochs))
     oracles = [m for m in methods if METHODS[m].needs_bias]
-    if oracles and table_of(mine).bias is None:
+    if oracles and table_of(project).bias is None:
         raise UserError(train_words.NO_ORACLE.format(METHODS[oracles[0]].title))
-    queue.submit(mine.db, mine.name, "compare", {"config": to_json(config)})
+    queue.submit(project.db, project.name, "compare", {"config": to_json(config)})
 
 
 def _arms(project: Project) -> list[tuple[str, str, list[dict[str, Any]]]]:
@@ -77,12 +76,12 @@ def _arms(project: Project) -> list[tuple[str, str, list[dict[str, Any]]]]:
         if project.has("synthetic") and manifest.get("set") == project.set_id():
             made = project.manifest("synthetic")
             method = made.get("method") or made["config"].get("method", "")
-            known = shown_rows.told(method, project.source().get("kind", ""))
+            known = told_of(method, project.source().get("kind", "")) or ""
         arms.append((train_words.WITH_SYNTHETIC, known, manifest["arms"]))
     if project.has("ddb"):
         manifest = project.manifest("ddb")
         recipe = manifest["config"]["recipe"]
-        arms.append((METHODS[recipe].title, shown_rows.told(recipe), manifest["arms"]))
+        arms.append((METHODS[recipe].title, METHODS[recipe].told, manifest["arms"]))
     return [
         (name, known, [a["accuracy"] for a in trained if a["arm"] == "debiased"])
         for name, known, trained in arms

@@ -60,17 +60,17 @@ def build(place: Place, project: gr.Dropdown) -> Part:
 
 def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
     """What is in the project, and what its import left out."""
-    mine = place.project(project_name)
-    if not mine.has("data"):
+    project = place.project(project_name)
+    if not project.has("data"):
         return data_words.NO_DATA, [], [], hidden(), hidden()
-    table, report = mine.table(), mine.import_report()
+    table, report = project.table(), project.import_report()
     refused = [[r["name"], r["reason"]] for r in report.get("refused", [])]
     known = data_words.KNOWN if table.bias is not None else data_words.UNKNOWN
     text = (
         f"**{len(table):,} images** of {table.image_size} px in {len(table.class_names)} classes; "
         f"{known}. {report.get('split_rule', '')}"
     )
-    link = f"{place.prefix}/download/{quote(mine.name)}/import"
+    link = f"{place.prefix}/download/{quote(project.name)}/import"
     return (
         text,
         shown_rows.class_rows(table),

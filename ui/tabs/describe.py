@@ -4,239 +4,238 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
-from debias_core.jobs import queue
+from debias_core.language.hub import SIZES
 from debias_core.records import UserError
-from debias_core.settings.base import to_json
-from debias_core.settings.language import CaptionConfig
+from debias_core.settings.language import (
+    SMALL_CAPTIONERS,
+    SMALL_MODELS,
+    SMALL_PAINTERS,
+    CaptionConfig,
+    DrawConfig,
+)
+from debias_core.stages import captions  # without torch, which a drawing needs
 from debias_core.workspace.energy_log import usual_watts
-from ui.shown import cards as show
+from debias_core.workspace.project import Project
+from ui.shown import cards
 from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
-from ui.tabs.events import guarded
-from ui.tabs.panel import Part
+from ui.tabs.controls import Form
+from ui.tabs.events import enqueue, guarded
+from ui.tabs.panel import Part, gallery, hidden
 from ui.words import augment as augment_words
+
+# Before a model is chosen the page offers the shipped one, which needs fewer steps and less guidance.
+GUIDANCE, STEPS = 5, 20
 
 
 def describe(place: Place, project: gr.Dropdown) -> Part:
     """Describe the images above the cut, change the captions and the filter, draw new images."""
-    from debias_core.language.hub import SIZES
-    from debias_core.settings.language import SMALL_CAPTIONERS, SMALL_PAINTERS
-
-    large, say, paint = list(SIZES), list(SMALL_CAPTIONERS), list(SMALL_PAINTERS)
+    form = Form(CaptionConfig)
     with gr.Accordion(augment_words.DESCRIBE_TITLE, open=False) as box:
         gr.Markdown(augment_words.DESCRIBE_INTRO)
         with gr.Row():
-            captioner = gr.Dropdown(
-                [*say, *large[:2]], value=say[0], allow_custom_value=True,
-                label=augment_words.CAPTIONER, info=augment_words.MODEL_INFO, scale=2,
-            )  # fmt: skip
-            per_image = gr.Slider(
-                1, 10, CaptionConfig().per_image, step=1, label=augment_words.PER_IMAGE
-            )
+            captioner = form.add("model", **_models([*SMALL_CAPTIONERS, *list(SIZES)[:2]]))
+            form.add("per_image")
         ask = gr.Button(augment_words.DESCRIBE_BUTTON)
         status = gr.Markdown()
         with gr.Column(visible=False) as board:
             with gr.Row():
                 with gr.Column(scale=1, min_width=300):
-                    kept_words = gr.CheckboxGroup(
+                    words = gr.CheckboxGroup(
                         [], label=augment_words.FILTER_WORDS, info=augment_words.FILTER_INFO
                     )
-                    new_word = gr.Textbox(
+                    word = gr.Textbox(
                         label=augment_words.ADD_WORD, submit_btn=augment_words.ADD, max_length=60
                     )
                     find = gr.Textbox(label=augment_words.FIND, max_length=100)
-                    with_ = gr.Textbox(label=augment_words.REPLACE_WITH, submit_btn=augment_words.REPLACE,
-                                       max_length=100)  # fmt: skip
-                    undo = gr.Button(augment_words.UNDO_CHANGE, size="sm")
+                    instead = gr.Textbox(
+                        label=augment_words.REPLACE_WITH, submit_btn=augment_words.REPLACE,
+                        max_length=100,
+                    )  # fmt: skip
+                    back = gr.Button(augment_words.UNDO_CHANGE, size="sm")
                 with gr.Column(scale=2, min_width=420):
-                    captions = gr.Dataframe(
+                    table = gr.Dataframe(
                         headers=list(augment_words.CAPTION_COLUMNS), datatype="str", type="array",
                         static_columns=[0, 1, 2], wrap=True, max_height=420, show_label=False,
                         column_widths=["14%", "16%", "12%", "58%"],
                     )  # fmt: skip
                     bold = gr.Markdown(max_height=260)
-            with gr.Row():
-                painter = gr.Dropdown(
-                    [*paint, *large[2:]], value=paint[0], allow_custom_value=True,
-                    label=augment_words.PAINTER, info=augment_words.MODEL_INFO, scale=2,
-                )  # fmt: skip
-                count = gr.Slider(20, 2000, 260, step=20, label=augment_words.COUNT)
-            with gr.Row():
-                guidance = gr.Slider(
-                    0,
-                    15,
-                    5,
-                    step=0.5,
-                    label=augment_words.GUIDANCE,
-                    info=augment_words.GUIDANCE_INFO,
-                )
-                steps = gr.Slider(5, 100, 20, step=5, label=augment_words.DRAW_STEPS)
-                negative = gr.Textbox(label=augment_words.NEGATIVE, max_length=500)
-            with gr.Row():
-                use_filter = gr.Checkbox(True, label=augment_words.USE_FILTER)
-                recombine = gr.Checkbox(
-                    False, label=augment_words.RECOMBINE, info=augment_words.RECOMBINE_INFO
-                )
-                beside = gr.Checkbox(
-                    False, label=augment_words.BESIDE, info=augment_words.BESIDE_INFO
-                )
-            with gr.Row():
-                try_four = gr.Button(augment_words.DRAW_FOUR)
-                draw = gr.Button(augment_words.DRAW_BUTTON, variant="primary")
-            cost = gr.Markdown()
-            samples = gr.Gallery(
-                show_label=False, height="auto", columns=4, object_fit="contain", visible=False,
-                allow_preview=False, buttons=[],
-            )  # fmt: skip
+            painter, samples, draw = _drawings(place, project)
 
-    board_of = [status, board, kept_words, captions, bold]
+    # A change of a caption or a word counts at once.
+    shown, plain = [status, board, words, table, bold], {"show_progress": "hidden"}
+    words.input(guarded(switch, place), [project, words], shown, **plain)
+    word.submit(guarded(add, place), [project, word], [*shown, word], **plain)
+    table.input(guarded(edit, place), [project, table], shown, **plain)
+    instead.submit(
+        guarded(substitute, place), [project, find, instead], [*shown, find, instead], **plain
+    )
+    back.click(guarded(undo, place), [project], shown, **plain)
+    queued = [form.on(ask.click, [project], None, submit_captions, place), draw]
+    outputs = [*shown, captioner, painter, box, samples]
+    return Part(outputs, partial(refresh, place), [], queued)
 
-    def shown(project_name: str) -> tuple[Any, ...]:
-        from debias_core.stages import captions as language
 
-        mine = place.project(project_name)
-        hidden = (gr.update(visible=False), gr.skip(), gr.skip(), gr.skip())
-        if not mine.has("data") or not mine.has("captions"):
-            return (augment_words.NOT_DESCRIBED, *hidden)
-        now, names = language.described(mine), table_of(mine).class_names
-        choices = [(f"{w.word} ({w.count})", w.word) for w in now.words]
-        rows = [
-            [
-                str(c.number),
-                names[c.label],
-                augment_words.YES if c.kept else augment_words.NO,
-                c.text,
-            ]
-            for c in now.captions
-        ]
-        kept = {w.word for w in now.words if w.on}
-        lines = [shown_rows.in_bold(c.text, kept) for c in now.captions if c.kept]
-        return (
-            augment_words.described(
-                now, [shown_rows.literal(f.text) for f in language.in_words(mine)]
-            ),
-            gr.update(visible=True),
-            gr.update(choices=choices, value=[w.word for w in now.words if w.on]),
-            gr.update(value=rows),
-            augment_words.bold_captions(lines),
-        )
+def _drawings(place: Place, project: gr.Dropdown) -> tuple[Any, Any, Any]:
+    """Draw from the captions: the model's control, the samples, and the event that queues a job."""
+    form = Form(DrawConfig)
+    with gr.Row():
+        painter = form.add("model", **_models([*SMALL_PAINTERS, *list(SIZES)[2:]]))
+        form.add("count")
+    with gr.Row():
+        form.add("guidance", value=GUIDANCE)
+        form.add("steps", value=STEPS)
+        form.add("negative")
+    with gr.Row():
+        form.add("text_filter")
+        form.add("recombine", info=augment_words.RECOMBINE_INFO)
+        beside = gr.Checkbox(False, label=augment_words.BESIDE, info=augment_words.BESIDE_INFO)
+    with gr.Row():
+        try_four = gr.Button(augment_words.DRAW_FOUR)
+        draw = gr.Button(augment_words.DRAW_BUTTON, variant="primary")
+    cost = gr.Markdown()
+    samples = gallery("four", columns=4, visible=False)
+    form.on(try_four.click, [project], [samples, cost], draw_four, place)
+    return painter, samples, form.on(draw.click, [project, beside], None, submit_drawings, place)
 
-    def refresh(project_name: str) -> tuple[Any, ...]:
-        from debias_core.stages import captions as language
 
-        mine = place.project(project_name)
-        gone = gr.update(visible=False, value=None)
-        if not mine.has("data"):
-            return (*shown(project_name), gr.skip(), gr.skip(), gr.update(visible=False), gone)
-        say, paint = language.models_in_use(mine)
-        return (*shown(project_name), say, paint, gr.update(visible=mine.has("audit")), gone)
+def _models(names: list[str]) -> dict[str, Any]:
+    """How a model is chosen: one of those that are known by name, or another that is typed."""
+    return {
+        "kind": gr.Dropdown, "choices": names, "value": names[0], "allow_custom_value": True,
+        "scale": 2,
+    }  # fmt: skip
 
-    def key() -> str:
-        return f"page-{time.time_ns()}"
 
-    def start(project_name: str, model: str, per_image: float) -> None:
-        mine = place.project(project_name)
-        mine.manifest("audit")
-        config = CaptionConfig(model=_model(place, model), per_image=int(per_image))
-        queue.submit(mine.db, mine.name, "describe", {"config": to_json(config)})
+# ---- the panel follows the project ----
 
-    def switched(project_name: str, on: list[str]) -> tuple[Any, ...]:
-        from debias_core.stages import captions as language
 
-        mine = place.project(project_name)
-        now = language.described(mine)
-        changed = {w.word: w.word in on for w in now.words if w.on != (w.word in on)}
-        if changed:
-            language.switch_words(mine, changed, key())
-        return shown(project_name)
+def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
+    """What the panel shows of a project, its models, and no samples, which may be another project's."""
+    project, board = place.project(project_name), captions_of(place, project_name)
+    if not project.has("data"):
+        return *board, gr.skip(), gr.skip(), gr.update(visible=False), hidden()
+    captioner, painter = captions.models_in_use(project)
+    return *board, captioner, painter, gr.update(visible=project.has("audit")), hidden()
 
-    def added(project_name: str, word: str) -> tuple[Any, ...]:
-        from debias_core.stages import captions as language
 
-        language.switch_words(place.project(project_name), {word.strip(): True}, key())
-        return (*shown(project_name), "")
-
-    def edited(project_name: str, rows: list[list[str]]) -> tuple[Any, ...]:
-        from debias_core.stages import captions as language
-
-        mine = place.project(project_name)
-        texts = {c.number: c.text for c in language.described(mine).captions}
-        for row in rows:
-            number = int(row[0]) if str(row[0]).isdigit() else -1
-            if number in texts and str(row[3] or "").strip() != texts[number]:
-                language.edit_caption(mine, number, str(row[3] or ""), key())
-        return shown(project_name)
-
-    def replaced(project_name: str, find: str, with_: str) -> tuple[Any, ...]:
-        from debias_core.stages import captions as language
-
-        language.replace_in_captions(place.project(project_name), find, with_, key())
-        return (*shown(project_name), "", "")
-
-    def undone(project_name: str) -> tuple[Any, ...]:
-        from debias_core.stages import captions as language
-
-        language.undo(place.project(project_name))
-        return shown(project_name)
-
-    def settings(
-        mine: Any,
-        model: str,
-        count: float,
-        guidance: float,
-        steps: float,
-        negative: str,
-        filter_: bool,
-        recombine: bool,
-    ) -> Any:
-        from debias_core.stages import drawings
-
-        return replace(
-            drawings.draw_settings(table_of(mine)), model=_model(place, model), count=int(count),
-            guidance=guidance, steps=int(steps), negative=negative.strip(), text_filter=filter_,
-            recombine=recombine,
-        )  # fmt: skip
-
-    def run(project_name: str, beside: bool, *chosen: Any) -> None:
-        from debias_core.stages import captions as language
-
-        mine = place.project(project_name)
-        config = settings(mine, *chosen)
-        if not language.prompts(mine, language.described(mine), config):
-            raise UserError(augment_words.NO_PROMPT)
-        side = table_of(mine).image_size
-        args = {"config": to_json(config), "beside": bool(beside) and mine.has("synthetic")}
-        queue.submit(mine.db, mine.name, "draw", args, needed_bytes=config.count * side * side * 3)
-
-    def four(project_name: str, *chosen: Any) -> tuple[Any, str]:
-        from debias_core.stages import drawings
-
-        mine = place.project(project_name)
-        config = settings(mine, *chosen)
-        made, each = drawings.try_four(mine, config)
-        watts, measured = usual_watts(mine.db)
-        text = augment_words.drawing_cost(config.count, each, watts, measured)
-        cards = [(show.picture(show.card(p)), prompt) for p, prompt in made]
-        return gr.update(visible=True, value=cards), text
-
-    chosen = [painter, count, guidance, steps, negative, use_filter, recombine]
-    plain: dict[str, Any] = {"show_progress": "hidden"}
-    kept_words.input(guarded(switched), [project, kept_words], board_of, **plain)
-    new_word.submit(guarded(added), [project, new_word], [*board_of, new_word], **plain)
-    captions.input(guarded(edited), [project, captions], board_of, **plain)
-    with_.submit(guarded(replaced), [project, find, with_], [*board_of, find, with_], **plain)
-    undo.click(guarded(undone), [project], board_of, **plain)
-    try_four.click(guarded(four), [project, *chosen], [samples, cost])
-    queued = [
-        ask.click(guarded(start), [project, captioner, per_image], None),
-        draw.click(guarded(run), [project, beside, *chosen], None),
+def captions_of(place: Place, project_name: str) -> tuple[Any, ...]:
+    """The captions and words as they stand: status, board, words, table, captions in bold."""
+    project = place.project(project_name)
+    if not project.has("data") or not project.has("captions"):
+        hidden = gr.update(visible=False)
+        return augment_words.NOT_DESCRIBED, hidden, gr.skip(), gr.skip(), gr.skip()
+    now, names = captions.described(project), table_of(project).class_names
+    on = [w.word for w in now.words if w.on]
+    rows = [
+        [str(c.number), names[c.label], augment_words.YES if c.kept else augment_words.NO, c.text]
+        for c in now.captions
     ]
-    return Part([*board_of, captioner, painter, box, samples], refresh, [], queued)
+    lines = [f"- {shown_rows.in_bold(c.text, set(on))}" for c in now.captions if c.kept]
+    shared = [shown_rows.literal(f.text) for f in captions.in_words(project)]
+    return (
+        augment_words.described(now, shared),
+        gr.update(visible=True),
+        gr.update(choices=[(f"{w.word} ({w.count})", w.word) for w in now.words], value=on),
+        gr.update(value=rows),
+        "\n".join(lines),
+    )
+
+
+# ---- what a person changes ----
+
+
+def switch(place: Place, project_name: str, on: list[str]) -> tuple[Any, ...]:
+    """The words that are ticked keep captions, the others don't."""
+    project = place.project(project_name)
+    words = captions.described(project).words
+    changed = {w.word: w.word in on for w in words if w.on != (w.word in on)}
+    if changed:
+        captions.switch_words(project, changed, _key())
+    return captions_of(place, project_name)
+
+
+def add(place: Place, project_name: str, word: str) -> tuple[Any, ...]:
+    """Another word keeps captions."""
+    captions.switch_words(place.project(project_name), {word.strip(): True}, _key())
+    return *captions_of(place, project_name), ""
+
+
+def edit(place: Place, project_name: str, rows: list[list[str]]) -> tuple[Any, ...]:
+    """The captions as they stand in the table."""
+    project = place.project(project_name)
+    texts = {str(c.number): c.text for c in captions.described(project).captions}
+    for number, *_, cell in rows:
+        text = str(cell or "")
+        if str(number) in texts and text.strip() != texts[str(number)]:
+            captions.edit_caption(project, int(number), text, _key())
+    return captions_of(place, project_name)
+
+
+def substitute(place: Place, project_name: str, find: str, instead: str) -> tuple[Any, ...]:
+    """One text instead of another, in all captions."""
+    captions.replace_in_captions(place.project(project_name), find, instead, _key())
+    return *captions_of(place, project_name), "", ""
+
+
+def undo(place: Place, project_name: str) -> tuple[Any, ...]:
+    """Take the last change back."""
+    captions.undo(place.project(project_name))
+    return captions_of(place, project_name)
+
+
+def _key() -> str:
+    return f"page-{time.time_ns()}"
+
+
+# ---- what a person sets going ----
+
+
+def submit_captions(place: Place, project_name: str, chosen: dict[str, Any]) -> None:
+    """Queue the description of the images above the cut."""
+    project = place.project(project_name)
+    project.manifest("audit")
+    config = CaptionConfig(**{**chosen, "model": _model(place, chosen["model"])})
+    enqueue(project, "describe", config)
+
+
+def submit_drawings(place: Place, project_name: str, beside: bool, chosen: dict[str, Any]) -> None:
+    """Queue drawings from the captions, beside the images of the set that is there or instead of them."""
+    project = place.project(project_name)
+    config = _drawing(place, project, chosen)
+    if not captions.prompts(project, captions.described(project), config):
+        raise UserError(augment_words.NO_PROMPT)
+    side = table_of(project).image_size
+    room = config.count * side * side * 3
+    beside = bool(beside) and project.has("synthetic")
+    enqueue(project, "draw", config, needed_bytes=room, beside=beside)
+
+
+def draw_four(place: Place, project_name: str, chosen: dict[str, Any]) -> tuple[Any, str]:
+    """Four drawings to look at, and what all would take."""
+    from debias_core.stages import drawings
+
+    project = place.project(project_name)
+    config = _drawing(place, project, chosen)
+    drawn, each = drawings.try_four(project, config)
+    watts, measured = usual_watts(project.db)
+    shown = [(cards.picture(cards.card(pixels)), prompt) for pixels, prompt in drawn]
+    cost = augment_words.drawing_cost(config.count, each, watts, measured)
+    return gr.update(visible=True, value=shown), cost
+
+
+def _drawing(place: Place, project: Project, chosen: dict[str, Any]) -> DrawConfig:
+    """The data set's settings of a drawing, with those that a person has chosen."""
+    from debias_core.stages import drawings
+
+    base = drawings.draw_settings(table_of(project))
+    return replace(base, **{**chosen, "model": _model(place, chosen["model"])})
 
 
 def _model(place: Place, text: str) -> str:
@@ -245,9 +244,6 @@ def _model(place: Place, text: str) -> str:
     Raises:
         UserError: for a folder elsewhere, and in a classroom for all but the shipped models.
     """
-    from debias_core.settings.language import SMALL_MODELS
-
-    text = (text or "").strip()
     if place.classroom and text not in SMALL_MODELS:
         raise UserError(augment_words.ONLY_SHIPPED)
     if text.startswith((".", "/", "~")) or text.count("/") > 1:

@@ -24,7 +24,9 @@ from ui.words import field_table as field_table_words
 from ui.words import train as train_words
 
 # Where a column is empty its head is not to be broken into letters.
-WIDTHS = {"method": 170, "bias": 135, "seeds": 75, "published": 105, "seconds": 85, "Wh": 75}
+WIDTHS = {
+    "method": 170, "told": 130, "bias": 135, "seeds": 75, "published": 105, "seconds": 85, "Wh": 75,
+}  # fmt: skip
 OTHERS = 110
 OWN = "own"  # a ratio that has no number, as the page's component has it
 # What the components can hold at all: a server that was started anew knows nothing of a page's narrower lists.
@@ -98,14 +100,14 @@ def run(
     """Queue the filling of a table."""
     from debias_core.study import field_table
 
-    mine = place.project(project_name)
+    project = place.project(project_name)
     at = tuple(None if r == OWN else float(r) for r in ratios)
     config = TableConfig(name, tuple(methods), at, int(seeds), protocol)
     # What can't be run is said now, not by a job.
     field_table.rows_of(config)
     if missing := field_table.missing(name, at):
         raise UserError(missing)
-    queue.submit(mine.db, mine.name, "benchmark", {"config": to_json(config)})
+    queue.submit(project.db, project.name, "benchmark", {"config": to_json(config)})
 
 
 def _form(name: str) -> tuple[Any, ...]:
@@ -117,8 +119,7 @@ def _form(name: str) -> tuple[Any, ...]:
     return (
         gr.update(choices=[(ratio_in_words(r), _text(r)) for r in there], value=[_text(first)]),
         gr.update(
-            choices=[(METHODS[m].title, m) for m in known],
-            value=list(TableConfig().methods),
+            choices=[(METHODS[m].title, m) for m in known], value=list(TableConfig().methods)
         ),
     )
 

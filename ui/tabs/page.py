@@ -18,31 +18,9 @@ from ui.tabs.panel import Part
 from ui.widgets import widget
 from ui.words import common as words
 
-TABS: tuple[tuple[str, Callable[[Place, gr.Dropdown], Part]], ...] = tuple(
-    zip(
-        words.STEPS,
-        (data.build, audit.build, augment.build, curate.build, train.build,
-         report.build),
-        strict=True,
-    )
-)  # fmt: skip
+BUILDS = (data.build, audit.build, augment.build, curate.build, train.build, report.build)
+TABS: dict[str, Callable[[Place, gr.Dropdown], Part]] = dict(zip(words.STEPS, BUILDS, strict=True))
 
-CSS = """
-.gradio-container { width: 100% !important; max-width: 1320px !important; margin: 0 auto; }
-#title h1 { margin-bottom: 0; } #title p { margin-top: .2em; }
-/* Captions in full, below their picture, instead of cut off above it. */
-.thumbnail-item { display: flex !important; flex-direction: column; height: auto !important; aspect-ratio: auto !important; }
-.thumbnail-item img { flex: 1 1 auto; min-height: 0; }
-.caption-label { position: static !important; max-width: none !important; width: 100%;
-  white-space: normal !important; text-align: center; border: 0 !important; box-shadow: none !important; }
-.caption-label:empty { display: none; }
-.grid-wrap { min-height: 0 !important; max-height: 900px; height: auto !important; }
-/* As many pictures side by side as fit, at any width of the window. */
-.small .grid-container { grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)) !important; }
-.wide .grid-container { grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)) !important; }
-.strips .grid-container { grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)) !important; }
-.gallery-item img, .thumbnail-item img, .grid-wrap img { image-rendering: pixelated; }
-"""
 QUIET: dict[str, Any] = {"show_progress": "hidden"}
 # The address names the project: a reload, a second tab and another browser come back to it.
 IN_ADDRESS = "name => { history.replaceState(null, '', '?project=' + encodeURIComponent(name)) }"
@@ -73,7 +51,7 @@ def build(place: Place) -> gr.Blocks:
         parts: list[Part] = []
         late: list[tuple[Callable[..., Any], list[Any], list[Any]]] = []
         with gr.Tabs(selected=words.STEPS[1]):
-            for name, make in TABS:
+            for name, make in TABS.items():
                 with gr.Tab(name, id=name) as tab:
                     part = make(place, project)
                 parts.append(part)
@@ -118,8 +96,8 @@ def arrive(place: Place, request: gr.Request) -> Any:
 
 def fill(place: Place, parts: Sequence[Part], project_name: str, *inputs: Any) -> list[Any]:
     """The values of the drawer and of every tab."""
-    mine = place.project(project_name)
-    values: list[Any] = [{"project": mine.name, "stamp": stamp(mine)}]
+    project = place.project(project_name)
+    values: list[Any] = [{"project": project.name, "stamp": stamp(project)}]
     rest = iter(inputs)
     for part in parts:
         filled = part.refresh(project_name, *islice(rest, len(part.inputs)))

@@ -32,10 +32,10 @@ class Part:
     def with_more(self, more: Part) -> Part:
         """This part with another behind it."""
         assert more.opened is None and more.filled is None
-        mine, n = self.refresh, len(self.inputs)
+        first, n = self.refresh, len(self.inputs)
 
         def refresh(project_name: str, *inputs: Any) -> tuple[Any, ...]:
-            return (*mine(project_name, *inputs[:n]), *more.refresh(project_name, *inputs[n:]))
+            return (*first(project_name, *inputs[:n]), *more.refresh(project_name, *inputs[n:]))
 
         return Part(
             [*self.outputs, *more.outputs], refresh, [*self.changed, *more.changed],
@@ -44,7 +44,7 @@ class Part:
 
 
 def gallery(look: str, **how: Any) -> gr.Gallery:
-    """Pictures side by side that a click does not enlarge; `look` is small, wide or strips (`page.CSS`)."""
+    """Pictures side by side that a click does not enlarge; `look` is small, wide or strips (`page.css`)."""
     return gr.Gallery(
         show_label=False, height="auto", object_fit="contain", buttons=[], allow_preview=False,
         elem_classes=look, **how,

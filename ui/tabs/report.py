@@ -61,22 +61,22 @@ def build(place: Place, project: gr.Dropdown) -> Part:
 
 def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
     """The tab as the project's last training and report leave it."""
-    mine = place.project(project_name)
+    project = place.project(project_name)
     links = [
         gr.update(
-            visible=mine.export_made(what),
-            link=f"{place.prefix}/download/{quote(mine.name)}/{what}",
+            visible=project.export_made(what),
+            link=f"{place.prefix}/download/{quote(project.name)}/{what}",
         )
         for what in EXPORTS
     ]
-    if not mine.has("debias"):
+    if not project.has("debias"):
         return report_words.NOT_REPORTED, hidden(), hidden(), *_without_report(), *links
-    arms = mine.arms()
+    arms = project.arms()
     return (
         f"### {headline(arms)}",
         gr.update(visible=True, value=figures.before_after(arms)),
         gr.update(visible=True, value=figures.by_group(arms)),
-        *(_with_report(place, mine) if mine.has("report") else _without_report()),
+        *(_with_report(place, project) if project.has("report") else _without_report()),
         *links,
     )
 
@@ -86,14 +86,14 @@ def _without_report() -> tuple[Any, ...]:
     return off, off, off, hidden(), hidden(), "", hidden()
 
 
-def _with_report(place: Place, mine: Project) -> tuple[Any, ...]:
+def _with_report(place: Place, project: Project) -> tuple[Any, ...]:
     shown = gr.update(visible=True)
-    pairs, which = explain.heat_pairs(mine)
+    pairs, which = explain.heat_pairs(project)
     return (
-        gr.update(visible=True, link=f"{place.prefix}/report/{quote(mine.name)}"),
+        gr.update(visible=True, link=f"{place.prefix}/report/{quote(project.name)}"),
         shown,
         shown,
-        *draw_maps(place, mine.name, "t-SNE"),
+        *draw_maps(place, project.name, "t-SNE"),
         which,
         gr.update(visible=bool(pairs), value=show.heat_cards(pairs)),
     )
@@ -101,8 +101,8 @@ def _with_report(place: Place, mine: Project) -> tuple[Any, ...]:
 
 def draw_maps(place: Place, project_name: str, kind: str) -> tuple[Any, ...]:
     """The maps of both nets, of one kind."""
-    mine = place.project(project_name)
-    maps, names = mine.maps(), mine.table().class_names
+    project = place.project(project_name)
+    maps, names = project.maps(), project.table().class_names
     return tuple(
         gr.update(
             visible=True,
@@ -116,13 +116,13 @@ def draw_maps(place: Place, project_name: str, kind: str) -> tuple[Any, ...]:
 
 def write_report(place: Place, project_name: str) -> None:
     """Queue the report of the last training."""
-    mine = place.project(project_name)
-    mine.manifest("debias")
-    queue.submit(mine.db, mine.name, "report", {})
+    project = place.project(project_name)
+    project.manifest("debias")
+    queue.submit(project.db, project.name, "report", {})
 
 
 def export(place: Place, project_name: str) -> None:
     """Queue the files to take away."""
-    mine = place.project(project_name)
-    mine.manifest("synthetic")
-    queue.submit(mine.db, mine.name, "export", {"what": "all"})
+    project = place.project(project_name)
+    project.manifest("synthetic")
+    queue.submit(project.db, project.name, "export", {"what": "all"})

@@ -55,11 +55,11 @@ def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
     """The last sweep: its figures, map and pictures."""
     from debias_core.study import sweep as grids
 
-    mine = place.project(project_name)
-    result = grids.latest(mine)
+    project = place.project(project_name)
+    result = grids.latest(project)
     if result is None:
         return train_words.NOT_SWEPT, hidden(), gr.update(visible=False), hidden()
-    cards = show.sweep_cards(grids.pictures(mine, result))
+    cards = show.sweep_cards(grids.pictures(project, result))
     return (
         train_words.swept(result),
         gr.update(visible=True, value=figures.sweep_map(result)),
@@ -76,9 +76,9 @@ def run(
     from debias_core.stages import models
     from debias_core.study import sweep as grids
 
-    mine = place.project(project_name)
-    models.diffusion_folder(mine)  # no model to generate with is said now, not by a job
-    audit, inject, settings = grids.base_settings(mine)
+    project = place.project(project_name)
+    models.diffusion_folder(project)  # no model to generate with is said now, not by a job
+    audit, inject, settings = grids.base_settings(project)
     classifier = replace(settings.classifier, network=network, epochs=int(epochs))
     none = columns == train_words.SWEEP_NONE
     config = SweepConfig(
@@ -89,4 +89,4 @@ def run(
         inject=inject,
         debias=replace(settings, classifier=classifier),
     )
-    queue.submit(mine.db, mine.name, "sweep", {"config": to_json(config)})
+    queue.submit(project.db, project.name, "sweep", {"config": to_json(config)})

@@ -12,37 +12,28 @@ from debias_core.insight import figures
 from debias_core.insight.report import accuracy_rows
 from debias_core.jobs import queue
 from debias_core.settings.base import to_json
-from debias_core.settings.training import NETWORKS, ClassifierConfig
+from debias_core.settings.training import ClassifierConfig, DebiasConfig
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
 from ui.tabs import compare, field_table, recipes, sweep
+from ui.tabs.controls import control
 from ui.tabs.events import guarded
 from ui.tabs.panel import Part, hidden, seeds_slider, text_table
 from ui.widgets import widget
-from ui.words import audit as audit_words
 from ui.words import train as train_words
 
 
 def build(place: Place, project: gr.Dropdown) -> Part:
     """Lay out the tab and wire the training; the other ways to train are panels below it."""
-    base = ClassifierConfig()
     gr.Markdown(train_words.TRAIN_INTRO)
 
     # How both are trained, and on which images.
     with gr.Row():
-        network = gr.Radio(
-            list(NETWORKS), value=base.network, label=audit_words.NETWORK, min_width=220
-        )
-        epochs = gr.Slider(1, 200, base.epochs, step=1, label=audit_words.EPOCHS, min_width=180)
+        network = control(ClassifierConfig, "network", info=None, min_width=220)
+        epochs = control(ClassifierConfig, "epochs", info=None, min_width=180)
         seeds = seeds_slider(min_width=180)
-        only = gr.Checkbox(
-            False, label=train_words.ONLY_ACCEPTED, info=train_words.ONLY_ACCEPTED_INFO,
-            min_width=220,
-        )  # fmt: skip
-        least = gr.Slider(
-            0, 0.95, 0, step=0.05, label=train_words.LEAST_FIDELITY,
-            info=train_words.LEAST_FIDELITY_INFO, min_width=220,
-        )  # fmt: skip
+        only = control(DebiasConfig, "only_accepted", min_width=220)
+        least = control(DebiasConfig, "min_fidelity", min_width=220)
     button = gr.Button(train_words.TRAIN_BUTTON, variant="primary")
 
     # What came of it, now and earlier.
@@ -73,15 +64,15 @@ def build(place: Place, project: gr.Dropdown) -> Part:
 
 def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
     """The last training, and all of them side by side."""
-    mine = place.project(project_name)
-    value = {"project": mine.name, "stamp": str(mine.stamp("debias"))}
-    earlier = shown_rows.run_rows(mine)
+    project = place.project(project_name)
+    value = {"project": project.name, "stamp": str(project.stamp("debias"))}
+    earlier = shown_rows.run_rows(project)
     history = gr.update(visible=len(earlier) > 0, value=earlier)
-    if not mine.has("debias"):
+    if not project.has("debias"):
         return train_words.NOT_TRAINED, value, gr.update(visible=False), hidden(), history
-    arms = mine.arms()
+    arms = project.arms()
     return (
-        shown_rows.trained(mine),
+        shown_rows.trained(project),
         value,
         gr.update(visible=True, value=[list(row) for row in accuracy_rows(arms)]),
         gr.update(visible=True, value=figures.before_after(arms)),
@@ -96,8 +87,8 @@ def run(
     """Queue the training of both."""
     from debias_core.stages import synthetic
 
-    mine = place.project(project_name)
-    settings = synthetic.debias_settings(mine.table())
+    project = place.project(project_name)
+    settings = synthetic.debias_settings(project.table())
     config = replace(
         settings,
         classifier=replace(settings.classifier, network=network, epochs=int(epochs)),
@@ -105,5 +96,5 @@ def run(
         only_accepted=only,
         min_fidelity=least,
     )
-    synthetic.curated_set(mine, config)  # nothing to train on is said now, not by a job
-    queue.submit(mine.db, mine.name, "debias", {"config": to_json(config)})
+    synthetic.curated_set(project, config)  # nothing to train on is said now, not by a job
+    queue.submit(project.db, project.name, "debias", {"config": to_json(config)})

@@ -24,6 +24,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "guess": ("guess",),
 }
 _HERE = Path(__file__).parent
+PAGE_CSS = (_HERE / "page.css").read_text("utf-8")
 # In this order: the others are written with what studio.js offers.
 _PARTS = ("studio", "histogram", "grid", "map", "detail", *EVENTS)
 _YEAR = "public, max-age=31536000, immutable"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-# Audit
 AUDIT_INTRO = (
     "A classifier is trained to lean on the easiest cue. The images on which it fails are those that "
     "the cue can't explain: they break the pattern, or their label is wrong. Look at them."
@@ -20,8 +19,6 @@ SHARE_NOTE = (
     "An association, not proof: look at the images. Sharpness and colour are measured on the images "
     "as they were scaled for this project."
 )
-NETWORK = "Network"
-EPOCHS = "Epochs"
 NOT_AUDITED = "Not audited yet. Press *Run the audit*: it takes seconds on small images."
 GUESS_QUESTION = "Guess first: what does this model look at to name a digit?"
 GUESSES = {"shape": "The shape of the digit", "colour": "Its colour", "both": "A bit of both"}
@@ -78,11 +75,3 @@ def detail(given: str, said: str, loss: float, wrong: bool) -> str:
     """What the classifier makes of one image."""
     link = "but" if wrong else "and"
     return f"Its label is {given}, {link} the bias classifier says {said} (loss {loss:.2f})."
-
-
-def _power(watts: float, measured: bool) -> str:
-    return (
-        f"{watts:.0f} W, as this machine drew in earlier runs"
-        if measured
-        else f"a processor at {watts:.0f} W is assumed"
-    )

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from debias_core.records import Origin
-from debias_core.stages.captions import Described
-from ui.words.audit import _power
+
+if TYPE_CHECKING:
+    from debias_core.stages.captions import Described
 
 # Augment
 AUGMENT_INTRO = (
     "Each new image takes its *content* (what it is) from an image above the cut, and its *look* from "
     "an ordinary one. It gets the content's label, so the shortcut can't explain it either."
 )
-METHOD = "Whose content"
-METHOD_NAMES = (
-    ("DiffInject: the images above the cut", "diffinject"),
-    ("CrossInject: any image, into other classes", "crossinject"),
-)
-DIRECT = "Directly, in one prediction"
+METHODS = {
+    "diffinject": "DiffInject: the images above the cut",
+    "crossinject": "CrossInject: any image, into other classes",
+}
 DIRECT_INFO = "Some 40 times faster: this model was trained to take h from another image."
-METHOD_INFO = "CrossInject needs no good audit, and shows more shapes than the few above the cut."
-CONTENTS = "Images that give content (CrossInject)"
-GAMMA = "γ, the content's share"
-GAMMA_INFO = "0 leaves the original as it is, 1 takes all of the content."
-T_EDIT = "t_edit, where injection ends"
-T_EDIT_INFO = "Lower injects longer: finer content, and more of its artefacts."
 EDIT_TITLE = "Measure t_edit"
 EDIT_INTRO = (
     "**By fidelity**: a judge that knows the classes by shape reads 100 blends of different classes at "
@@ -36,8 +29,6 @@ EDIT_INTRO = (
 EDIT_BUTTONS = {"fidelity": "By fidelity", "lpips": "By LPIPS"}
 EDIT_USE = "Use t_edit {}"
 EDIT_RULES = {"fidelity": "by label fidelity", "lpips": "by LPIPS"}
-T_BOOST = "t_boost, where fresh noise begins"
-T_BOOST_INFO = "Higher makes livelier texture that is further from the original."
 MASK_TITLE = "Where to inject (mask)"
 MASK_INTRO = (
     "Paint the cells that shall take the content, for all classes or for the contents of one. The model's "
@@ -52,9 +43,6 @@ PRETRAIN = "Train a diffusion model on these images"
 NO_MODEL = "This project has no diffusion model yet: press 'Train a diffusion model on these images' first."
 NOTHING_TO_BLEND = "There is nothing to blend yet: run the audit first."
 OPEN_FOR_PREVIEW = "The preview is drawn when you open this tab."
-COUNT = "How many images"
-SHARED = "Contents that share one original"
-SHARED_INFO = "2 saves a quarter of the work."
 PREVIEW = "**Preview**: original | content | result"
 NO_JUDGE = (
     "How sure a judge of shapes is of each image's label (label fidelity) is shown here once there is "
@@ -74,12 +62,6 @@ DESCRIBE_INTRO = (
     "are kept; a text-to-image model draws new images from these. Each gets the label of the image that "
     "its caption describes. Change any caption or word: it counts at once."
 )
-CAPTIONER = "Captioner"
-PAINTER = "Text-to-image model"
-MODEL_INFO = (
-    "Shipped, a name on the Hugging Face hub (downloaded once), or a folder on this machine."
-)
-PER_IMAGE = "Captions of each image"
 DESCRIBE_BUTTON = "Describe the images above the cut"
 NOT_DESCRIBED = "Not described yet."
 FILTER_WORDS = "Words that keep a caption"
@@ -89,12 +71,6 @@ FIND, REPLACE_WITH, REPLACE = "Find in all captions", "and put in its place", "R
 UNDO_CHANGE = "Undo the last change"
 CAPTION_COLUMNS = ("Number", "Label", "Kept", "Caption (edit it here; empty: not drawn)")
 YES, NO = "yes", "no"
-GUIDANCE = "Guidance"
-GUIDANCE_INFO = "How closely an image follows its prompt; too high is garish."
-DRAW_STEPS = "Steps"
-NEGATIVE = "Negative prompt (what not to draw)"
-USE_FILTER = "Only from the kept captions"
-RECOMBINE = "Each caption in every look that the captions name"
 RECOMBINE_INFO = (
     "“A sky seven” is drawn in yellow, mauve … too: what most of a class says and its odd images don't is "
     "taken for its look."
@@ -117,9 +93,12 @@ def described(now: Described, shared: list[str]) -> str:
     return text + ("; ".join(shared) if shared else "nothing stands out.")
 
 
-def bold_captions(lines: list[str]) -> str:
-    """The kept captions, a line each; `lines` are Markdown."""
-    return "\n".join(f"- {line}" for line in lines)
+def _power(watts: float, measured: bool) -> str:
+    return (
+        f"{watts:.0f} W, as this machine drew in earlier runs"
+        if measured
+        else f"a processor at {watts:.0f} W is assumed"
+    )
 
 
 def drawing_cost(count: int, each: float, watts: float, measured: bool) -> str:
@@ -157,12 +136,10 @@ def _workers(count: int) -> str:
 
 def held_against(said: dict[str, Any]) -> str:
     """A forecast beside what the run took."""
-    told = [
-        ("time", said["error"]),
-        ("energy", said["energy_error"]),
-        ("memory", said["memory_error"]),
-    ]
-    errors = ", ".join(f"{what} {100 * error:+.0f} %" for what, error in told if error is not None)
+    keys = {"time": "error", "energy": "energy_error", "memory": "memory_error"}
+    errors = ", ".join(
+        f"{what} {100 * said[key]:+.0f} %" for what, key in keys.items() if said[key] is not None
+    )
     wh = "" if said["measured_kwh"] is None else f", {1000 * said['measured_kwh']:.1f} Wh"
     return (
         f"Forecast {said['seconds']:,.0f} s on {_workers(said['workers'])}, measured "

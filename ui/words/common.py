@@ -1,4 +1,4 @@
-"""Every sentence that a person reads on the page."""
+"""Sentences of the page around its tabs: header, steps, jobs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,3 @@ CANCEL = "Cancel"
 STARTING = "starting"
 STOPPING = "stopping after the work under way"
 SILENT_SECONDS = 20  # a job beats once a second
-# Curate
-CURATE_INTRO = (
-    "Look at each new image beside its sources. What you reject is not trained on. Flags only point: "
-    "nothing is thrown away for you."
-)

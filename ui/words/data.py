@@ -7,7 +7,6 @@ from debias_core.data.data_set import DataSet
 from debias_core.data.making import originals
 from debias_core.settings.data_sets import MOST_PERCENT
 
-# Data
 DATA_INTRO = "What is in this project. The attribute, where one is known, is used for scoring only."
 IMPORT_TITLE = "Bring in your own images"
 IMPORT_INTRO = (

@@ -11,12 +11,7 @@ AMPLIFY_INTRO = (
     "trained on these drawings alone, the *amplifier*, never saw a real image, so it can't learn the few "
     "that break the pattern by heart. Its losses lead the training (**Train**), or rank your images."
 )
-AMPLIFY_W = "w, guidance"
-AMPLIFY_W_INFO = "0 draws as the model sees it; more draws what is most typical of the class."
-AMPLIFY_EACH = "Images to draw of each class"
-AMPLIFY_ON_LABEL = "Train the amplifier on"
 AMPLIFY_ON = {"synthetic": "drawn images", "real": "real images"}
-AMPLIFY_ON_INFO = "Real images are for comparison: such an amplifier memorises."
 AMPLIFY_BUTTON = "Amplify"
 NOT_AMPLIFIED = "Not amplified yet."
 RECIPE_TITLE = "Train with the amplifier (Diffusing DeBias)"
@@ -24,21 +19,14 @@ RECIPE_INTRO = (
     "On your images alone, no synthetic ones: the losses of a biased classifier say which images break the "
     "pattern. Beside it runs the plain training, with as many steps."
 )
-RECIPE = "Recipe"
 RECIPE_NAMES = {"ddb-1": "I: groups, the worst first", "ddb-2": "II: a weight for each image"}
-RECIPE_LOSSES_LABEL = "Whose losses"
 RECIPE_LOSSES = {"amplifier": "the amplifier's", "audit": "the audit's"}
-RECIPE_FLAGS_LABEL = "Recipe I: images that break the pattern"
 RECIPE_FLAGS = {"filtered": "wrong, and by far", "error set": "all that are wrong"}
 RECIPE_BUTTON = "Train by this recipe"
 GROUPS_TITLE = "Pseudo-groups (Diffusing DeBias)"
 GROUPS_INTRO = (
     "A frozen biased classifier splits each class in two: images that fit the pattern, and those that break "
     "it. Recipe I (**Train**) then attends to the group that does worst. Move the limit and see who falls in."
-)
-GROUPS_GAMMA = "γ, how far out"
-GROUPS_GAMMA_INFO = (
-    "An image breaks the pattern if its loss is more than γ standard deviations above the mean."
 )
 GROUPS_COLUMNS = ("class", "fit the pattern", "break it")
 GROUPS_MOST = "**Images that are taken to break the pattern**, those of highest loss first"
@@ -70,14 +58,18 @@ def amplified(about: dict[str, Any]) -> str:
 
 def grouped(about: dict[str, Any]) -> str:
     """What the pseudo-groups are worth."""
-    parts = [f"**{about['flagged']:,} images** are taken to break the pattern."]
+    text = f"**{about['flagged']:,} images** are taken to break the pattern."
     if about["threshold"] is not None:
-        parts.append(f"The limit is a loss of {about['threshold']:.2f}.")
-    if "precision" in about:
-        parts.append(_judged(about))
-    if about["empty"]:
-        parts.append(f"Empty groups, which are left out: {len(about['empty'])}.")
-    return " ".join(parts)
+        text += f" The limit is a loss of {about['threshold']:.2f}."
+    return _with_worth(text, about)
+
+
+def _with_worth(text: str, groups: dict[str, Any]) -> str:
+    if "precision" in groups:
+        text += f" {_judged(groups)}"
+    if groups["empty"]:
+        text += f" Empty groups, which are left out: {len(groups['empty'])}."
+    return text
 
 
 def _judged(groups: dict[str, Any]) -> str:
@@ -94,12 +86,8 @@ def by_recipe(about: dict[str, Any]) -> str:
     name = RECIPE_NAMES[about["config"]["recipe"]]
     if groups is None:
         return f"Recipe {name}."
-    parts = [f"Recipe {name}: {groups['flagged']:,} images are taken to break the pattern."]
-    if "precision" in groups:
-        parts.append(_judged(groups))
-    if groups["empty"]:
-        parts.append(f"Empty groups, which are left out: {len(groups['empty'])}.")
-    return " ".join(parts)
+    text = f"Recipe {name}: {groups['flagged']:,} images are taken to break the pattern."
+    return _with_worth(text, groups)
 
 
 def recipe_rows(arms: list[dict[str, Any]]) -> list[list[str]]:

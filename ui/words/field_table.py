@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-# Tables of the field's data sets, below Train
 FIELD_TITLE = "Published data sets"
 FIELD_INTRO = (
     "Methods on a data set of the field, at each ratio and seed, beside the published figure. The last epoch "

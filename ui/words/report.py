@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# Report
 REPORT_INTRO = "What changed, and what the two classifiers look at."
 REPORT_BUTTON = "Draw the maps and write the report"
 REPORT_DOWNLOAD = "Download the report (one HTML file)"

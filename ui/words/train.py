@@ -6,7 +6,6 @@ from typing import Any
 
 from debias_core.settings.sweep import cell_in_words
 
-# Train
 TRAIN_INTRO = (
     "Two classifiers with the same network, seed and number of steps: one on your images, one on "
     "your images and the synthetic ones."
@@ -14,10 +13,6 @@ TRAIN_INTRO = (
 TRAIN_BUTTON = "Train both"
 SEEDS = "Seeds"
 SEEDS_INFO = "More than one shows how much is luck."
-LEAST_FIDELITY = "Least label fidelity"
-LEAST_FIDELITY_INFO = "Leaves out images that a judge by shape does not read as their label."
-ONLY_ACCEPTED = "Only accepted images"
-ONLY_ACCEPTED_INFO = "Else those that nobody has judged are trained on too."
 RUNS = "All trainings on this data"
 RUN_COLUMNS = (
     "finished", "settings", "synthetic images", "rejected", "vanilla, all", "debiased, all",
@@ -71,8 +66,7 @@ COMPARE_INTRO = (
     "line is kept: a comparison that was stopped, or is widened later, goes on behind it."
 )
 COMPARE_METHODS = "Methods"
-TOLD = "told of the bias"
-MODEL_TOLD = "its model: {}"
+TOLD = "told"
 COMPARE_INFO = "An oracle sees the bias attribute; without one it can't run."
 COMPARE_EPOCHS = "Epochs, 0: each method's own"
 COMPARE_BUTTON = "Compare"

@@ -96,11 +96,11 @@ class Part:
 
 def sets_of(files: Mapping[Parts, ArrayFile]) -> dict[Parts, list[Parts]]:
     """{folder of a set: its parts' folders, in order}: what has a folder `train` with arrays in it."""
-    found: dict[Parts, list[Parts]] = {}
+    sets: dict[Parts, list[Parts]] = {}
     for folder in sorted({parts[:-1] for parts in files}):
         if folder and folder[-1].lower() in SPLITS:
-            found.setdefault(folder[:-1], []).append(folder)
-    return {root: of for root, of in found.items() if any(f[-1].lower() == "train" for f in of)}
+            sets.setdefault(folder[:-1], []).append(folder)
+    return {root: of for root, of in sets.items() if any(f[-1].lower() == "train" for f in of)}
 
 
 def chosen(sets: Sequence[Parts], source: str, percent: float | None) -> Parts:
@@ -125,15 +125,15 @@ def chosen(sets: Sequence[Parts], source: str, percent: float | None) -> Parts:
 
 def skew_of(name: str) -> float | None:
     """The percentage of conflicting images that a set's name tells: 1.0 of …-Skewed0.01-…"""
-    found = _SKEWED.search(name)
-    return round(100 * float(found[1]), 6) if found else None
+    skew = _SKEWED.search(name)
+    return round(100 * float(skew[1]), 6) if skew else None
 
 
 def names_of(root: str) -> tuple[Sequence[str], Sequence[str]]:
     """What a set's ten classes and ten attributes are called: numbers, but for CIFAR-10's."""
     numbers = tuple(map(str, range(VALUES)))
-    found = _CORRUPTED.match(root)
-    return (CIFAR_CLASSES, CORRUPTED[found[1]]) if found else (numbers, numbers)
+    kind = _CORRUPTED.match(root)
+    return (CIFAR_CLASSES, CORRUPTED[kind[1]]) if kind else (numbers, numbers)
 
 
 def parts_of(
@@ -152,9 +152,9 @@ def parts_of(
         if tuple(above[1:]) == root and part.lower() in SPLITS and name in NAMES:
             raise UserError(f"{refusal.name}: {refusal.reason}.")
     for folder in folders:
-        for mine, other in (NAMES, NAMES[::-1]):
-            if (*folder, mine) not in files:
-                raise UserError(f"{'/'.join((*folder, other))} has no {mine} beside it.")
+        for one, other in (NAMES, NAMES[::-1]):
+            if (*folder, one) not in files:
+                raise UserError(f"{'/'.join((*folder, other))} has no {one} beside it.")
     tested = any(f[-1].lower() == "test" for f in folders)
     return [
         Part(
@@ -275,5 +275,5 @@ def _bytes_of(name: str, file: ArrayFile, count: int) -> bytes:
         return file.read(0, count)
     # From a zip any of the standard library's readers may raise.
     except Exception as error:
-        said = str(error) if isinstance(error, UserError) else type(error).__name__
-        raise UserError(f"{name} can't be read ({said}): get it anew.") from None
+        reason = str(error) if isinstance(error, UserError) else type(error).__name__
+        raise UserError(f"{name} can't be read ({reason}): get it anew.") from None

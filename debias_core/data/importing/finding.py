@@ -18,9 +18,9 @@ def find(name: str, percent: float | None) -> Path:
     """
     if (here := _look(name, percent)) is not None:
         return here
-    place = places()[-1]
-    if name == "celeba" and _download_celeba(place):
-        return place / "celeba"
+    folder = places()[-1]
+    if name == "celeba" and _download_celeba(folder):
+        return folder / "celeba"
     raise UserError(_where_to_get(name))
 
 
@@ -30,10 +30,10 @@ def absent(name: str, percent: float | None) -> str | None:
 
 
 def _where_to_get(name: str) -> str:
-    about, looked = BROUGHT[name], " or ".join(map(str, places()))
+    data_set, folders = BROUGHT[name], " or ".join(map(str, places()))
     return (
-        f"{about.title} is not in {looked}. Get it from {about.source}; the folder must look like this: "
-        f"{about.looks}. Say with --data FOLDER (or DEBIAS_DATA) which folder holds it."
+        f"{data_set.title} is not in {folders}. Get it from {data_set.source}; the folder must look like "
+        f"this: {data_set.looks}. Say with --data FOLDER (or DEBIAS_DATA) which folder holds it."
     )
 
 
@@ -47,11 +47,11 @@ def check_there(name: str, percent: float | None) -> None:
 
 def folder_of(name: str) -> Path | None:
     """The folder of a data set of `BROUGHT`; None when it is nowhere."""
-    about, looked = BROUGHT[name], places()
-    within = [place / folder for place in looked for folder in about.folders]
+    data_set = BROUGHT[name]
+    within = [folder / own for folder in places() for own in data_set.folders]
     # Or the data set's own folder is what was given.
-    for root in (*within, *(place for place in looked if place.name in about.folders)):
-        if any(next(root.glob(p), None) is not None for p in about.telling):
+    for root in (*within, *(folder for folder in places() if folder.name in data_set.folders)):
+        if any(next(root.glob(p), None) is not None for p in data_set.telling):
             return root
     return None
 
@@ -67,24 +67,23 @@ def _look(name: str, percent: float | None) -> Path | None:
 
 def check_ratio(name: str, percent: float | None) -> None:
     """Refuse a percentage at which the data set was not published."""
-    ratios = BROUGHT[name].ratios
+    ratios, title = BROUGHT[name].ratios, BROUGHT[name].title
     if percent in ratios:
         return
     known = ", ".join(f"{r:g}" for r in ratios if r is not None)
-    title = BROUGHT[name].title
     if not known:
         raise UserError(f"{title} has one training set: leave the ratio out.")
     alone = " or leave it out," if None in ratios else ""
-    said = "missing" if percent is None else f"{percent:g}"
-    raise UserError(f"{title}: ratio must be one of {known},{alone} but is {said}.")
+    given = "missing" if percent is None else f"{percent:g}"
+    raise UserError(f"{title}: ratio must be one of {known},{alone} but is {given}.")
 
 
-def _download_celeba(place: Path) -> bool:
+def _download_celeba(folder: Path) -> bool:
     """Have torchvision download CelebA, 1.4 GB; whether that worked."""
     from torchvision.datasets import CelebA
 
     try:
-        CelebA(str(place), download=True)
+        CelebA(str(folder), download=True)
     # Google Drive's quota, no network, a broken archive: whatever it is, the person has to get it.
     except Exception:
         return False

@@ -45,15 +45,16 @@ def import_images(
 ) -> Stage[tuple[ImageTable, ImportReport]]:
     """Import a folder with one subfolder a class, a zip of such, or a CSV (path,label[,bias][,split]).
 
-    A folder `train/` (and `test/`) of files `<class>_<anything>`, as BAR's, will do too, and so will the
-    official layouts (`layouts`) and LfF's arrays (`arrays`): `percent` says which training set of several, `name` which data set it
-    is. With `validation` the test part is left out, and the valid part, or where there is none a fifth
-    of each class, takes its place. Pixels are
-    decoded once, at `size`×`size`, into a file in `folder` that the table maps; beside it `about.csv`
-    says what each image's file was. A folder may hold train, valid and test folders
-    above the classes. Where no test part is given, a fifth of each class is held out for it (fixed
-    by `seed`). `limit` takes that many images at random, in proportion from every split and class. With
-    `resume` an import that was stopped or killed goes on where it was, if its source is still the same.
+    The folder may hold train, valid and test folders above the classes, or in these files
+    `<class>_<anything>`, as BAR's; official layouts (`layouts`) and LfF's arrays (`arrays`) are read too:
+    `percent` says which training set of several, `name` which data set it is. Pixels are decoded once, at
+    `size`×`size`, into a file in `folder` that the table maps; beside it `about.csv` says what each
+    image's file was.
+
+    Where no test part is given, a fifth of each class is held out for it (fixed by `seed`). With
+    `validation` the test part is left out, and the valid part, or else such a fifth, takes its place.
+    `limit` takes that many images at random, in proportion from every split and class. With `resume` an
+    import that was stopped or killed goes on where it was, if its source is still the same.
 
     Raises:
         UserError: when nothing can be made of the source; single bad files are only reported.

@@ -22,6 +22,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from debias_core.data.catalog import BROUGHT
@@ -35,6 +36,7 @@ TABLES = {
     "list_eval_partition.csv",
 }  # fmt: skip
 PARTS = {"train": "train", "val": "valid", "valid": "valid", "test": "test"}
+SPLITS = {"0": "train", "1": "valid", "2": "test"}  # of Waterbirds' and CelebA's tables
 AGAINST = {"align": False, "conflict": True, "conlict": True}  # the last one as published
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)pct", re.IGNORECASE)
 _ATTRIBUTES = re.compile(r"_(\d+)_(\d+)$")
@@ -58,11 +60,15 @@ _WNIDS = {wnid: name for name, wnids in IMAGENET9.items() for wnid in wnids.spli
 
 @dataclass(frozen=True)
 class Known:
-    """What a layout says of the file at `parts`; None of a file that is no part of the set that is asked for."""
+    """What a layout says of a file."""
 
     label: str
     bias: str | None
     split: str
+
+
+# What a layout says of the file at a path; None of one that is no part of the set that is asked for.
+Rule = Callable[[Parts], Known | None]
 
 
 def recognised(
@@ -79,6 +85,16 @@ def recognised(
         UserError: when several percentages are there and none is asked for, or not the one that is; or
             when a table is broken.
     """
+    rule = _rule(paths, tables, percent, name)
+    return None if rule is None else [rule(path) for path in paths]
+
+
+def _rule(
+    paths: Sequence[Parts],
+    tables: dict[Parts, Callable[[], bytes]],
+    percent: float | None,
+    name: str,
+) -> Rule | None:
     folders = {p.lower() for path in paths for p in path[:-1]}
     if len({AGAINST.get(f) for f in folders} - {None}) == 2 and _classes_below(paths):
         return _aligned_and_conflicting(paths, percent, name)
@@ -87,16 +103,16 @@ def recognised(
         parts, read = by_name["metadata.csv"]
         rows = list(_rows(read(), parts[-1]))
         if rows and {"img_filename", "y", "split", "place"} <= set(rows[0]):
-            return _waterbirds(paths, parts[:-1], rows)
+            return _waterbirds(parts[:-1], rows)
     if any(f.startswith("img_align_celeba") for f in folders):
         for suffix in (".txt", ".csv"):
             both = [by_name.get(f"list_{n}{suffix}") for n in ("attr_celeba", "eval_partition")]
             if both[0] is not None and both[1] is not None:
-                return _celeba(paths, both[0][1](), both[1][1](), suffix)
+                return _celeba(both[0][1](), both[1][1](), suffix)
     if any(_URBAN.fullmatch(f) for f in folders):
-        return _urbancars(paths)
+        return _urbancars
     if "imagenet-a" in folders and folders & set(_WNIDS):
-        return _imagenet9(paths)
+        return _imagenet9
     return None
 
 
@@ -106,89 +122,87 @@ def _classes_below(paths: Sequence[Parts]) -> bool:
     return all(p[:-1][-1].lower() not in AGAINST for p in inside)
 
 
-def _aligned_and_conflicting(
-    paths: Sequence[Parts], percent: float | None, name: str
-) -> list[Known | None]:
+def _aligned_and_conflicting(paths: Sequence[Parts], percent: float | None, name: str) -> Rule:
     """DisEnt's layout, and BiasEnsemble's of BAR, where the percentage lies below `conflict`."""
-    there = sorted({float(m[1]) for p in paths for f in p[:-1] if (m := _PERCENT.fullmatch(f))})
-    shown = ", ".join(f"{x:g}" for x in there)
+    # Which percentage is taken; of a file below another one nothing is.
+    there = sorted({p for path in paths for p in _percentages(path)})
+    listed = ", ".join(f"{x:g}" for x in there)
     if percent is None and len(there) > 1:
-        raise UserError(f"The folder holds {shown} %: say with --ratio which one to take.")
+        raise UserError(f"The folder holds {listed} %: say with --ratio which one to take.")
     if percent is not None and percent not in there:
         raise UserError(
-            f"The folder holds {shown or 'no ratio of its own'}, but not {percent:g} %."
+            f"The folder holds {listed or 'no ratio of its own'}, but not {percent:g} %."
         )
     wanted = percent if percent is not None else next(iter(there), None)
-    # Of a file below another percentage nothing is taken.
-    mine = [
-        all(float(m[1]) == wanted for f in p[:-1] if (m := _PERCENT.fullmatch(f))) for p in paths
-    ]
-    of_folder: dict[int, str] = {}  # the class's name, where its folder has one
-    for path, taken in zip(paths, mine, strict=True):
-        found = _ATTRIBUTES.search(_stem(path))
-        if taken and found and any(f.lower() in AGAINST for f in path[:-1]):
-            of_folder.setdefault(int(found[1]), path[-2])
-    about = BROUGHT.get(name)
-    classes = dict(enumerate(about.classes)) if about and about.classes else of_folder
-    attributes = dict(enumerate(about.attributes)) if about and about.attributes else {}
+
+    # What the numbers in the files' names mean: what the data set says, else the classes' folders.
+    of_folder: dict[int, str] = {}
+    for path in paths:
+        numbers = _ATTRIBUTES.search(_stem(path))
+        if numbers and _is_of(path, wanted) and any(f.lower() in AGAINST for f in path[:-1]):
+            of_folder.setdefault(int(numbers[1]), path[-2])
+    data_set = BROUGHT.get(name)
+    classes = dict(enumerate(data_set.classes if data_set else ())) or of_folder
+    attributes = dict(enumerate(data_set.attributes if data_set else ()))
     # BiasEnsemble's BAR has no attribute: an aligned image has its class's, another one the next class's.
     unknown = any(
-        _PERCENT.fullmatch(f) and path[i - 1].lower() in AGAINST
+        _PERCENT.fullmatch(f) and above.lower() in AGAINST
         for path in paths
-        for i, f in enumerate(path[:-1])
-        if i
+        for above, f in pairwise(path[:-1])
     )
-    number = 1 + max(of_folder, default=0)
+    count = 1 + max(of_folder, default=0)
 
-    def known(path: Parts, taken: bool) -> Known | None:
-        lowered = [f.lower() for f in path[:-1]]
-        against = next((AGAINST[f] for f in lowered if f in AGAINST), None)
-        split = next((PARTS[f] for f in lowered if f in PARTS and f != "train"), None)
-        if not taken or (split is None and against is None):
+    def rule(path: Parts) -> Known | None:
+        folders = [f.lower() for f in path[:-1]]
+        against = next((AGAINST[f] for f in folders if f in AGAINST), None)
+        split = next((PARTS[f] for f in folders if f in PARTS and f != "train"), None)
+        if not _is_of(path, wanted) or (split is None and against is None):
             return None
-        found = _ATTRIBUTES.search(_stem(path))
-        if found is None:
+        numbers = _ATTRIBUTES.search(_stem(path))
+        if numbers is None:
             # Without attributes in the name the folder says the class, and no more.
             return Known(path[-2], None, split or "train")
-        y, b = int(found[1]), int(found[2])
+        y, b = int(numbers[1]), int(numbers[2])
         if unknown and split is None:
-            b = (y + 1) % number if against else y
+            b = (y + 1) % count if against else y
         return Known(classes.get(y, str(y)), attributes.get(b, str(b)), split or "train")
 
-    return [known(path, taken) for path, taken in zip(paths, mine, strict=True)]
+    return rule
+
+
+def _percentages(path: Parts) -> Iterator[float]:
+    """The percentages that its folders are named after."""
+    return (float(m[1]) for f in path[:-1] if (m := _PERCENT.fullmatch(f)))
+
+
+def _is_of(path: Parts, wanted: float | None) -> bool:
+    return all(p == wanted for p in _percentages(path))
 
 
 def _stem(path: Parts) -> str:
     return path[-1].rpartition(".")[0]
 
 
-def _waterbirds(
-    paths: Sequence[Parts], root: Parts, rows: Sequence[dict[str, str]]
-) -> list[Known | None]:
-    splits = {"0": "train", "1": "valid", "2": "test"}
-    bird, place = {"0": "landbird", "1": "waterbird"}, {"0": "land", "1": "water"}
-    said: dict[Parts, Known] = {}
+def _waterbirds(root: Parts, rows: Sequence[dict[str, str]]) -> Rule:
+    birds, grounds = {"0": "landbird", "1": "waterbird"}, {"0": "land", "1": "water"}
+    listed: dict[Parts, Known] = {}
     for row in rows:
-        y, b, split = bird.get(row["y"]), place.get(row["place"]), splits.get(row["split"])
+        y, b, split = birds.get(row["y"]), grounds.get(row["place"]), SPLITS.get(row["split"])
         if y is None or b is None or split is None:
             raise UserError(
                 f"metadata.csv has a row that is not Waterbirds' ({row['img_filename'][:80]}: y, place "
                 "and split are 0, 1 or 2)."
             )
-        said[(*root, *Path(row["img_filename"]).parts)] = Known(y, b, split)
-    return [said.get(path) for path in paths]
+        listed[(*root, *Path(row["img_filename"]).parts)] = Known(y, b, split)
+    return listed.get
 
 
-def _celeba(
-    paths: Sequence[Parts], attributes: bytes, partition: bytes, suffix: str
-) -> list[Known | None]:
+def _celeba(attributes: bytes, partition: bytes, suffix: str) -> Rule:
     """Blond hair is the class, male the attribute (as in GroupDRO)."""
-    splits = {"0": "train", "1": "valid", "2": "test"}
     if suffix == ".csv":
         of = {row["image_id"]: row for row in _rows(attributes, "list_attr_celeba.csv")}
-        part = {
-            row["image_id"]: row["partition"] for row in _rows(partition, "list_eval_partition.csv")
-        }
+        rows = _rows(partition, "list_eval_partition.csv")
+        split_of = {row["image_id"]: row["partition"] for row in rows}
     else:
         lines = _text(attributes, "list_attr_celeba.txt").splitlines()
         names = lines[1].split() if len(lines) > 1 else []
@@ -196,52 +210,41 @@ def _celeba(
             name: dict(zip(names, values, strict=False))
             for name, *values in (line.split() for line in lines[2:] if line.strip())
         }
-        part = dict(
-            line.split()[:2]
-            for line in _text(partition, "list_eval_partition.txt").splitlines()
-            if len(line.split()) >= 2
-        )
+        words = map(str.split, _text(partition, "list_eval_partition.txt").splitlines())
+        split_of = dict(line[:2] for line in words if len(line) >= 2)
     if any(not {"Blond_Hair", "Male"} <= set(row) for row in of.values()):
         raise UserError("CelebA's table of attributes lacks Blond_Hair or Male: get it anew.")
 
-    def known(path: Parts) -> Known | None:
-        row, split = of.get(path[-1]), splits.get(part.get(path[-1], ""))
+    def rule(path: Parts) -> Known | None:
+        row, split = of.get(path[-1]), SPLITS.get(split_of.get(path[-1], ""))
         if row is None or split is None:
             return None
         blond, male = row["Blond_Hair"] == "1", row["Male"] == "1"
         return Known("blond" if blond else "not blond", "man" if male else "woman", split)
 
-    return [known(path) for path in paths]
+    return rule
 
 
-def _urbancars(paths: Sequence[Parts]) -> list[Known | None]:
+def _urbancars(path: Parts) -> Known | None:
     """Trained on is the skewed folder; scored on the balanced one."""
-
-    def known(path: Parts) -> Known | None:
-        lowered = [f.lower() for f in path[:-1]]
-        said = next((m for f in lowered if (m := _URBAN.fullmatch(f))), None)
-        split = next((PARTS[f] for f in lowered if f in PARTS), None)
-        skew = next((m for f in lowered if (m := _URBAN_RATIO.fullmatch(f))), None)
-        if said is None or split is None:
-            return None
-        if skew is not None and (float(skew[1]) == 0.5) == (split == "train"):
-            return None
-        return Known(f"{said[1]} car", f"{said[2]} background, {said[3]} object", split)
-
-    return [known(path) for path in paths]
+    folders = [f.lower() for f in path[:-1]]
+    group = next((m for f in folders if (m := _URBAN.fullmatch(f))), None)
+    split = next((PARTS[f] for f in folders if f in PARTS), None)
+    skew = next((m for f in folders if (m := _URBAN_RATIO.fullmatch(f))), None)
+    if group is None or split is None:
+        return None
+    if skew is not None and (float(skew[1]) == 0.5) == (split == "train"):
+        return None
+    return Known(f"{group[1]} car", f"{group[2]} background, {group[3]} object", split)
 
 
-def _imagenet9(paths: Sequence[Parts]) -> list[Known | None]:
+def _imagenet9(path: Parts) -> Known | None:
     """Textures are the bias; there is no attribute for them."""
-
-    def known(path: Parts) -> Known | None:
-        lowered = [f.lower() for f in path[:-1]]
-        label = _WNIDS.get(lowered[-1]) if lowered else None
-        split = "test" if "imagenet-a" in lowered else None
-        split = split or next((PARTS[f] for f in lowered if f in PARTS), None)
-        return None if label is None or split is None else Known(label, None, split)
-
-    return [known(path) for path in paths]
+    folders = [f.lower() for f in path[:-1]]
+    label = _WNIDS.get(folders[-1]) if folders else None
+    split = "test" if "imagenet-a" in folders else None
+    split = split or next((PARTS[f] for f in folders if f in PARTS), None)
+    return None if label is None or split is None else Known(label, None, split)
 
 
 def _text(data: bytes, name: str) -> str:

@@ -80,9 +80,9 @@ def draw(
 
 def named(caption: str) -> tuple[int | None, int | None]:
     """The colour and the digit that a caption names, as numbers of NAMES and DIGITS; None: none, or two."""
-    said = set(re.findall(r"[a-z]+", caption.lower()))
-    colours = [i for i, name in enumerate(NAMES) if name in said]
-    digits = [i for i, name in enumerate(DIGITS) if name in said]
+    words = set(re.findall(r"[a-z]+", caption.lower()))
+    colours = [i for i, name in enumerate(NAMES) if name in words]
+    digits = [i for i, name in enumerate(DIGITS) if name in words]
     return (colours[0] if len(colours) == 1 else None, digits[0] if len(digits) == 1 else None)
 
 

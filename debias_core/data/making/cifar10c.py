@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from debias_core.data.data_set import DataSet
 from debias_core.data.images import Pixels
 from debias_core.data.making import planted
-from debias_core.data.making.originals import CIFAR_CLASSES, cifar10
+from debias_core.data.making.originals import CIFAR_CLASSES, cifar10, parts_of
 from debias_core.data.making.planted import goes_by
 from debias_core.data.table import ImageTable
 from debias_core.records import UserError
@@ -62,16 +62,11 @@ def corrupted_cifar10(
     from debias_core.data.making.corruptions import corrupt  # SciPy takes a second
 
     _check_ratio(percent)
-    clean, y = cifar10("train")
-    ids = np.char.add("cifar-train-", np.char.zfill(np.arange(len(y)).astype(np.str_), 5))
-    train, bias, held = plan_of_cifar10(y, percent, seed)
-    valid, scored = (held[:0], held) if validation else (held, held[:0])
-    if not validation:
-        test_clean, test_y = cifar10("test")
-        scored = len(y) + np.arange(len(test_y))
-        numbers = np.char.zfill(np.arange(len(test_y)).astype(np.str_), 5)
-        clean, y = np.concatenate([clean, test_clean]), np.concatenate([y, test_y])
-        ids = np.concatenate([ids, np.char.add("cifar-test-", numbers)])
+    # Which images there are, and of which part.
+    parts = ("train",) if validation else ("train", "test")
+    clean, y, part, ids = parts_of("cifar10", "cifar", parts)
+    train, bias, held = plan_of_cifar10(y[part == "train"], percent, seed)
+    valid, scored = (held[:0], held) if validation else (held, np.flatnonzero(part == "test"))
     rows = np.concatenate([train, valid, scored])
     # The valid part has the training's bias, the scored one none.
     as_trained = planted.plant(
@@ -79,12 +74,13 @@ def corrupted_cifar10(
     )
     even = planted.uniform(y[scored], 10, np.random.default_rng(0))
     bias = np.concatenate([bias, as_trained, even])
+    # Their corruptions.
     pixels = clean[rows]
     trained = len(train) + len(valid)
     for at, drawn in ((np.arange(trained), seed), (np.arange(trained, len(rows)), 0)):
         for b, kind in enumerate(planted.CORRUPTED):
-            mine = at[bias[at] == b]
-            pixels[mine] = corrupt(kind, pixels[mine], rows[mine], seed=drawn)
+            some = at[bias[at] == b]
+            pixels[some] = corrupt(kind, pixels[some], rows[some], seed=drawn)
     return ImageTable(
         ids=ids[rows],
         y=y[rows],

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from debias_core.data.data_set import DataSet
 from debias_core.data.making import planted
-from debias_core.data.making.digits import DIGITS
-from debias_core.data.making.originals import mnist
+from debias_core.data.making.digits import DIGITS, tinted_digits
+from debias_core.data.making.originals import parts_of, split_off
 from debias_core.data.making.planted import check_planted, goes_by
 from debias_core.data.table import ImageTable
 from debias_core.settings.data_sets import RATIOS
@@ -21,23 +21,10 @@ def _mnist(
     validation: bool,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.str_], NDArray[np.str_]]:
     """Grey digits, y, split and ids; with `validation` of the train part alone."""
-    grey, y = mnist("train")
-    ids = np.char.add("mnist-train-", np.char.zfill(np.arange(len(y)).astype(np.str_), 5))
-    split = np.full(len(y), "train", dtype="<U5")
-    if validation:
-        from sklearn.model_selection import train_test_split
-
-        _, held = train_test_split(
-            np.arange(len(y)), test_size=MNIST_VALID, stratify=y, random_state=1
-        )
-        split[held] = "test"
-    else:
-        test_grey, test_y = mnist("test")
-        numbers = np.char.zfill(np.arange(len(test_y)).astype(np.str_), 5)
-        grey, y = np.concatenate([grey, test_grey]), np.concatenate([y, test_y])
-        ids = np.concatenate([ids, np.char.add("mnist-test-", numbers)])
-        split = np.concatenate([split, np.full(len(test_y), "test")])
-    return grey, y, split, ids
+    grey, y, split, ids = parts_of(
+        "mnist", "mnist", ("train",) if validation else ("train", "test")
+    )
+    return grey, y, split_off(y, MNIST_VALID, seed=1) if validation else split, ids
 
 
 def colored_mnist(percent: float = 1.0, seed: int = 0, *, validation: bool = False) -> ImageTable:
@@ -57,15 +44,8 @@ def colored_mnist(percent: float = 1.0, seed: int = 0, *, validation: bool = Fal
     # 90 % in other colours is a tenth on each.
     for rows, ratio in ((train, 0.9 if percent == 100 else percent / 100), (~train, 0.9)):
         bias[rows] = planted.plant_in_order(y[rows], ratio, 10)
-    return ImageTable(
-        ids=ids,
-        y=y,
-        split=split,
-        class_names=DIGITS,
-        pixels=planted.tint(grey, planted.palette_colours(bias, rng, planted.MNIST_JITTER)),
-        bias=bias,
-        bias_names=planted.PALETTE_NAMES,
-    )
+    colours = planted.palette_colours(bias, rng, planted.MNIST_JITTER)
+    return tinted_digits(grey, y, split, ids, bias, colours)
 
 
 def is_colored_mnist(table: ImageTable) -> bool:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from debias_core.data.data_set import DataSet
 from debias_core.data.making import planted
+from debias_core.data.making.originals import split_off
 from debias_core.data.making.planted import check_planted, goes_by
 from debias_core.data.table import ImageTable
 from debias_core.settings.data_sets import RATIOS
@@ -25,7 +26,6 @@ def grey_digits() -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.st
     has never seen a test image.
     """
     from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
 
     digits = load_digits()
     grey = np.stack(
@@ -39,10 +39,7 @@ def grey_digits() -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.st
         ]
     ).clip(0, 1)
     y = digits.target.astype(np.int64)
-    split = np.full(len(y), "train", dtype="<U5")
-    _, test = train_test_split(np.arange(len(y)), test_size=DIGITS_TEST, stratify=y, random_state=0)
-    split[test] = "test"
-    return grey.astype(np.float64), y, split
+    return grey.astype(np.float64), y, split_off(y, DIGITS_TEST, seed=0)
 
 
 def _digits(
@@ -52,14 +49,9 @@ def _digits(
     grey, y, split = grey_digits()
     ids = np.array([f"digit-{i:04d}" for i in range(len(y))])
     if validation:
-        from sklearn.model_selection import train_test_split
-
-        keep = np.flatnonzero(split == "train")
-        grey, y, split, ids = grey[keep], y[keep], split[keep], ids[keep]
-        _, held = train_test_split(
-            np.arange(len(y)), test_size=DIGITS_VALID, stratify=y, random_state=1
-        )
-        split[held] = "test"
+        train = split == "train"
+        grey, y, ids = grey[train], y[train], ids[train]
+        split = split_off(y, DIGITS_VALID, seed=1)
     return grey, y, split, ids
 
 
@@ -84,15 +76,20 @@ def colored_digits(percent: float = 1.0, seed: int = 0, *, validation: bool = Fa
         else planted.plant(y[train], percent / 100, 10, rng)
     )
     bias[~train] = planted.uniform(y[~train], 10, rng)
-    return ImageTable(
-        ids=ids,
-        y=y,
-        split=split,
-        class_names=DIGITS,
-        pixels=planted.tint(grey, planted.palette_colours(bias, rng)),
-        bias=bias,
-        bias_names=planted.PALETTE_NAMES,
-    )
+    return tinted_digits(grey, y, split, ids, bias, planted.palette_colours(bias, rng))
+
+
+def tinted_digits(
+    grey: NDArray[np.uint8] | NDArray[np.float64],
+    y: NDArray[np.int64],
+    split: NDArray[np.str_],
+    ids: NDArray[np.str_],
+    bias: NDArray[np.int64],
+    colours: NDArray[np.float64],
+) -> ImageTable:
+    """Grey digits [N, H, W], each in its colour of `colours` [N, 3], which `bias` [N] numbers."""
+    pixels = planted.tint(grey, colours)
+    return ImageTable(ids, y, split, DIGITS, pixels, bias, planted.PALETTE_NAMES)
 
 
 def is_colored_digits(table: ImageTable) -> bool:

@@ -7,7 +7,7 @@ are downloaded where they are missing.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,33 @@ def absent(name: str) -> str | None:
         "cifar10/train/<class>/*.png and cifar10/test/<class>/*.png there, or set DEBIAS_DATA to the "
         "folder that holds one of them. `python app.py benchmark cifar10c` downloads it (170 MB)."
     )
+
+
+def parts_of(
+    name: str, ids: str, parts: Sequence[str]
+) -> tuple[Pixels, NDArray[np.int64], NDArray[np.str_], NDArray[np.str_]]:
+    """Parts of the originals "mnist" or "cifar10" behind one another: pixels, y, split and ids [N].
+
+    An id is `ids`, the part and the number in it.
+    """
+    read = {"mnist": mnist, "cifar10": cifar10}[name]
+    pixels, y = zip(*map(read, parts), strict=True)
+    split = [np.full(len(labels), part) for labels, part in zip(y, parts, strict=True)]
+    named = [
+        np.char.add(f"{ids}-{part}-", np.char.zfill(np.arange(len(labels)).astype(np.str_), 5))
+        for labels, part in zip(y, parts, strict=True)
+    ]
+    return tuple(map(np.concatenate, (pixels, y, split, named)))  # type: ignore[return-value]
+
+
+def split_off(y: NDArray[np.int64], test: int, *, seed: int) -> NDArray[np.str_]:
+    """A split [N] with so many `test` images, the classes in proportion; the others are to train on."""
+    from sklearn.model_selection import train_test_split
+
+    split = np.full(len(y), "train", dtype="<U5")
+    _, rows = train_test_split(np.arange(len(y)), test_size=test, stratify=y, random_state=seed)
+    split[rows] = "test"
+    return split
 
 
 def mnist(part: str) -> Images:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import colorsys
 import re
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,8 +84,8 @@ def plant(
     bias = y.copy()
     wanted = round(ratio * len(y))
     shuffled = rng.permutation(classes)
-    for place, c in enumerate(shuffled):
-        quota = wanted // classes + (place < wanted % classes)
+    for turn, c in enumerate(shuffled):
+        quota = wanted // classes + (turn < wanted % classes)
         rows = rng.permutation(np.flatnonzero(y == c))[:quota]
         bias[rows] = (c + rng.integers(1, classes, len(rows))) % classes
     return bias
@@ -192,34 +191,38 @@ def paint(
     kinds = bias_kinds(bias)
     values = [attribute] if len(kinds) == 1 else [attribute // classes, attribute % classes]
     of = dict(zip(kinds, values, strict=True))
-    made = np.array(pixels)
-    for kind in ("size", "position"):  # what moves comes before what is drawn over it
+    painted = np.array(pixels)
+    # What moves comes before what is drawn over it.
+    for kind in ("size", "position"):
         if kind in of:
-            made = np.stack(
+            painted = np.stack(
                 [
                     _placed(p, *_box(kind, v, classes, p.shape[0]))
-                    for p, v in zip(made, of[kind].tolist(), strict=True)
+                    for p, v in zip(painted, of[kind].tolist(), strict=True)
                 ]
             )
-    brightest = made.max(3, keepdims=True) if on_black else None
+    # Colour, then what lies behind.
+    brightest = painted.max(3, keepdims=True) if on_black else None
     thing = None if brightest is None else brightest.astype(np.float32) / 255
     rng = np.random.default_rng([seed, 5])
     if "colour" in of:
         # A thing on black takes the colour whatever colour it had; a photograph is tinted.
-        bright = made if brightest is None else brightest
-        made = (bright * palette_colours(of["colour"], rng)[:, None, None]).round().astype(np.uint8)
+        bright = painted if brightest is None else brightest
+        colours = palette_colours(of["colour"], rng)[:, None, None]
+        painted = (bright * colours).round().astype(np.uint8)
     if "background" in of:
-        made = _behind(made, thing, of["background"], numbers, seed)
+        painted = _behind(painted, thing, of["background"], numbers, seed)
+    # Over all of it: a corruption, and the object in the corner.
     if "corruption" in of:
         from debias_core.data.making.corruptions import corrupt
 
         for value, kind in enumerate(CORRUPTED):
             rows = np.flatnonzero(of["corruption"] == value)
             if len(rows):
-                made[rows] = corrupt(kind, made[rows], numbers[rows], seed=seed)
+                painted[rows] = corrupt(kind, painted[rows], numbers[rows], seed=seed)
     if "corner" in of:
-        _put_in_corner(made, of["corner"])
-    return made
+        _put_in_corner(painted, of["corner"])
+    return painted
 
 
 def _box(kind: str, value: int, classes: int, side: int) -> tuple[int, int, int]:
@@ -236,9 +239,9 @@ def _box(kind: str, value: int, classes: int, side: int) -> tuple[int, int, int]
 
 def _placed(picture: Pixels, small: int, top: int, left: int) -> Pixels:
     shrunk = Image.fromarray(picture).resize((small, small), Image.Resampling.LANCZOS)
-    made = np.zeros_like(picture)
-    made[top : top + small, left : left + small] = np.asarray(shrunk)
-    return made
+    moved = np.zeros_like(picture)
+    moved[top : top + small, left : left + small] = np.asarray(shrunk)
+    return moved
 
 
 def _behind(
@@ -250,18 +253,18 @@ def _behind(
 ) -> Pixels:
     """Patterns behind what is bright (`thing` [N, H, W, 1], 0 to 1), else around the smaller picture."""
     side = pixels.shape[1]
-    made = np.empty_like(pixels)
+    painted = np.empty_like(pixels)
     for i, (value, number) in enumerate(zip(values.tolist(), numbers.tolist(), strict=True)):
         behind = _pattern(PATTERNS[value], side, np.random.default_rng([seed, number, 6]))
         if thing is not None:
-            made[i] = (thing[i] * pixels[i] + (1 - thing[i]) * behind[..., None]).round()
+            painted[i] = (thing[i] * pixels[i] + (1 - thing[i]) * behind[..., None]).round()
             continue
         small = round(0.7 * side)
         edge = (side - small) // 2
-        made[i] = behind[..., None].round()
+        painted[i] = behind[..., None].round()
         inner = Image.fromarray(pixels[i]).resize((small, small), Image.Resampling.LANCZOS)
-        made[i, edge : edge + small, edge : edge + small] = np.asarray(inner)
-    return made
+        painted[i, edge : edge + small, edge : edge + small] = np.asarray(inner)
+    return painted
 
 
 def _pattern(name: str, side: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -305,24 +308,6 @@ def on_black(pixels: Pixels) -> bool:
     some = np.asarray(pixels[:: max(1, len(pixels) // 200)])
     border = np.concatenate([some[:, :, 0], some[:, :, -1]], axis=1)
     return bool((border.max(2) < 32).mean() > 0.9)
-
-
-def sheet(
-    pixels: Pixels, bias: str, classes: int, *, on_black: bool, each: int = 3
-) -> Sequence[Pixels]:
-    """`each` pictures with every value of a bias, value by value, to look at."""
-    values = len(value_names(bias, classes))
-    shown = np.resize(np.arange(len(pixels)), values * each)
-    return list(
-        paint(
-            pixels[shown],
-            np.repeat(np.arange(values), each),
-            bias,
-            classes,
-            shown,
-            on_black=on_black,
-        )
-    )
 
 
 def check_planted(percent: float) -> None:

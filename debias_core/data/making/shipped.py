@@ -30,6 +30,6 @@ def shipped_model(table: ImageTable, *, swaps: bool = False, kind: str = "") -> 
     `kind` is what the images' source is called.
     """
     models = WITH_SWAPS if swaps else SHIPPED
-    mine = _OFFICIAL.get(kind)
-    folder = next((f for b, f in models.items() if b == mine or goes_by(table, b)), None)
+    published = _OFFICIAL.get(kind)
+    folder = next((f for b, f in models.items() if b == published or goes_by(table, b)), None)
     return folder if folder is not None and (folder / "config.json").is_file() else None

@@ -141,6 +141,7 @@ METHOD = Method(
     name="bias-ensemble",
     title="BiasEnsemble (LfF+BE)",
     sentence="Runs LfF with a biased net that saw only the images that several biased nets are sure of.",
+    paper="Lee et al., AAAI 2023",
     family="training",
     settings=BiasEnsembleConfig,
     run=train,

@@ -98,6 +98,7 @@ METHOD = Method(
     name="dfr",
     title="DFR (oracle)",
     sentence="Fits the last layer of an ordinary net to as many images of each true group.",
+    paper="Kirichenko et al., ICLR 2023",
     family="training",
     settings=DFRConfig,
     run=train,

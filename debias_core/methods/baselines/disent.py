@@ -63,6 +63,7 @@ METHOD = Method(
     name="disent",
     title="DisEnt",
     sentence="Learns features of the thing and of the bias apart, and swaps the bias's between images.",
+    paper="Lee et al., NeurIPS 2021",
     family="training",
     settings=DisEntConfig,
     run=train,

@@ -60,6 +60,7 @@ METHOD = Method(
     name="group-dro",
     title="GroupDRO (oracle)",
     sentence="Trains for the worst of the true groups.",
+    paper="Sagawa et al., ICLR 2020",
     family="training",
     settings=GroupDROConfig,
     run=train,

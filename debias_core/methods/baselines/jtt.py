@@ -29,11 +29,9 @@ class JTTConfig(Settings):
 
     classifier: ClassifierConfig = setting(ClassifierConfig, "The network and its training.")
     # known: 60 on Waterbirds, 1 on CelebA and UrbanCars
-    first_epochs: int = setting(1, "Epochs of the first net (T).", low=1, flag="jtt_epochs")
+    first_epochs: int = setting(1, "Epochs of the first net (T).", low=1)
     # known: 100, 50 and 100 there
-    times: int = setting(
-        50, "How often the second net sees the first one's errors (λ).", low=1, flag="jtt_times"
-    )
+    times: int = setting(50, "How often the second net sees the first one's errors (λ).", low=1)
 
 
 def draws(pred: NDArray[np.int64], y: NDArray[np.int64], times: int) -> NDArray[np.int64]:
@@ -71,6 +69,7 @@ METHOD = Method(
     name="jtt",
     title="JTT",
     sentence="Trains twice, the second time with the first net's errors many times over.",
+    paper="Liu et al., ICML 2021",
     family="training",
     settings=JTTConfig,
     run=train,

@@ -79,6 +79,7 @@ METHOD = Method(
     name="lff",
     title="LfF",
     sentence="Weighs the images by how much harder they are for a net that loves the shortcut.",
+    paper="Nam et al., NeurIPS 2020",
     family="training",
     settings=LfFConfig,
     run=train,

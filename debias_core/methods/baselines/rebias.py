@@ -50,6 +50,7 @@ METHOD = Method(
     name="rebias",
     title="ReBias",
     sentence="Makes its features independent of those of a net that sees single pixels.",
+    paper="Bahng et al., ICML 2020",
     family="training",
     settings=ReBiasConfig,
     run=train,

@@ -51,6 +51,7 @@ METHOD = Method(
     name="selecmix",
     title="SelecMix",
     sentence="Mixes each image with the one that contradicts the bias most.",
+    paper="Hwang et al., NeurIPS 2022",
     family="training",
     settings=SelecMixConfig,
     run=train,

@@ -1,0 +1,57 @@
+"""Tables of docs/results.md and README.md, from what `benchmark … --json` wrote into docs/results/."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from debias_core.methods.catalog import METHODS
+from debias_core.methods.method import Method
+from debias_core.records import mean_and_sd, ratio_in_words
+
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+ACCURACIES = {
+    "all": "unbiased_accuracy",
+    "aligned": "aligned_accuracy",
+    "conflicting": "conflicting_accuracy",
+    "worst group": "worst_group_accuracy",
+}
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    """The rows of docs/results/NAME.json that have figures: a method at a ratio, over its seeds."""
+    rows = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    return [row for row in rows if row["unbiased_accuracy"] is not None]
+
+
+def accuracy_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+    """A line for each row; "published" stands only beside figures on the papers' own data set."""
+    return markdown(columns, [[_cell(row, column) for column in columns] for row in rows])
+
+
+def markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    every = [columns, ["---"] * len(columns), *lines]
+    return "".join("| " + " | ".join(line) + " |\n" for line in every)
+
+
+def told(method: Method) -> str:
+    """What a method, or the model that ships for it, knows of the bias beyond the training images."""
+    return f"its model: {method.model_told}" if method.model_told else method.told
+
+
+def _cell(row: dict[str, Any], column: str) -> str:
+    """What a column says of a row."""
+    method = METHODS[row["method"]]
+    if column in ACCURACIES:
+        return mean_and_sd(row[ACCURACIES[column]]["per_seed"])
+    if column == "published":
+        return "" if row["published"] is None else f"{100 * row['published']:.2f} %"
+    return {
+        "method": method.title,
+        "told": told(method),
+        "ratio": ratio_in_words(row["ratio"]),
+        "seeds": ", ".join(map(str, row["seeds"])),
+    }[column]
