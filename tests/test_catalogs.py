@@ -147,3 +147,133 @@ def test_a_setting_is_one_field_and_its_control_reaches_the_job(tree, tmp_path):
     slider, job = run(tree, "-c", IN_THE_PAGE % str(tmp_path / "ws")).splitlines()[-2:]
     assert slider == "Slider 0 1 0.05 0.25 How softly a toy injects."
     assert job == "generate 0.75 0.9"
+
+
+# ---- a method ----------------------------------------------------------------------------------
+
+TOY_TRAINING = '''"""Toy: vanilla, with a rate of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from debias_core.methods.method import Method
+from debias_core.settings.base import Settings, setting
+from debias_core.settings.training import ClassifierConfig
+
+
+@dataclass(frozen=True)
+class ToyConfig(Settings):
+    """A toy's settings."""
+
+    classifier: ClassifierConfig = setting(ClassifierConfig, "The network and its training.")
+    hurry: float = setting(2.0, "How much faster it learns.", above=0)
+
+
+def train(train, config, run):
+    """Vanilla at another rate."""
+    from debias_core.classifier.training import train_classifier
+
+    net = replace(config.classifier, lr=config.hurry * config.classifier.lr)
+    return (
+        yield from train_classifier(
+            train.pixels, train.y, len(train.class_names), net, **run.last()
+        )
+    )
+
+
+METHOD = Method(
+    name="toy",
+    title="The Toy",
+    sentence="Learns in a hurry.",
+    family="training",
+    settings=ToyConfig,
+    run=train,
+    told="a rumour",
+)
+'''
+TOY_IMAGES = '''"""Toy: the images that are hardest to explain once more, upside down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from debias_core.methods.method import Method
+from debias_core.records import Cost, Origin, Progress, SyntheticSet
+from debias_core.settings.base import Settings, setting
+
+
+@dataclass(frozen=True)
+class ToyConfig(Settings):
+    """A toy's settings."""
+
+    count: int = setting(10, "Number of images.", low=1)
+    seed: int = setting(0, "Seed.")
+
+
+def make(train, content_ids, config, *, device, sink, work):
+    """Turn them over."""
+    assert train.bias is None
+    at = [int(train.positions(content_ids[i : i + 1])[0]) for i in range(len(content_ids))]
+    chosen = [at[i % len(at)] for i in range(config.count)]
+    origins = tuple(
+        Origin(method="toy", label=int(train.y[i]), content_id=str(train.ids[i]), steps=1,
+               seed=config.seed, pair=pair)
+        for pair, i in enumerate(chosen)
+    )
+    sink.add(0, train.pixels[chosen][:, ::-1], origins, Cost(config.count, 0, 1.0, 0.5))
+    yield Progress("toy", 1, 1)
+    return SyntheticSet(sink.pixels(), origins, 1.0, 0.5, 1.0)
+
+
+METHOD = Method(
+    name="toy",
+    title="The Toy",
+    sentence="Turns images over.",
+    family="images",
+    settings=ToyConfig,
+    run=make,
+    told="a rumour",
+)
+'''
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "more"),
+    [("baselines/toy.py", TOY_TRAINING, ()), ("toy.py", TOY_IMAGES, ("--count", "6"))],
+)
+def test_a_method_is_one_file_and_one_line(tree, tmp_path, file, text, more):
+    (tree / "debias_core" / "methods" / file).write_text(text)
+    catalog = tree / "debias_core" / "methods" / "catalog.py"
+    room = "debias_core.methods" + (".baselines" if "/" in file else "")
+    edit(
+        catalog,
+        "from debias_core.methods.method",
+        f"from {room} import toy\nfrom debias_core.methods.method",
+    )
+    edit(catalog, "        *ddb.METHODS,\n", "        *ddb.METHODS,\n        toy.METHOD,\n")
+
+    told = " ".join(run(tree, "app.py", "benchmark", "--help").split())
+    assert "ddb-2, toy" in told
+    choices = run(
+        tree,
+        "-c",
+        "from debias_core.study.field_table import methods_for as m; print(*m('digits'))",
+    )
+    assert "toy" in choices.split()
+    run(tree, "-m", "tests.docs")
+    assert "toy.py" in (tree / "docs" / "map.md").read_text()
+
+    files = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "markdown")}
+    written = [word for kind, path in files.items() for word in (f"--{kind}", str(path))]
+    shown = run(
+        tree, "app.py", "benchmark", "digits", "--method", "toy", "--method", "vanilla", "--seeds", "1",
+        "--epochs", "1", "--network", "mlp", "--batch-size", "512", *more,
+        "--workspace", str(tmp_path / "ws"), *written,
+    )  # fmt: skip
+    toy, vanilla = json.loads(files["json"].read_text())["cells"]
+    assert (toy["method"], toy["told"], vanilla["told"]) == ("toy", "a rumour", "nothing")
+    assert 0 <= toy["unbiased_accuracy"] <= 1 and toy["error"] is None
+    assert "rumour" in shown
+    for kind in ("csv", "markdown"):
+        assert "a rumour" in files[kind].read_text()

@@ -99,7 +99,7 @@ def _own_of(dataset: str, method: str, preset: str, percent: float | None) -> An
             share = net.epochs / PHOTOGRAPHS[dataset].paper[1]
             known = known | {"first_epochs": max(1, round(share * known["first_epochs"]))}
     else:
-        net = ClassifierConfig()
+        net = BENCHMARKS[dataset].debias.classifier if dataset in BENCHMARKS else ClassifierConfig()
     return METHODS[method].settings(net, **known)
 
 
