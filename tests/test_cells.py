@@ -24,15 +24,10 @@ from debias_core.settings.training import AuditConfig, ClassifierConfig
 from debias_core.stages import audit as audit_stage
 from debias_core.study import cells, on_workers, rows, table_text
 from debias_core.study import field_table as tables_of
-from debias_core.study.benchmark import (
-    benchmark_project,
-    cell,
-    ensure_audit,
-    ensure_data,
-    run_benchmark,
-)
+from debias_core.study.benchmark import benchmark_project, cell, run_benchmark
 from debias_core.study.cells import run_cells
 from debias_core.study.published import published
+from debias_core.study.ready import ensure_audit, ensure_data
 from debias_core.study.rows import Row
 from debias_core.workspace.files import write_text
 from debias_core.workspace.project import Project, working

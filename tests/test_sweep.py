@@ -22,7 +22,7 @@ from debias_core.settings.injection import InjectConfig
 from debias_core.settings.sweep import Axis, SweepConfig
 from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
 from debias_core.stages import importing
-from debias_core.study import sweep
+from debias_core.study import bench, sweep
 from debias_core.workspace import judgements
 from debias_core.workspace.project import Project
 from tests.conftest import TINY_UNET
@@ -151,18 +151,18 @@ def test_a_stopped_sweep_goes_on_behind_its_finished_cells(project, table, tiny_
 
 
 def test_settings_are_never_chosen_on_the_test_part(project, table, device):
-    data = sweep.held_out(project, 0)
+    data = bench.held_out(project, 0)
     assert set(data.table.ids) == set(table.where("train").ids)
     held = data.table.where("test")
     assert len(held) == 12  # a fifth of each class's 14 aligned images, and one of its 2 others
     assert not set(held.ids) & set(data.table.where("train").ids)
-    assert not np.array_equal(held.ids, sweep.held_out(project, 1).table.where("test").ids)
+    assert not np.array_equal(held.ids, bench.held_out(project, 1).table.where("test").ids)
 
 
 def test_a_named_data_set_is_scored_on_colours_of_any_kind(tmp_path):
     project = Project(tmp_path, "d")
     importing.import_named(project, "digits", percent=1.0, seed=0)
-    data = sweep.held_out(project, 0)
+    data = bench.held_out(project, 0)
     held = data.table.where("test")
     assert data.unbiased and len(held) == 300 and held.conflicting().mean() > 0.8
     assert not set(held.ids) & set(project.table().where("test").ids)
@@ -181,7 +181,7 @@ def test_where_nobody_knows_the_bias_f_b_s_mistakes_make_the_groups(
 
 
 def test_fewer_training_images_leave_the_held_out_ones(project, device):
-    data = sweep.held_out(project, 0).table
+    data = bench.held_out(project, 0).table
     fewer = sweep._fewer(data, 12)
     assert (fewer.split == "train").sum() == 12
     assert np.array_equal(fewer.where("test").ids, data.where("test").ids)

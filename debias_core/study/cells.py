@@ -40,10 +40,11 @@ from debias_core.records import (
 )
 from debias_core.settings.base import to_json
 from debias_core.settings.data_sets import DDBBenchmarkConfig
-from debias_core.study.benchmark import Told, benchmark_project, cell, ensure_data, run_benchmark
+from debias_core.study.benchmark import Told, benchmark_project, cell, run_benchmark
 from debias_core.study.ddb_benchmark import ddb_cell
 from debias_core.study.generalisation import generalisation
 from debias_core.study.published import Own, beside, published_over, told_of
+from debias_core.study.ready import ensure_data
 from debias_core.study.rows import Row, Settings, on_json
 from debias_core.study.table_text import COSTS, METRICS
 from debias_core.workspace.energy_log import energy_by_stage, metered

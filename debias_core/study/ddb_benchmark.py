@@ -34,17 +34,8 @@ from debias_core.settings.data_sets import DDBBenchmarkConfig
 from debias_core.settings.training import ClassifierConfig
 from debias_core.stages import amplify, bias_shown
 from debias_core.stages.ddb import run_ddb
-from debias_core.study.benchmark import (
-    Clock,
-    Told,
-    cell,
-    energy_since,
-    ensure_audit,
-    ensure_data,
-    finished,
-    named,
-    shared_figures,
-)
+from debias_core.study.benchmark import Clock, Told, cell, energy_since, named, shared_figures
+from debias_core.study.ready import ensure_audit, ensure_data, finished
 from debias_core.workspace.database import now
 from debias_core.workspace.files import fingerprint, write_json
 from debias_core.workspace.project import Project, working
@@ -86,22 +77,10 @@ def run_ddb_benchmark(
                 spread([m["unet_evaluations_per_image"] for m in synthetic])
             ),
             "aligned_share": _shares(amplified, compared, config.amplify.w),
-            "amplifiers": {
-                name: {
-                    "average_precision": spread([c["amplifiers"][name]["kept"] for c in compared]),
-                    "by_epoch": [c["amplifiers"][name]["by_epoch"] for c in compared],
-                }
-                for name in ("gce", "real", "synthetic")
-            },
-            "pseudo_groups": None if groups[0] is None else {
-                "flags": config.ddb.flags,
-                "precision": spread([g.get("precision") for g in groups]),
-                "recall": spread([g.get("recall") for g in groups]),
-                "flagged": [g["flagged"] for g in groups],
-                "empty": [g["empty"] for g in groups],
-            },
+            "amplifiers": _side_by_side([c["amplifiers"] for c in compared]),
+            "pseudo_groups": _pseudo_groups(groups, config.ddb.flags),
             "energy": energy_since([project_of(seed) for seed in seeds[:done]], started),
-        }  # fmt: skip
+        }
 
     for done, seed in enumerate(seeds, start=1):
         project, before, since = project_of(seed), clock.seconds["total"], now()
@@ -138,6 +117,30 @@ def run_ddb_benchmark(
             if told is not None:
                 told(so_far(done))
     return so_far(len(seeds))
+
+
+def _side_by_side(of_seeds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The three amplifiers over the seeds."""
+    return {
+        name: {
+            "average_precision": spread([amplifiers[name]["kept"] for amplifiers in of_seeds]),
+            "by_epoch": [amplifiers[name]["by_epoch"] for amplifiers in of_seeds],
+        }
+        for name in ("gce", "real", "synthetic")
+    }
+
+
+def _pseudo_groups(of_seeds: list[Any], flags: str) -> dict[str, Any] | None:
+    """What the first recipe took for conflicting, over the seeds; None of the second."""
+    if of_seeds[0] is None:
+        return None
+    return {
+        "flags": flags,
+        "precision": spread([groups.get("precision") for groups in of_seeds]),
+        "recall": spread([groups.get("recall") for groups in of_seeds]),
+        "flagged": [groups["flagged"] for groups in of_seeds],
+        "empty": [groups["empty"] for groups in of_seeds],
+    }
 
 
 def ddb_cell(

@@ -18,10 +18,10 @@ from debias_core.pipeline import drain
 from debias_core.records import UserError
 from debias_core.settings.base import from_json
 from debias_core.settings.sweep import SweepConfig
+from debias_core.study.bench import Bench, held_out
 from debias_core.study.benchmark import benchmark_project
 from debias_core.study.cells import run_cell
 from debias_core.study.rows import Row, on_from_json
-from debias_core.study.sweep import Bench, held_out
 from debias_core.workspace.project import Project
 
 
