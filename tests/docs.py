@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 from debias_core.methods.catalog import METHODS
+from tests import docs_settings
 from tests.docs_data_sets import data_sets
 from tests.docs_results import accuracy_table, markdown, rows_of, told
 
@@ -28,6 +29,8 @@ def documents() -> dict[Path, str]:
         readme: filled(readme.read_text(), {"results": first_table()}),
         results: filled(results.read_text(), result_tables()),
         methods: filled(methods.read_text(), {"index": method_index()}),
+        DOCS / "settings.md": NOTICE + docs_settings.settings() + "\n",
+        DOCS / "cli.md": NOTICE + docs_settings.commands() + "\n",
     }
 
 

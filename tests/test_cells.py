@@ -32,6 +32,7 @@ from debias_core.study.rows import Row
 from debias_core.workspace.files import write_text
 from debias_core.workspace.project import Project, working
 from ui.cli import common, tables
+from ui.cli.from_settings import split
 
 CPU = torch.device("cpu")
 SHORT_NET = ClassifierConfig(network="mlp", epochs=1, batch_size=512)
@@ -233,7 +234,7 @@ def test_colored_mnist_s_own_settings_are_those_that_validation_chose():
     assert (chosen.inject.direct, chosen.debias.synthetic_share) == ((200,), 0.5)
     # The share is DiffInject's alone: as many images as there are real ones need none.
     assert rows.benchmark_of("cmnist", "crossinject", 1.0).debias.synthetic_share is None
-    assert common.times("off") == () and common.times(None) is None
+    assert split(tuple[int, ...], "off") == () and split(tuple[int, ...], "400,200") == (400, 200)
 
 
 def test_a_method_that_makes_images_is_a_cell_too(tmp_path, quick_judge):

@@ -1,18 +1,24 @@
 import dataclasses
-import importlib
 import json
-import pkgutil
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-import debias_core
+import app
 from debias_core.presets.models import PRESETS, diffusion_for
 from debias_core.records import UserError
 from debias_core.settings.base import ABOUT, Settings, about, from_json, setting, to_json
 from debias_core.settings.data_sets import BenchmarkConfig
 from debias_core.settings.diffusion import DiffusionConfig
 from debias_core.settings.injection import InjectConfig
+from debias_core.settings.options import Offer, with_given
 from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
+from tests.docs_settings import settings_classes
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize(
@@ -82,13 +88,6 @@ def test_sizes_that_no_model_fits_say_what_to_do(size):
         diffusion_for(size)
 
 
-def settings_classes(base=Settings):
-    """Every settings class of the project, wherever it stands."""
-    for module in pkgutil.walk_packages(debias_core.__path__, "debias_core."):
-        importlib.import_module(module.name)
-    return {base, *(c for sub in base.__subclasses__() for c in settings_classes(sub))} - {Settings}
-
-
 def lacking(cls):
     """The fields of a settings class that say nothing of themselves, or not in a sentence."""
     return [
@@ -99,7 +98,7 @@ def lacking(cls):
 
 
 def test_every_setting_says_itself_in_a_sentence():
-    classes = [c for c in settings_classes() if c.__module__.startswith("debias_core.")]
+    classes = settings_classes()
     assert len(classes) >= 15
     assert [name for cls in classes for name in lacking(cls)] == []
 
@@ -130,3 +129,63 @@ def test_a_refusal_says_what_is_allowed(name, bad, said):
         InjectConfig(**{name: bad})
     assert str(refused.value) == said
     assert not about(InjectConfig, name).allows(bad)
+
+
+# ---- options of the command line --------------------------------------------------------------
+
+TOY = '    toy: int = setting(3, "How many toys.", low=1, high=9)\n'
+ASK = """
+import contextlib, io, app
+for command in ("generate", "demo", "benchmark", "sweep"):
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        app.main([command, "--help"])
+    assert "--toy" in said.getvalue() and "How many toys" in said.getvalue(), command
+assert app.main(["generate", "--toy", "10"]) == 2
+from debias_core.study.rows import row_of
+assert row_of("digits", "crossinject", 1.0, toy=7).on.inject.toy == 7
+"""
+
+
+def test_a_new_field_is_an_option_of_every_command_that_injects(tmp_path):
+    for room in ("debias_core", "ui"):
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("*.pyc"))
+    shutil.copy(ROOT / "app.py", tmp_path)
+    file = tmp_path / "debias_core" / "settings" / "injection.py"
+    seed = "    seed: int = setting("
+    file.write_text(file.read_text().replace(seed, TOY + seed, 1))
+    asked = subprocess.run(
+        [sys.executable, "-c", ASK], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert asked.returncode == 0, asked.stderr
+    assert "toy must be 1 to 9, but is 10." in asked.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["generate", "--contents", "5"], "diffinject does not know --contents: leave it out."),
+        (["generate", "--mask", "0,0,1"], "--mask must be values with commas, but is '0,0,1'."),
+        (["generate", "--direct", "soon"], "--direct must be values with commas"),
+        (["generate", "--direct", "200,400"], "direct must be falling times"),
+        (["generate", "--class-mask", "ant=0,0"], "--class-mask must be CLASS=left,top,right,bottom"),
+        (["generate", "--gamma", "much"], "Invalid value for '--gamma'"),
+        (["demo", "--method", "lff"], "run `benchmark digits --method lff`"),
+        (["benchmark", "digits", "--method", "amplibias", "--gamma", "1"], "amplibias does not know"),
+        (["pretrain", "digits-captioner", "--swap", "0.5"], "does not know --swap: leave it out."),
+    ],
+)  # fmt: skip
+def test_what_can_t_be_set_is_told_in_one_line(words, said, tmp_path, capsys):
+    assert app.main([*words, "--workspace", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_an_option_leads_to_its_place_however_deep():
+    offers = (
+        Offer(AuditConfig, fields=("top_k",)),
+        Offer(ClassifierConfig, "classifier", ("epochs", "lr"), names={"lr": "rate"}),
+    )
+    given = {"top_k": 7, "rate": 0.5, "epochs": None, "gamma": 0.3}
+    config = with_given(AuditConfig(), offers, given)
+    net = dataclasses.replace(AuditConfig().classifier, lr=0.5)
+    assert config == AuditConfig(top_k=7, classifier=net)

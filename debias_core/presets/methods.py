@@ -17,6 +17,7 @@ from debias_core.methods.baselines.rebias import ReBiasConfig
 from debias_core.methods.baselines.selecmix import SelecMixConfig
 from debias_core.methods.baselines.vanilla import VanillaConfig
 from debias_core.methods.catalog import METHODS, names_of
+from debias_core.methods.offers import offers_of
 from debias_core.presets.data_sets import BENCHMARKS, PHOTOGRAPHS, photographs
 from debias_core.presets.models import conditional_for
 from debias_core.settings.amplification import AmplifyConfig, DDBConfig
@@ -24,6 +25,7 @@ from debias_core.settings.base import require
 from debias_core.settings.data_sets import DDBBenchmarkConfig
 from debias_core.settings.injection import DIRECT, InjectConfig
 from debias_core.settings.language import CaptionConfig, DrawConfig
+from debias_core.settings.options import with_given
 from debias_core.settings.training import ClassifierConfig
 
 _DIGITS = BENCHMARKS["digits"].debias.classifier
@@ -108,40 +110,33 @@ def baseline_config(
     method: str,
     *,
     paper_protocol: bool = False,
-    precision: str | None = None,
-    jtt_epochs: int | None = None,
-    jtt_times: int | None = None,
     preset: str = "small",
     percent: float | None = None,
-    **classifier: Any,
+    **given: Any,
 ) -> Any:
-    """A baseline's settings on a named data set, with changes to its classifier (None: as it is).
+    """A baseline's settings on a named data set, but for what is given by the options' names (None: as it is).
 
-    Of other images the method's own with the plain classifier. `precision` is LfF's, `jtt_epochs` (T) and
-    `jtt_times` (λ) are JTT's, and no concern of the others. `paper_protocol` divides pixels by 255 twice, as
-    LfF's public code and its successors do with an MLP (`DIVIDED_TWICE`). `preset` is of data sets that are brought; some settings go by the
-    ratio (`percent`).
+    Of other images the method's own with the plain classifier; options of other methods are no concern of
+    this one. `paper_protocol` divides pixels by 255 twice, as LfF's public code and its successors do with an
+    MLP (`DIVIDED_TWICE`). `preset` is of data sets that are brought; some settings go by the ratio (`percent`).
     """
     require(
         method in names_of("training"),
         f"There is no baseline '{method}'. Choose one of: {', '.join(names_of('training'))}.",
     )
     config = BASELINES.get(dataset, {}).get(method) or _own_of(dataset, method, preset, percent)
-    changes: dict[str, Any] = dict(DIVIDED_TWICE.get(method, {})) if paper_protocol else {}
-    changes |= {name: value for name, value in classifier.items() if value is not None}
-    net = dataclasses.replace(config.classifier, **changes)
     if paper_protocol:
-        require(
-            net.network in ("mlp", "mlp255"),
-            f"The papers divide by 255 twice in the MLP alone, not in '{net.network}'.",
-        )
-        net = dataclasses.replace(net, network="mlp255")
-    if precision is not None and isinstance(config, LfFConfig):
-        config = dataclasses.replace(config, precision=precision)
-    if isinstance(config, JTTConfig):
-        own: dict[str, Any] = {"first_epochs": jtt_epochs, "times": jtt_times}
-        known = {name: value for name, value in own.items() if value is not None}
-        config = dataclasses.replace(config, **known)
+        net = dataclasses.replace(config.classifier, **DIVIDED_TWICE.get(method, {}))
+        config = dataclasses.replace(config, classifier=net)
+    config = with_given(config, offers_of(METHODS[method]), given)
+    if not paper_protocol:
+        return config
+    network = config.classifier.network
+    require(
+        network in ("mlp", "mlp255"),
+        f"The papers divide by 255 twice in the MLP alone, not in '{network}'.",
+    )
+    net = dataclasses.replace(config.classifier, network="mlp255")
     return dataclasses.replace(config, classifier=net)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from debias_core.data.catalog import is_brought
 from debias_core.methods.catalog import METHODS
+from debias_core.methods.offers import offers_of
 from debias_core.presets.data_sets import BENCHMARKS, PAPER_READING, paper_reading, photographs
 from debias_core.presets.methods import (
     CROSSINJECT,
@@ -18,7 +19,8 @@ from debias_core.presets.methods import (
 )
 from debias_core.records import UserError
 from debias_core.settings.base import changed, from_json, to_json
-from debias_core.settings.data_sets import BenchmarkConfig, DDBBenchmarkConfig
+from debias_core.settings.data_sets import BenchmarkConfig, DDBBenchmarkConfig, NamedDataConfig
+from debias_core.settings.options import with_given
 
 Settings = BenchmarkConfig | DDBBenchmarkConfig
 
@@ -41,58 +43,36 @@ def row_of(
     method: str,
     percent: float | None,
     *,
-    seeds: int = 3,
-    validation: bool = False,
     preset: str = "small",
-    size: int | None = None,
-    bias: str = "",
-    hold_out: float = 0.0,
-    official: bool = False,
-    network: str | None = None,
-    epochs: int | None = None,
-    lr: float | None = None,
-    batch_size: int | None = None,
-    weight_decay: float | None = None,
     paper_protocol: bool = False,
-    precision: str | None = None,
-    jtt_epochs: int | None = None,
-    jtt_times: int | None = None,
-    audit_epochs: int | None = None,
-    **images: Any,
+    **given: Any,
 ) -> Row:
     """The row of a method with its own settings there, but for what is given (None: as it is).
 
-    `images` is of the methods that make some (`_making_images`), and no concern of the others.
+    `given` has values of `NamedDataConfig` and of the options of `offers_of`, by their names; those of
+    other methods are no concern of this one.
 
     Raises:
         UserError: for a setting that can't be, or a method without settings on this data set.
     """
-    training: dict[str, Any] = {
-        "network": network, "epochs": epochs, "lr": lr, "batch_size": batch_size,
-    }  # fmt: skip
+    family, size = METHODS[method].family, given.get("size")
     on: Settings
     baseline = None
-    family = METHODS[method].family
     if family == "recipe":
-        on = _of_recipe(dataset, method, preset, size, audit_epochs=audit_epochs, **training)
+        on = _of_recipe(dataset, method, preset, size)
     elif family == "training":
-        on = changed(benchmark_of(dataset, "diffinject", percent, preset), size=size)
+        on = benchmark_of(dataset, "diffinject", percent, preset)
         baseline = baseline_config(
-            dataset, method, paper_protocol=paper_protocol, precision=precision,
-            jtt_epochs=jtt_epochs, jtt_times=jtt_times, preset=preset, percent=percent,
-            weight_decay=weight_decay, **training,
-        )  # fmt: skip
+            dataset, method, paper_protocol=paper_protocol, preset=preset, percent=percent, **given
+        )
     else:
-        on = changed(benchmark_of(dataset, method, percent, preset), size=size)
+        on = benchmark_of(dataset, method, percent, preset)
         if paper_protocol and method == "diffinject" and dataset in PAPER_READING:
             on = paper_reading(on)
-        made = {"method": method, "precision": precision, **images}
-        on = _making_images(on, audit_epochs=audit_epochs, **training, **made)
-    on = replace(
-        on, percent=percent, seeds=seeds, validation=validation, bias=bias, hold_out=hold_out,
-        official=official,
-    )  # fmt: skip
-    return Row(method, on, baseline)
+    if family != "training":
+        on = with_given(on, offers_of(METHODS[method]), given)
+    part = {f.name: given[f.name] for f in fields(NamedDataConfig) if f.name in given}
+    return Row(method, changed(replace(on, percent=percent), **part), baseline)
 
 
 # Under which name the settings of a method that makes images in its own way stand in JSON, if not its own.
@@ -148,80 +128,14 @@ def benchmark_of(
         audit = replace(base.audit, per_class=base.audit.per_class or known.per_class)
         return replace(base, audit=audit, maker=method, own=own)
     if method == "crossinject":
-        return replace(base, inject=CROSSINJECT.get(dataset, base.inject))
+        inject = CROSSINJECT.get(dataset, base.inject)
+        return replace(base, inject=replace(inject, method=method))
     return base
 
 
-def _making_images(
-    base: BenchmarkConfig,
-    *,
-    network: str | None,
-    epochs: int | None,
-    lr: float | None,
-    batch_size: int | None,
-    audit_epochs: int | None,
-    top_k: int | None = None,
-    per_class: bool | None = None,
-    audit_network: str | None = None,
-    loss: str | None = None,
-    synthetic_share: float | None = None,
-    text_filter: bool = True,
-    recombine: bool = False,
-    guidance: float | None = None,
-    **inject: Any,
-) -> BenchmarkConfig:
-    """The settings of a method that makes images, with the options that were given."""
-    if base.draw is not None:
-        drawn = {name: inject.get(name) for name in ("count", "steps")}
-        draw_ = changed(
-            base.draw, text_filter=text_filter, recombine=recombine, guidance=guidance, **drawn
-        )
-        base, inject = replace(base, draw=draw_), {}
-    if base.maker:
-        fields_ = {f.name for f in fields(base.own)}
-        drawn = {name: value for name, value in inject.items() if name in fields_}
-        base, inject = replace(base, own=changed(base.own, **drawn)), {}
-    bias_net = changed(base.audit.classifier, network=audit_network or network, epochs=audit_epochs)
-    final_net = changed(
-        base.debias.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size,
-        loss=loss,
-    )  # fmt: skip
-    audit_ = replace(base.audit, classifier=bias_net)
-    debias_ = replace(base.debias, classifier=final_net)
-    return replace(
-        base,
-        audit=changed(audit_, top_k=top_k, per_class=per_class),
-        inject=changed(base.inject, **inject),
-        debias=changed(debias_, synthetic_share=synthetic_share),
-    )
-
-
-def _of_recipe(
-    dataset: str,
-    recipe: str,
-    preset: str,
-    size: int | None,
-    *,
-    network: str | None,
-    epochs: int | None,
-    lr: float | None,
-    batch_size: int | None,
-    audit_epochs: int | None,
-) -> DDBBenchmarkConfig:
-    """A recipe's preset with the options that were given."""
+def _of_recipe(dataset: str, recipe: str, preset: str, size: int | None) -> DDBBenchmarkConfig:
+    """A recipe's preset."""
     if dataset not in DDB:
         raise UserError(f"{recipe} has no settings for '{dataset}'. Choose: {', '.join(DDB)}.")
-    base = DDB[dataset]
-    if is_brought(dataset):
-        base = photographs_ddb(dataset, preset, size)
-    final_net = changed(
-        base.ddb.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
-    )
-    bias_net = changed(base.audit.classifier, network=network, epochs=audit_epochs)
-    amplifier = changed(base.amplify.classifier, network=network)
-    return replace(
-        base,
-        audit=replace(base.audit, classifier=bias_net),
-        amplify=replace(base.amplify, classifier=amplifier),
-        ddb=replace(base.ddb, recipe=recipe, classifier=final_net),
-    )
+    base = photographs_ddb(dataset, preset, size) if is_brought(dataset) else DDB[dataset]
+    return replace(base, ddb=replace(base.ddb, recipe=recipe))

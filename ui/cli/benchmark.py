@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,81 +11,49 @@ import typer
 
 from debias_core.data.catalog import DATA_SETS, names_made_here, own_bias
 from debias_core.methods.catalog import METHODS, names_of
+from debias_core.methods.offers import offers_of, unknown_to
 from debias_core.presets.data_sets import PAPER_READING
 from debias_core.records import UserError
-from debias_core.settings.data_sets import BIASES, DDBBenchmarkConfig
+from debias_core.settings.data_sets import BIASES, DDBBenchmarkConfig, NamedDataConfig
+from debias_core.settings.options import Offer
 from debias_core.study import rows
 from ui.cli import common, tables
+from ui.cli.from_settings import Given, refuse, takes
 from ui.cli.options import (
     DEFAULT_WORKSPACE,
     AllowHost,
-    AuditEpochs,
     Auth,
-    BatchSize,
-    Contents,
-    Count,
     Data,
     Devices,
-    Direct,
-    Epochs,
-    Gamma,
-    Guidance,
-    Inversion,
     JsonFile,
-    Lr,
-    Mask,
-    Method,
-    Mode,
-    Network,
     OnCluster,
-    PerClass,
-    Precision,
     Preset,
     Ratio,
-    Recombine,
-    RootPath,
     Seeds,
-    Shared,
-    Steps,
-    SyntheticShare,
-    TEdit,
-    TextFilter,
-    TopK,
-    TStart,
-    Validation,
     Workspace,
 )
-from ui.words import data as data_words
 
 command = typer.Typer()
+# What the demo runs: the whole loop, or a recipe.
+IN_DEMO = [name for name, method in METHODS.items() if method.family != "training"]
+_DEMO = [offer for name in IN_DEMO for offer in offers_of(METHODS[name])]
+_EVERY = [offer for method in METHODS.values() for offer in offers_of(method)]
+_PART = Offer(NamedDataConfig, fields=("validation",))
 
 
 @command.command()
+@takes(*_DEMO, _PART)
 def demo(
     workspace: Workspace = DEFAULT_WORKSPACE,
-    method: Method = "diffinject",
+    method: Annotated[
+        str, typer.Option(help=" ".join(f"{n}: {METHODS[n].sentence}" for n in IN_DEMO))
+    ] = "diffinject",
     ratio: Ratio = 1.0,
     seeds: Seeds = 3,
-    network: Network = None,
-    top_k: TopK = None,
-    per_class: PerClass = None,
-    gamma: Gamma = None,
-    t_edit: TEdit = None,
-    t_start: TStart = None,
-    steps: Steps = None,
-    count: Count = None,
-    contents: Contents = None,
-    contents_per_original: Shared = None,
+    *,
+    given: Given,
     devices: Devices = None,
     cluster: OnCluster = None,
-    audit_epochs: AuditEpochs = None,
-    epochs: Epochs = None,
-    lr: Lr = None,
-    batch_size: BatchSize = None,
-    text_filter: TextFilter = True,
-    recombine: Recombine = False,
-    guidance: Guidance = None,
-    validation: Validation = False,
     classroom: Annotated[
         bool, typer.Option(help="Serve the demo instead, with a sandbox for every visitor.")
     ] = False,
@@ -93,7 +63,6 @@ def demo(
     port: Annotated[int, typer.Option(help="With --classroom: port to listen on.")] = 7860,
     auth: Auth = None,
     allow_host: AllowHost = None,
-    root_path: RootPath = "",
     json_file: JsonFile = None,
 ) -> None:
     """The whole loop on the built-in Colored Digits: audit, inject, debias, inspect."""
@@ -102,49 +71,54 @@ def demo(
 
         run_server(
             workspace.resolve(), host=host, port=port, roots=(), open_browser=False, auth=auth,
-            extra_hosts=allow_host or (), root_path=root_path, in_classroom=True,
+            extra_hosts=allow_host or (), in_classroom=True,
         )  # fmt: skip
         return
     common.check_json(json_file)
-    row = rows.row_of(
-        "digits", method, ratio, seeds=seeds, validation=validation, network=network,
-        audit_epochs=audit_epochs, epochs=epochs, lr=lr, batch_size=batch_size,
-        top_k=top_k, per_class=per_class, text_filter=text_filter, recombine=recombine, guidance=guidance,
-        gamma=gamma, t_edit=t_edit, t_start=t_start, steps=steps, count=count, contents=contents,
-        contents_per_original=contents_per_original,
-    )  # fmt: skip
-    settings = row.on
-    if isinstance(settings, DDBBenchmarkConfig):
-        idle = {
-            "top-k": top_k, "per-class": per_class, "gamma": gamma, "t-edit": t_edit,
-            "t-start": t_start, "steps": steps, "count": count, "contents": contents,
-            "contents-per-original": contents_per_original, "devices": devices,
-            "cluster": cluster, "guidance": guidance,
-        }  # fmt: skip
-        _refuse(method, idle)
-        result = _run_ddb(workspace, settings)
+    _refuse_unknown([method], METHODS)
+    if method not in IN_DEMO:
+        raise UserError(f"The demo has no {method}: run `benchmark digits --method {method}`.")
+    elsewhere = {"devices": devices, "cluster": cluster}
+    _refuse_idle([method], given, {} if METHODS[method].makes_images else elsewhere)
+    on = rows.row_of("digits", method, ratio, seeds=seeds, **given).on
+    if isinstance(on, DDBBenchmarkConfig):
+        result = _run_recipe(workspace, on)
         tables.ddb_table(result)
-        common.write_json(json_file, result)
-        return
-    from debias_core.study.benchmark import run_demo
+    else:
+        from debias_core.study.benchmark import run_demo
 
-    where, afield = common.devices(devices, cluster)
-    stage = run_demo(workspace, settings, device=where[0], devices=where, cluster=afield)
-    result = common.run(stage)
-    tables.benchmark_table(result)
-    common.console.print(f"report: {result['report']}", markup=False, highlight=False)
+        where, on_cluster = common.devices(devices, cluster)
+        stage = run_demo(workspace, on, device=where[0], devices=where, cluster=on_cluster)
+        result = common.run(stage)
+        tables.benchmark_table(result)
+        common.console.print(f"report: {result['report']}", markup=False, highlight=False)
     common.write_json(json_file, result)
 
 
+@dataclass(frozen=True)
+class _Output:
+    """The files that a person asked for, and which images the numbers are of."""
+
+    json_file: Path | None
+    csv_file: Path | None
+    markdown_file: Path | None
+    data: str = ""
+
+    def write(self, result: dict[str, Any], *, quiet: bool = True) -> None:
+        """Write what there is so far."""
+        if self.data:
+            result["data"] = self.data
+        tables.write_tables(result, csv_file=self.csv_file, markdown_file=self.markdown_file)
+        common.write_json(self.json_file, result, quiet=quiet)
+
+
 @command.command()
+@takes(Offer(NamedDataConfig, fields=("size", "hold_out")), *_EVERY, _PART)
 def benchmark(
     dataset: Annotated[str, typer.Argument(help=f"{', '.join(DATA_SETS)}.")],
     workspace: Workspace = DEFAULT_WORKSPACE,
     data: Data = None,
     preset: Preset = "small",
-    size: Annotated[
-        int | None, typer.Option(help="Photographs: side in pixels, if not the preset's.")
-    ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -155,20 +129,17 @@ def benchmark(
     bias: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"{' and '.join(names_made_here(grey=True))}: plant another bias, one or more of {', '.join(BIASES)}, two at "
-            "once as in colour+corner, or all. Several make the generalisation table."
+            help=f"{' and '.join(names_made_here(grey=True))}: plant another bias, one or more of "
+            f"{', '.join(BIASES)}, two at once as in colour+corner, or all. Several make the generalisation table."
         ),
     ] = None,
-    hold_out: Annotated[
-        float,
-        typer.Option(
-            help=f"{', '.join(names_made_here(grey=True))}: a share of the training images, with their bias, that "
-            "tells the best epoch beside the last."
-        ),
-    ] = 0.0,
     ratio: Annotated[
         list[float] | None,
-        typer.Option(help=f"Percent of bias-conflicting images, one or more. {data_words.RATIOS}."),
+        typer.Option(
+            help="Percent of bias-conflicting images, one or more of those at which the data set is "
+            "published (0.5, 1, 2, 5; Dogs & Cats and BAR 1, 5; the others have one training set); digits "
+            "and cmnist: 0 to 20."
+        ),
     ] = None,
     seeds: Seeds = 3,
     first_seed: Annotated[
@@ -179,47 +150,10 @@ def benchmark(
             "one workspace, each with seeds of its own.",
         ),
     ] = 0,
-    network: Network = None,
-    audit_network: Annotated[
-        str | None, typer.Option(help="Network of the bias classifier, if another.")
-    ] = None,
-    top_k: TopK = None,
-    per_class: PerClass = None,
-    gamma: Gamma = None,
-    t_edit: TEdit = None,
-    t_start: TStart = None,
-    steps: Steps = None,
-    inversion: Inversion = None,
-    mode: Mode = None,
-    direct: Direct = None,
-    precision: Precision = None,
-    mask: Mask = None,
-    count: Count = None,
-    contents: Contents = None,
-    contents_per_original: Shared = None,
+    *,
+    given: Given,
     devices: Devices = None,
     cluster: OnCluster = None,
-    weight_decay: Annotated[
-        float | None, typer.Option(help="Weight decay of the field's baselines.")
-    ] = None,
-    jtt_epochs: Annotated[
-        int | None, typer.Option(help="jtt: epochs of the first net (T).")
-    ] = None,
-    jtt_times: Annotated[
-        int | None, typer.Option(help="jtt: how often its errors are drawn (λ).")
-    ] = None,
-    label_from: Annotated[
-        str | None, typer.Option(help="Label of a synthetic image: content's or original's.")
-    ] = None,
-    audit_epochs: AuditEpochs = None,
-    epochs: Epochs = None,
-    lr: Lr = None,
-    batch_size: BatchSize = None,
-    synthetic_share: SyntheticShare = None,
-    retrain_loss: Annotated[str | None, typer.Option(help="ce or gce.")] = None,
-    text_filter: TextFilter = True,
-    recombine: Recombine = False,
-    guidance: Guidance = None,
     paper_protocol: Annotated[
         bool,
         typer.Option(
@@ -229,7 +163,6 @@ def benchmark(
             f"diffinject on {', '.join(PAPER_READING)}: all of its paper's settings.",
         ),
     ] = False,
-    validation: Validation = False,
     json_file: JsonFile = None,
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write the cells to this file.")
@@ -239,136 +172,150 @@ def benchmark(
     ] = None,
 ) -> None:
     """A named data set, over seeds, beside the published figures; resumable, a table cell by cell."""
-    from debias_core.data.importing import finding
-    from debias_core.data.making.originals import look_in
-    from debias_core.study.benchmark import benchmark_project, run_benchmark
-
-    there = None
-    if data is not None:
-        look_in(data.expanduser())
-        if dataset in DATA_SETS and (published := DATA_SETS[dataset].official):
-            there = finding.folder_of(published.name)
-    official = there is not None
+    # What is asked for, and whether it can be
+    published = _published_images(dataset, data)
     methods = list(dict.fromkeys(method or ["diffinject"]))
-    own = rows.base_of(dataset, preset).percent
-    ratios: list[float | None] = list(dict.fromkeys([*ratio] if ratio else [own]))
-    if unknown := [m for m in methods if m not in METHODS]:
-        raise UserError(
-            f"There is no method '{unknown[0]}' in the tool. Choose from: {', '.join(METHODS)}."
-        )
+    own_ratio = rows.base_of(dataset, preset).percent
+    _refuse_unknown(methods, METHODS)
     for path in (json_file, csv_file, markdown_file):
         common.check_json(path)
-    training: dict[str, Any] = {
-        "network": network, "epochs": epochs, "lr": lr, "batch_size": batch_size,
-    }  # fmt: skip
-    baselines = set(methods) & set(names_of("training"))
-    images = [m for m in methods if METHODS[m].makes_images]
-    # What none of the methods knows.
-    idle: dict[str, Any] = {} if images else {
-        "audit-network": audit_network, "top-k": top_k, "per-class": per_class, "gamma": gamma,
-        "t-edit": t_edit, "t-start": t_start, "steps": steps, "inversion": inversion, "mode": mode,
-        "direct": direct, "mask": mask, "count": count, "contents": contents,
-        "contents-per-original": contents_per_original, "devices": devices, "label-from": label_from,
-        "synthetic-share": synthetic_share, "retrain-loss": retrain_loss, "guidance": guidance,
-    }  # fmt: skip
-    if not images and "lff" not in methods:
-        idle["precision"] = precision
-    if baselines == set(methods):
-        idle["audit-epochs"] = audit_epochs
-    if not baselines:
-        idle["weight-decay"] = weight_decay
-    if "jtt" not in methods:
-        idle |= {"jtt-epochs": jtt_epochs, "jtt-times": jtt_times}
-    _refuse(methods[0], idle)
-    as_published = "diffinject" in methods and dataset in PAPER_READING
-    if paper_protocol and not baselines and not as_published:
-        raise UserError(f"{methods[0]} does not know --paper-protocol: use --network mlp255.")
+    making_images = [name for name in methods if METHODS[name].makes_images]
+    _refuse_idle(methods, given, {} if making_images else {"devices": devices})
+    if paper_protocol:
+        _check_protocol(dataset, methods)
+    where, on_cluster = common.devices(devices, cluster)
 
-    def row(name: str, at: float | None, kind: str) -> rows.Row:
-        return rows.row_of(
-            dataset, name, at, bias=kind, seeds=seeds, validation=validation, preset=preset, size=size,
-            hold_out=hold_out, official=official, weight_decay=weight_decay, paper_protocol=paper_protocol,
-            precision=precision, jtt_epochs=jtt_epochs, jtt_times=jtt_times, audit_network=audit_network,
-            audit_epochs=audit_epochs, loss=retrain_loss, synthetic_share=synthetic_share, top_k=top_k,
-            per_class=per_class, text_filter=text_filter, recombine=recombine, guidance=guidance,
-            gamma=gamma, t_edit=t_edit, t_start=t_start, steps=steps, inversion=inversion, mode=mode,
-            direct=common.times(direct), mask=common.box(mask), count=count, contents=contents,
-            label_from=label_from, contents_per_original=contents_per_original, **training,
-        )  # fmt: skip
+    # Every row of the table
+    wanted = [
+        rows.row_of(
+            dataset, name, percent, bias=kind, seeds=seeds, preset=preset,
+            official=published is not None, paper_protocol=paper_protocol, **given,
+        )
+        for kind in _planted(dataset, bias or [""])
+        for percent in dict.fromkeys([*ratio] if ratio else [own_ratio])
+        for name in methods
+    ]  # fmt: skip
 
-    where, afield = common.devices(devices, cluster)
+    # One method that is no training is told in full, all else cell by cell
+    machines = {"device": where[0], "devices": where, "cluster": on_cluster}
+    said = _say_which_images(dataset, published, making_images)
+    output = _Output(json_file, csv_file, markdown_file, said)
+    in_full = (
+        len(wanted) == 1 and not (bias or first_seed) and methods[0] not in names_of("training")
+    )
+    if in_full:
+        result = _in_full(workspace, wanted[0], seeds, machines, output)
+    else:
+        which = range(first_seed, first_seed + seeds)
+        result = _cell_by_cell(workspace, wanted, which, machines, output)
+    output.write(result, quiet=False)
+
+
+def _published_images(dataset: str, folder: Path | None) -> Path | None:
+    """Where the published images lie of a data set that can be made here, if --data has them."""
+    from debias_core.data.importing import finding
+    from debias_core.data.making.originals import look_in
+
+    if folder is None:
+        return None
+    look_in(folder.expanduser())
+    official = DATA_SETS[dataset].official if dataset in DATA_SETS else None
+    return finding.folder_of(official.name) if official else None
+
+
+def _say_which_images(dataset: str, published: Path | None, making_images: Iterable[str]) -> str:
+    """Which images a data set stands for here, printed; "" where its name says it."""
+    from ui.words import data as data_words
+
     data_set = DATA_SETS[dataset]
-    if data_set.warning and images:
+    if data_set.warning and making_images:
         common.console.print(data_set.warning, markup=False)
-    which = data_words.OFFICIAL.format(there) if official else data_words.made_here(data_set)
+    if published is not None:
+        which = data_words.OFFICIAL.format(published)
+    else:
+        which = data_words.made_here(data_set)
     if which:
         common.console.print(which, markup=False, highlight=False)
-    kinds = list(dict.fromkeys(bias or [""]))
-    if "all" in kinds:
-        kinds = [*BIASES, "colour+corner"]
-    # What it has already is planted in its own way, and has its own name.
-    kinds = list(dict.fromkeys("" if k == own_bias(dataset) else k for k in kinds))
-    wanted = [row(name, at, kind) for kind in kinds for at in ratios for name in methods]
+    return which
 
-    def write(result: dict[str, Any], *, quiet: bool = True) -> None:
-        if which:
-            result["data"] = which
-        tables.write_tables(result, csv_file=csv_file, markdown_file=markdown_file)
-        common.write_json(json_file, result, quiet=quiet)
 
-    if len(methods) > 1 or len(ratios) > 1 or bias or first_seed or methods[0] in baselines:
-        from debias_core.study.cells import run_cells
+def _planted(dataset: str, biases: Iterable[str]) -> list[str]:
+    """The biases of --bias, "" for the data set's own: that is planted in its own way."""
+    kinds = [*BIASES, "colour+corner"] if "all" in biases else biases
+    return list(dict.fromkeys("" if kind == own_bias(dataset) else kind for kind in kinds))
 
-        result = common.run(
-            run_cells(
-                workspace, wanted, seeds=range(first_seed, first_seed + seeds), device=where[0],
-                devices=where, cluster=afield, told=write,
-            )
-        )  # fmt: skip
-        tables.cells_table(result["rows"], result["scored_on"])
-        if "generalisation" in result:
-            tables.generalisation_table(result["generalisation"])
-        write(result, quiet=False)
-        return
+
+def _refuse_unknown(methods: Iterable[str], known: Iterable[str]) -> None:
+    if unknown := [name for name in methods if name not in known]:
+        raise UserError(
+            f"There is no method '{unknown[0]}' in the tool. Choose from: {', '.join(known)}."
+        )
+
+
+def _refuse_idle(methods: list[str], given: Given, idle: dict[str, Any]) -> None:
+    """Refuse the options that none of the methods has a use for: settings, or `idle` where it is given."""
+    unknown = unknown_to([METHODS[name] for name in methods], given)
+    refuse(methods[0], [*unknown, *(name for name, value in idle.items() if value is not None)])
+
+
+def _check_protocol(dataset: str, methods: Iterable[str]) -> None:
+    """Refuse --paper-protocol where there is none."""
+    trainings = set(methods) & set(names_of("training"))
+    if not trainings and not ("diffinject" in methods and dataset in PAPER_READING):
+        first = next(iter(methods))
+        raise UserError(f"{first} does not know --paper-protocol: use --network mlp255.")
+
+
+def _cell_by_cell(
+    workspace: Path, wanted: list[rows.Row], seeds: range, machines: dict[str, Any], output: _Output
+) -> dict[str, Any]:
+    """The field's table, printed and returned."""
+    from debias_core.study.cells import run_cells
+
+    stage = run_cells(workspace, wanted, seeds=seeds, told=output.write, **machines)
+    result = common.run(stage)
+    tables.cells_table(result["rows"], result["scored_on"])
+    if "generalisation" in result:
+        tables.generalisation_table(result["generalisation"])
+    return result
+
+
+def _in_full(
+    workspace: Path, row: rows.Row, seeds: int, machines: dict[str, Any], output: _Output
+) -> dict[str, Any]:
+    """One method with all that it was made of, printed and returned; its cells are kept for a table."""
+    from debias_core.study.benchmark import benchmark_project, run_benchmark
     from debias_core.study.cells import keep_made, note_wanted
 
-    (one,) = wanted
-
     def keep(result: dict[str, Any]) -> None:
-        keep_made(workspace, one, result["cells"])
-        note_wanted(workspace, wanted, range(seeds), ())
-        write(result)
+        keep_made(workspace, row, result["cells"])
+        note_wanted(workspace, [row], range(seeds), ())
+        output.write(result)
 
-    note_wanted(workspace, wanted, range(seeds), ())
-    if isinstance(one.on, DDBBenchmarkConfig):
-        result = _run_ddb(workspace, one.on, afield, keep)
+    note_wanted(workspace, [row], range(seeds), ())
+    on = row.on
+    if isinstance(on, DDBBenchmarkConfig):
+        result = _run_recipe(workspace, on, machines["cluster"], keep)
         tables.ddb_table(result)
-    else:
-        on = one.on
-        stage = run_benchmark(
-            on, lambda seed: benchmark_project(workspace, on, seed),
-            device=where[0], devices=where, cluster=afield, told=keep,
-        )  # fmt: skip
-        result = common.run(stage)
-        del result["arms"]
-        tables.benchmark_table(result)
-    write(result, quiet=False)
+        return result
+    result = common.run(
+        run_benchmark(
+            on, lambda seed: benchmark_project(workspace, on, seed), told=keep, **machines
+        )
+    )
+    del result["arms"]
+    tables.benchmark_table(result)
+    return result
 
 
-def _refuse(method: str, idle: dict[str, Any]) -> None:
-    """Refuse the options (name: value) that were given and that the method has no use for."""
-    if extra := [f"--{name}" for name, value in idle.items() if value is not None]:
-        raise UserError(f"{method} does not know {', '.join(extra)}: leave it out.")
-
-
-def _run_ddb(
-    workspace: Path, settings: DDBBenchmarkConfig, cluster: Any = None, told: Any = None
+def _run_recipe(
+    workspace: Path, on: DDBBenchmarkConfig, cluster: Any = None, told: Any = None
 ) -> dict[str, Any]:
     from debias_core.study.benchmark import benchmark_project
     from debias_core.study.ddb_benchmark import run_ddb_benchmark
 
     stage = run_ddb_benchmark(
-        settings, lambda seed: benchmark_project(workspace, settings, seed), device=common.device(),
+        on, lambda seed: benchmark_project(workspace, on, seed), device=common.device(),
         cluster=cluster, told=told,
     )  # fmt: skip
     return common.run(stage)

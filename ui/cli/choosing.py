@@ -10,42 +10,28 @@ import typer
 from rich.table import Table
 
 from debias_core.data.catalog import is_brought, names_made_here
+from debias_core.methods.catalog import METHODS, names_of
+from debias_core.methods.offers import offers_of
 from debias_core.presets.data_sets import BENCHMARKS
 from debias_core.records import UserError
-from debias_core.settings.base import changed, to_json
+from debias_core.settings.base import to_json
+from debias_core.settings.data_sets import BenchmarkConfig
+from debias_core.settings.injection import InjectConfig
+from debias_core.settings.options import Offer, with_given
 from debias_core.settings.sweep import SWEEPABLE, Axis, SweepConfig
-from debias_core.settings.training import AuditConfig
+from debias_core.settings.training import AuditConfig, ClassifierConfig
 from debias_core.study import rows
 from ui.cli import common, tables
+from ui.cli.from_settings import Given, takes
 from ui.cli.options import (
     DEFAULT_NAME,
     DEFAULT_WORKSPACE,
-    AuditEpochs,
-    BatchSize,
-    Contents,
-    Count,
-    Direct,
-    Epochs,
-    Gamma,
-    Inversion,
     JsonFile,
-    Lr,
-    Mask,
-    Mode,
     Name,
-    Network,
     OnCluster,
-    PerClass,
-    Precision,
     Ratio,
     Seed,
     Seeds,
-    Shared,
-    Steps,
-    SyntheticShare,
-    TEdit,
-    TopK,
-    TStart,
     Workspace,
 )
 
@@ -53,8 +39,13 @@ command = typer.Typer()
 _MADE_HERE = ", ".join(names_made_here())
 
 
+CURVE = (Offer(ClassifierConfig, "classifier", ("network", "epochs")),)
+
+
 @command.command("audit-curve")
+@takes(*CURVE)
 def audit_curve(
+    given: Given,
     dataset: Annotated[
         str | None,
         typer.Argument(help=f"{_MADE_HERE}; by default the project --name."),
@@ -63,13 +54,11 @@ def audit_curve(
     name: Name = DEFAULT_NAME,
     ratio: Ratio = 1.0,
     q: Annotated[str, typer.Option(help="GCE's q: one, or several with commas.")] = "0.7",
-    network: Network = None,
-    epochs: Epochs = None,
     seed: Seed = 0,
     json_file: JsonFile = None,
 ) -> None:
     """Precision of the audit at every epoch, for each q and K; and what a choice without labels gives."""
-    from debias_core.study.audit_curve import DEPTHS, run_audit_curve
+    from debias_core.study.audit_curve import run_audit_curve
 
     common.check_json(json_file)
     try:
@@ -80,17 +69,22 @@ def audit_curve(
         project, base = common.open_project(workspace, name), AuditConfig()
     else:
         project, base = _named_project(dataset, workspace, ratio), BENCHMARKS[dataset].audit
-    settings = replace(
-        base, classifier=changed(base.classifier, network=network, epochs=epochs), seed=seed
-    )
-    found = common.run(
-        run_audit_curve(project.table(), settings, qs, device=common.device()), project
-    )
+    settings = with_given(replace(base, seed=seed), CURVE, given)
+    stage = run_audit_curve(project.table(), settings, qs, device=common.device())
+    curves = common.run(stage, project)
+    _print_curves(curves)
+    common.write_json(json_file, {"curves": curves, "settings": to_json(settings)})
+
+
+def _print_curves(curves: list[dict[str, Any]]) -> None:
+    """The best, the chosen and the last epoch for each q."""
+    from debias_core.study.audit_curve import DEPTHS
+
     table = Table(
         "q", "epoch", "average precision", *(f"precision@{n}" for n in DEPTHS), "unexplained",
         "their precision", "their recall", "separation",
     )  # fmt: skip
-    for record in found:
+    for record in curves:
         for which in ("best", "chosen", "last"):
             e = record["epochs"][record[which]]
             at = e["precision_at"]
@@ -101,8 +95,9 @@ def audit_curve(
                 f"{e['unexplained_recall']:.2f}", f"{e['separation']:.3f}",
             )  # fmt: skip
     common.console.print(table)
-    common.console.print(f"{found[0]['conflicting']:,} of {found[0]['images']:,} images conflict.")
-    common.write_json(json_file, {"curves": found, "settings": to_json(settings)})
+    common.console.print(
+        f"{curves[0]['conflicting']:,} of {curves[0]['images']:,} images conflict."
+    )
 
 
 @command.command("t-edit")
@@ -200,8 +195,16 @@ def _named_project(dataset: str, workspace: Path, ratio: float = 1.0) -> Any:
     return project
 
 
+SWEEP = (
+    Offer(InjectConfig, "inject", ("method",)),
+    *(offer for name in names_of("injection") for offer in offers_of(METHODS[name])),
+)
+
+
 @command.command()
+@takes(*SWEEP)
 def sweep(
+    given: Given,
     dataset: Annotated[
         str | None,
         typer.Argument(help=f"{_MADE_HERE}; by default the project --name."),
@@ -217,27 +220,6 @@ def sweep(
     name: Name = DEFAULT_NAME,
     ratio: Ratio = 1.0,
     seeds: Seeds = 1,
-    method: Annotated[str | None, typer.Option(help="diffinject or crossinject.")] = None,
-    network: Network = None,
-    top_k: TopK = None,
-    per_class: PerClass = None,
-    gamma: Gamma = None,
-    t_edit: TEdit = None,
-    t_start: TStart = None,
-    steps: Steps = None,
-    inversion: Inversion = None,
-    mode: Mode = None,
-    direct: Direct = None,
-    precision: Precision = None,
-    mask: Mask = None,
-    count: Count = None,
-    contents: Contents = None,
-    contents_per_original: Shared = None,
-    audit_epochs: AuditEpochs = None,
-    epochs: Epochs = None,
-    lr: Lr = None,
-    batch_size: BatchSize = None,
-    synthetic_share: SyntheticShare = None,
     cluster: OnCluster = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -245,38 +227,27 @@ def sweep(
     from debias_core.study import sweep as sweeps
 
     common.check_json(json_file)
-    afield = common.cluster_of(cluster)
+    on_cluster = common.cluster_of(cluster)
     axes = [_axis(text) for text in over or ()]
     if not 1 <= len(axes) <= 2:
         raise UserError("Give --over once or twice, as in --over gamma=0.3,0.6,0.9.")
     if dataset is None:
         project = common.open_project(workspace, name)
-        audit_, inject, debias_ = sweeps.base_settings(project)
+        audit, inject, debias = sweeps.base_settings(project)
+        base = BenchmarkConfig(audit=audit, inject=inject, debias=debias)
     else:
-        settings = rows.benchmark_of(dataset, method or "diffinject", ratio)
+        base = rows.benchmark_of(dataset, given.get("method", "diffinject"), ratio)
         project = _named_project(dataset, workspace, ratio)
-        audit_, inject, debias_ = settings.audit, settings.inject, settings.debias
-    bias_net = changed(audit_.classifier, network=network, epochs=audit_epochs)
-    final_net = changed(
-        debias_.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
-    )
+    base = with_given(base, SWEEP, given)
+    across = axes[1] if len(axes) == 2 else None
     config = SweepConfig(
-        rows=axes[0],
-        columns=axes[1] if len(axes) == 2 else None,
-        seeds=seeds,
-        audit=changed(replace(audit_, classifier=bias_net), top_k=top_k, per_class=per_class),
-        inject=changed(
-            inject, method=method, gamma=gamma, t_edit=t_edit, t_start=t_start, steps=steps, inversion=inversion,
-            mode=mode, direct=common.times(direct), precision=precision, mask=common.box(mask), count=count,
-            contents=contents, contents_per_original=contents_per_original,
-        ),
-        debias=changed(replace(debias_, classifier=final_net), synthetic_share=synthetic_share),
-    )  # fmt: skip
-    stage = sweeps.run_sweep(project, config, device=common.device(), cluster=afield)
+        axes[0], across, seeds=seeds, audit=base.audit, inject=base.inject, debias=base.debias
+    )
+    stage = sweeps.run_sweep(project, config, device=common.device(), cluster=on_cluster)
     result = common.run(stage, project)
     tables.sweep_table(result)
-    if (drawn := project.root / "sweep" / "sheet.png").is_file():
-        common.console.print(f"The first pairs of every cell are in {drawn}", markup=False)
+    if (sheet := project.root / "sweep" / "sheet.png").is_file():
+        common.console.print(f"The first pairs of every cell are in {sheet}", markup=False)
     common.write_json(json_file, result)
 
 

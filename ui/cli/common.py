@@ -59,30 +59,6 @@ def seeds(count: int) -> tuple[int, ...]:
     return tuple(range(count))
 
 
-def times(text: str | None) -> tuple[int, ...] | None:
-    """The times of --direct; () where it is off."""
-    if text is None:
-        return None
-    if text.strip() == "off":
-        return ()
-    if not all(part.strip().isdigit() for part in text.split(",")):
-        raise UserError(f"direct must be off or falling times, as in 400,200, not '{text}'.")
-    return tuple(int(part) for part in text.split(","))
-
-
-def box(text: str | None) -> tuple[float, float, float, float] | None:
-    """The box of --mask."""
-    if text is None:
-        return None
-    try:
-        left, top, right, bottom = (float(v) for v in text.split(","))
-    except ValueError:
-        raise UserError(
-            f"mask must be four numbers left,top,right,bottom, as in 0.1,0.1,0.9,0.9, not '{text}'."
-        ) from None
-    return left, top, right, bottom
-
-
 def plain(text: str) -> str:
     """Text for a rich table, which would read [brackets] as markup."""
     return text.replace("[", r"\[")

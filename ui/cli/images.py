@@ -4,70 +4,46 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from debias_core.records import UserError
-from debias_core.settings.base import changed, to_json
+from debias_core.settings.amplification import AmplifyConfig, DDBConfig
+from debias_core.settings.base import kind_of, to_json
+from debias_core.settings.diffusion import DiffusionConfig, UNetConfig
 from debias_core.settings.injection import InjectConfig
-from debias_core.settings.language import CaptionConfig
+from debias_core.settings.language import CaptionConfig, DrawConfig
+from debias_core.settings.options import Offer, with_given
+from debias_core.settings.training import ClassifierConfig
 from ui.cli import common, tables
+from ui.cli.from_settings import Given, refuse_idle, split, takes
 from ui.cli.options import (
     DEFAULT_NAME,
     DEFAULT_WORKSPACE,
-    BatchSize,
     Beside,
-    Contents,
-    Count,
     Devices,
-    Direct,
-    Epochs,
-    Gamma,
-    Guidance,
-    Inversion,
     JsonFile,
-    Lr,
-    Mask,
-    Method,
-    Mode,
     Name,
-    Network,
     OnCluster,
-    Precision,
-    Recombine,
     Seed,
     Seeds,
-    Shared,
-    Steps,
-    TEdit,
-    TextFilter,
-    TStart,
     Workspace,
 )
 
 command = typer.Typer()
 
 
+INJECT = (Offer(InjectConfig()),)
+
+
 @command.command()
+@takes(*INJECT)
 def generate(
+    given: Given,
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
-    method: Method = "diffinject",
-    count: Count = None,
-    contents: Contents = None,
-    gamma: Gamma = None,
-    t_edit: TEdit = None,
-    t_start: TStart = None,
-    t_boost: Annotated[int | None, typer.Option(help="Add noise while t ≤ this.")] = None,
-    steps: Steps = None,
-    inversion: Inversion = None,
-    mode: Mode = None,
-    direct: Direct = None,
-    precision: Precision = None,
-    contents_per_original: Shared = None,
-    mask: Mask = None,
     class_mask: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,7 +51,6 @@ def generate(
             "has one, the others take the content everywhere."
         ),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
     devices: Devices = None,
     cluster: OnCluster = None,
     forecast: Annotated[
@@ -95,87 +70,92 @@ def generate(
 ) -> None:
     """Make images with the content of some images and the look of others."""
     from debias_core.stages import generate as stages
-    from debias_core.stages import models
-    from ui.words import augment as augment_words
+    from debias_core.stages.models import class_masks
 
     common.check_json(json_file)
-    where, afield = common.devices(devices, cluster)
-    settings = changed(
-        InjectConfig(seed=seed), method=method, contents=contents, count=count, gamma=gamma, t_edit=t_edit, t_start=t_start, t_boost=t_boost,
-        steps=steps, inversion=inversion, contents_per_original=contents_per_original,
-        mode=mode, direct=common.times(direct), precision=precision, mask=common.box(mask), batch_size=batch_size,
-    )  # fmt: skip
+    where, on_cluster = common.devices(devices, cluster)
+    settings = with_given(InjectConfig(seed=seed), INJECT, given)
+    refuse_idle(settings.method, InjectConfig, given)
     project = common.open_project(workspace, name)
     if class_mask:
         boxes = dict(_class_box(text) for text in class_mask)
-        cells = models.class_masks(project, boxes, swaps=bool(settings.direct))
+        cells = class_masks(project, boxes, swaps=bool(settings.direct))
         settings = replace(settings, class_masks=cells)
     if workers is not None and not forecast:
         raise UserError(
             "--workers belongs to --forecast; a run has those of --devices or --cluster."
         )
+    machines: dict[str, Any] = {"device": where[0], "devices": where, "cluster": on_cluster}
     if forecast:
-        from debias_core.stages.forecast import run_forecast
-
-        said = common.run(
-            run_forecast(
-                project, settings, device=where[0], devices=where, cluster=afield, team=workers
-            ),
-            project,
-        )
-        common.console.print(augment_words.forecast(asdict(said)), markup=False)
-        common.write_json(json_file, asdict(said))
+        common.write_json(json_file, _forecast(project, settings, workers, machines))
         return
-    made = common.run(
-        stages.run_generate(
-            project, settings, device=where[0], devices=where, cluster=afield, beside=beside
-        ),
-        project,
-    )
-    about = project.manifest("synthetic")
-    held = about.get("forecast")
-    if held:
-        common.console.print(augment_words.held_against(held), markup=False)
+    images = common.run(stages.run_generate(project, settings, beside=beside, **machines), project)
+    manifest = project.manifest("synthetic")
+    _print_generated(images, manifest)
+    numbers = {
+        "synthetic_count": len(images.origins),
+        "unet_evaluations_per_image": images.evaluations_per_image,
+        "share_of_generation_in_network": images.network_share,
+        "seconds": images.seconds,
+        "fidelity": manifest.get("fidelity"),
+        "forecast": manifest.get("forecast"),
+        "settings": to_json(settings),
+    }
+    common.write_json(json_file, numbers)
+
+
+def _forecast(
+    project: Any, settings: InjectConfig, workers: int | None, machines: dict[str, Any]
+) -> dict[str, Any]:
+    """What a run would take, printed and as JSON."""
+    from debias_core.stages.forecast import run_forecast
+    from ui.words import augment as augment_words
+
+    stage = run_forecast(project, settings, team=workers, **machines)
+    forecast = asdict(common.run(stage, project))
+    common.console.print(augment_words.forecast(forecast), markup=False)
+    return forecast
+
+
+def _print_generated(images: Any, manifest: dict[str, Any]) -> None:
+    from ui.words import augment as augment_words
+
+    if forecast := manifest.get("forecast"):
+        common.console.print(augment_words.held_against(forecast), markup=False)
     common.console.print(
-        f"{len(made.origins)} images in {made.seconds:.1f} s, {made.evaluations_per_image:.1f} U-Net "
-        f"forward-equivalents an image, {made.network_share:.0%} of the time inside the network."
+        f"{len(images.origins)} images in {images.seconds:.1f} s, {images.evaluations_per_image:.1f} U-Net "
+        f"forward-equivalents an image, {images.network_share:.0%} of the time inside the network."
     )
-    if "fidelity" in about:
+    _print_fidelity(manifest)
+
+
+def _print_fidelity(manifest: dict[str, Any]) -> None:
+    from ui.words import augment as augment_words
+
+    if "fidelity" in manifest:
         common.console.print(
-            augment_words.fidelity(about["fidelity"]), markup=False, highlight=False
+            augment_words.fidelity(manifest["fidelity"]), markup=False, highlight=False
         )
-    common.write_json(
-        json_file,
-        {
-            "synthetic_count": len(made.origins),
-            "unet_evaluations_per_image": made.evaluations_per_image,
-            "share_of_generation_in_network": made.network_share,
-            "seconds": made.seconds,
-            "fidelity": about.get("fidelity"),
-            "forecast": held,
-            "settings": to_json(settings),
-        },
-    )
+
+
+def _class_box(text: str) -> tuple[str, Any]:
+    """CLASS=left,top,right,bottom → the class and the box."""
+    name, _, numbers = text.rpartition("=")
+    box = split(kind_of(InjectConfig, "mask"), numbers)
+    if not (name and box):
+        raise UserError(f"--class-mask must be CLASS=left,top,right,bottom, but is '{text}'.")
+    return name, box
+
+
+CAPTIONS = (Offer(CaptionConfig),)
 
 
 @command.command()
+@takes(*CAPTIONS)
 def describe(
+    given: Given,
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
-    captioner: Annotated[
-        str | None,
-        typer.Option(
-            help="Hub name or folder of an image-to-text model (default: BLIP base, for Colored Digits "
-            "the small one that ships with the app)."
-        ),
-    ] = None,
-    per_image: Annotated[int | None, typer.Option(help="Captions of each image.")] = None,
-    question: Annotated[
-        str | None, typer.Option(help="What a chat model (LLaVA) is asked.")
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="0: the likeliest words; 1: as the model draws them.")
-    ] = None,
     strike: Annotated[
         str | None, typer.Option(help="Words to strike from the text filter.")
     ] = None,
@@ -188,64 +168,55 @@ def describe(
     from debias_core.stages import captions
 
     common.check_json(json_file)
-    afield = common.cluster_of(cluster)
+    on_cluster = common.cluster_of(cluster)
     project = common.open_project(workspace, name)
-    settings = changed(
-        CaptionConfig(model=captions.default_models(project.table())[0], seed=seed),
-        model=captioner, per_image=per_image, question=question, temperature=temperature,
-    )  # fmt: skip
-    stage = captions.run_describe(project, settings, device=common.device(), cluster=afield)
-    found = common.run(stage, project)
+    base = CaptionConfig(model=captions.default_models(project.table())[0], seed=seed)
+    settings = with_given(base, CAPTIONS, given)
+    stage = captions.run_describe(project, settings, device=common.device(), cluster=on_cluster)
+    described = common.run(stage, project)
     changes = {w: on for text, on in ((strike, False), (add, True)) for w in _words(text)}
     if changes:
         captions.switch_words(project, changes, f"cli-{time.time_ns()}")
-        found = captions.described(project)
+        described = captions.described(project)
+    _print_captions(described, project.table().class_names)
+    findings = captions.in_words(project)
+    for finding in findings:
+        common.console.print(f"{finding.text} (p {finding.p:.2g})", markup=False)
+    if not findings:
+        common.console.print("In words nothing stands out against the rest of the classes.")
+    common.write_json(json_file, {**asdict(described), "in_words": [asdict(f) for f in findings]})
+
+
+def _print_captions(described: Any, class_names: Any) -> None:
     table = Table("image", "label", "caption", "kept")
-    names = project.table().class_names
-    for c in found.captions:
-        table.add_row(
-            common.plain(c.image_id),
-            common.plain(names[c.label]),
-            common.plain(c.text),
-            "✓" if c.kept else "",
-        )
+    for c in described.captions:
+        texts = map(common.plain, (c.image_id, class_names[c.label], c.text))
+        table.add_row(*texts, "✓" if c.kept else "")
     common.console.print(table)
-    words = ", ".join(f"{w.word} ({w.count})" + ("" if w.on else " struck") for w in found.words)
-    kept = sum(c.kept for c in found.captions)
+    words = ", ".join(
+        f"{w.word} ({w.count})" + ("" if w.on else " struck") for w in described.words
+    )
+    kept = sum(c.kept for c in described.captions)
     common.console.print(
-        f"Words: {words}\n{kept} of {len(found.captions)} captions hold one of them. "
-        f"Stop words: {found.stop_words}.",
+        f"Words: {words}\n{kept} of {len(described.captions)} captions hold one of them. "
+        f"Stop words: {described.stop_words}.",
         markup=False,
     )
-    shared = captions.in_words(project)
-    for finding in shared:
-        common.console.print(f"{finding.text} (p {finding.p:.2g})", markup=False)
-    if not shared:
-        common.console.print("In words nothing stands out against the rest of the classes.")
-    common.write_json(json_file, {**asdict(found), "in_words": [asdict(f) for f in shared]})
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
+DRAWINGS = (Offer(DrawConfig),)
 
 
 @command.command()
+@takes(*DRAWINGS)
 def draw(
+    given: Given,
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
-    text2image: Annotated[
-        str | None,
-        typer.Option(
-            help="Hub name or folder of a text-to-image pipeline (default: Stable Diffusion 1.5, for "
-            "Colored Digits the small one that ships with the app)."
-        ),
-    ] = None,
-    count: Count = None,
-    text_filter: TextFilter = True,
-    recombine: Recombine = False,
-    guidance: Guidance = None,
-    steps: Steps = None,
-    size: Annotated[
-        int | None, typer.Option(help="Pixels of a side while drawing (0: the model's own).")
-    ] = None,
-    negative: Annotated[str | None, typer.Option(help="Negative prompt.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
     seed: Seed = 0,
     beside: Beside = False,
     cluster: OnCluster = None,
@@ -253,79 +224,50 @@ def draw(
 ) -> None:
     """Draw images from the captions of the top-K with a text-to-image model (DiffuBias)."""
     from debias_core.stages import drawings
-    from ui.words import augment as augment_words
 
     common.check_json(json_file)
-    afield = common.cluster_of(cluster)
+    on_cluster = common.cluster_of(cluster)
     project = common.open_project(workspace, name)
-    settings = changed(
-        drawings.draw_settings(project.table(), seed), model=text2image, count=count, guidance=guidance,
-        steps=steps, size=size, negative=negative, batch_size=batch_size, text_filter=text_filter,
-        recombine=recombine,
-    )  # fmt: skip
+    settings = with_given(drawings.draw_settings(project.table(), seed), DRAWINGS, given)
     stage = drawings.run_draw(
-        project, settings, device=common.device(), cluster=afield, beside=beside
+        project, settings, device=common.device(), cluster=on_cluster, beside=beside
     )
-    made = common.run(stage, project)
-    about = project.manifest("synthetic")
-    parts = about.get("parts", [])
-    refused = sum(part["refused"] for part in parts)
+    images = common.run(stage, project)
+    manifest = project.manifest("synthetic")
+    refused = sum(part["refused"] for part in manifest.get("parts", []))
     common.console.print(
-        f"The set has {len(made.origins)} images now; {made.seconds:.1f} s in all"
+        f"The set has {len(images.origins)} images now; {images.seconds:.1f} s in all"
         + (f"; the safety checker refused {refused}" if refused else "")
     )
-    if "fidelity" in about:
-        common.console.print(
-            augment_words.fidelity(about["fidelity"]), markup=False, highlight=False
-        )
-    common.write_json(
-        json_file,
-        {
-            "synthetic_count": len(made.origins),
-            "refused": refused,
-            "unet_evaluations_per_image": made.evaluations_per_image,
-            "seconds": made.seconds,
-            "fidelity": about.get("fidelity"),
-            "settings": to_json(settings),
-        },
-    )
+    _print_fidelity(manifest)
+    numbers = {
+        "synthetic_count": len(images.origins),
+        "refused": refused,
+        "unet_evaluations_per_image": images.evaluations_per_image,
+        "seconds": images.seconds,
+        "fidelity": manifest.get("fidelity"),
+        "settings": to_json(settings),
+    }
+    common.write_json(json_file, numbers)
 
 
-def _class_box(text: str) -> tuple[str, tuple[float, float, float, float]]:
-    name, equals, box = text.rpartition("=")
-    if not (name and equals):
-        raise UserError(f"--class-mask must be CLASS=left,top,right,bottom, but is '{text}'.")
-    found = common.box(box)
-    assert found is not None
-    return name, found
-
-
-def _words(text: str | None) -> list[str]:
-    return [word.strip() for word in (text or "").split(",") if word.strip()]
+AMPLIFY = (
+    Offer(AmplifyConfig),
+    Offer(
+        DiffusionConfig, "diffusion", ("steps", "p2_gamma"),
+        names={"steps": "train_steps", "p2_gamma": "p2"}, whose="the class-conditional model",
+    ),
+    Offer(UNetConfig, "diffusion.unet", ("prediction",), whose="the class-conditional model"),
+    Offer(ClassifierConfig, "classifier", ("network", "epochs"), whose="the amplifier"),
+)  # fmt: skip
 
 
 @command.command()
+@takes(*AMPLIFY)
 def amplify(
+    given: Given,
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
-    w: Annotated[
-        float | None, typer.Option(help="Guidance: ε = (1+w)·ε_c - w·ε_u; 0: the model itself.")
-    ] = None,
-    per_class: Annotated[int | None, typer.Option(help="Images of each class to draw.")] = None,
-    steps: Steps = None,
-    train_steps: Annotated[
-        int | None, typer.Option(help="Training steps of the class-conditional model.")
-    ] = None,
-    prediction: Annotated[
-        str | None,
-        typer.Option(help="What that model is trained to say: v, or epsilon as published."),
-    ] = None,
-    p2: Annotated[float | None, typer.Option(help="γ of the P2 weight; 0: plain MSE.")] = None,
-    network: Network = None,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs of the amplifier.")] = None,
-    trained_on: Annotated[
-        str | None, typer.Option(help="synthetic, or real: the paper's ablation.")
-    ] = None,
     seed: Seed = 0,
     cluster: OnCluster = None,
     json_file: JsonFile = None,
@@ -334,18 +276,10 @@ def amplify(
     from debias_core.stages.amplify import amplify_settings, run_amplify
 
     common.check_json(json_file)
-    afield = common.cluster_of(cluster)
+    on_cluster = common.cluster_of(cluster)
     project = common.open_project(workspace, name)
-    base = amplify_settings(project)
-    settings = changed(
-        base, w=w, per_class=per_class, steps=steps, trained_on=trained_on, seed=seed,
-        diffusion=changed(
-            base.diffusion, steps=train_steps, p2_gamma=p2,
-            unet=changed(base.diffusion.unet, prediction=prediction),
-        ),
-        classifier=changed(base.classifier, network=network, epochs=epochs),
-    )  # fmt: skip
-    stage = run_amplify(project, settings, device=common.device(), cluster=afield)
+    settings = with_given(replace(amplify_settings(project), seed=seed), AMPLIFY, given)
+    stage = run_amplify(project, settings, device=common.device(), cluster=on_cluster)
     result = common.run(stage, project)
     if share := result.get("aligned_share"):
         common.console.print(
@@ -361,22 +295,18 @@ def amplify(
     common.write_json(json_file, result)
 
 
+DDB = (
+    Offer(DDBConfig),
+    Offer(ClassifierConfig, "classifier", ("network", "epochs", "lr", "batch_size")),
+)
+
+
 @command.command()
+@takes(*DDB)
 def ddb(
+    given: Given,
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
-    recipe: Annotated[
-        str, typer.Option(help="ddb-1 (pseudo-groups and GroupDRO) or ddb-2 (loss weights).")
-    ] = "ddb-1",
-    losses: Annotated[str, typer.Option(help="Whose: amplifier, or audit.")] = "amplifier",
-    flags: Annotated[
-        str, typer.Option(help="ddb-1: filtered (wrong and far out) or 'error set' (wrong).")
-    ] = "filtered",
-    gamma: Annotated[float | None, typer.Option(help="ddb-1: far out is a loss > μ + γσ.")] = None,
-    network: Network = "conv",
-    epochs: Epochs = None,
-    lr: Lr = None,
-    batch_size: BatchSize = None,
     seeds: Seeds = 1,
     oracle: Annotated[
         bool, typer.Option("--oracle", help="Also GroupDRO with the true groups, where known.")
@@ -390,22 +320,18 @@ def ddb(
     common.check_json(json_file)
     which = common.seeds(seeds)
     project = common.open_project(workspace, name)
-    base = ddb_settings(project.table())
-    settings = changed(
-        base, recipe=recipe, losses=losses, flags=flags, gamma=gamma,
-        seeds=which,
-        classifier=changed(
-            base.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
-        ),
-    )  # fmt: skip
-    arms, about = common.run(
-        run_ddb(project, settings, device=common.device(), oracle=oracle), project
-    )
+    settings = with_given(replace(ddb_settings(project.table()), seeds=which), DDB, given)
+    refuse_idle(settings.recipe, DDBConfig, given)
+    stage = run_ddb(project, settings, device=common.device(), oracle=oracle)
+    arms, manifest = common.run(stage, project)
     names = tuple(dict.fromkeys(a.arm for a in arms))
     result = summary(arms, names)
-    tables.accuracy_table(result, columns={n: recipe if n == "debiased" else n for n in names})
-    if groups := about["groups"]:
+    columns = {n: settings.recipe if n == "debiased" else n for n in names}
+    tables.accuracy_table(result, columns=columns)
+    if groups := manifest["groups"]:
         common.console.print(f"{groups['flagged']:,} images are flagged as conflicting.")
         if groups["warning"]:
             common.console.print(groups["warning"], markup=False)
-    common.write_json(json_file, {**result, "groups": about["groups"], "settings": about["config"]})
+    common.write_json(
+        json_file, {**result, "groups": manifest["groups"], "settings": manifest["config"]}
+    )

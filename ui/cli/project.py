@@ -14,27 +14,16 @@ from debias_core.data.importing.wording import written_path
 from debias_core.methods.catalog import names_of
 from debias_core.presets.models import PRESETS, diffusion_for
 from debias_core.records import UserError
-from debias_core.settings.base import changed, to_json
+from debias_core.settings.base import to_json
 from debias_core.settings.data_sets import BIASES
-from debias_core.settings.language import SMALL_MODELS
-from debias_core.settings.training import AuditConfig
+from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.language import SMALL_MODELS, SmallModelConfig
+from debias_core.settings.options import Offer, options_of, with_given
+from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
 from debias_core.study.settings import CompareConfig
 from ui.cli import common, tables
-from ui.cli.options import (
-    DEFAULT_NAME,
-    DEFAULT_WORKSPACE,
-    BatchSize,
-    Epochs,
-    JsonFile,
-    Lr,
-    MinFidelity,
-    Name,
-    Network,
-    Seed,
-    Seeds,
-    SyntheticShare,
-    Workspace,
-)
+from ui.cli.from_settings import Given, refuse, takes
+from ui.cli.options import DEFAULT_NAME, DEFAULT_WORKSPACE, JsonFile, Name, Seed, Seeds, Workspace
 
 command = typer.Typer()
 
@@ -109,26 +98,18 @@ def plant(
     common.write_json(json_file, report.to_json())
 
 
+AUDIT = (
+    Offer(AuditConfig()),
+    Offer(AuditConfig().classifier, "classifier", ("network", "epochs", "q", "lr")),
+)
+
+
 @command.command()
+@takes(*AUDIT)
 def audit(
+    given: Given,
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
-    network: Annotated[str, typer.Option(help="mlp, conv or resnet18.")] = "conv",
-    epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
-    top_k: Annotated[int, typer.Option(help="K; 0: as many as f_B can't explain.")] = 10,
-    per_class: Annotated[bool, typer.Option(help="K in each class.")] = False,
-    until_split: Annotated[
-        bool,
-        typer.Option(
-            "--until-split",
-            help="End once f_B's view of the images has split into two groups; --epochs at most.",
-        ),
-    ] = False,
-    by: Annotated[
-        str, typer.Option(help="gce: train f_B; amplifier: rank by the losses of `amplify`'s.")
-    ] = "gce",
-    q: Annotated[float, typer.Option(help="GCE's q.")] = 0.7,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     seed: Seed = 0,
     json_file: JsonFile = None,
 ) -> None:
@@ -136,29 +117,34 @@ def audit(
     from debias_core.stages import audit as audit_stage
 
     common.check_json(json_file)
-    base = AuditConfig()
-    settings = replace(
-        base,
-        classifier=changed(base.classifier, network=network, epochs=epochs, q=q, lr=lr),
-        top_k=top_k,
-        per_class=per_class,
-        until_split=until_split,
-        by=by,
-        seed=seed,
-    )
+    settings = with_given(AuditConfig(seed=seed), AUDIT, given)
     project = common.open_project(workspace, name)
     result = common.run(audit_stage.run_audit(project, settings, device=common.device()), project)
-    table = Table("rank", "image", "loss", "given → predicted", title=result.top_k.rule)
-    images = project.table()
-    rows = images.where("train").positions(result.top_k.ids)
-    pairs = zip(images.positions(result.top_k.ids), result.scores.pred[rows], strict=True)
-    for rank, (at, pred) in enumerate(pairs, start=1):
-        image = images.ids[at]
-        given, said = images.class_names[images.y[at]], images.class_names[pred]
-        loss = f"{result.top_k.loss[rank - 1]:.2f}"
-        table.add_row(str(rank), common.plain(image), loss, common.plain(f"{given} → {said}"))
+    _print_audit(project.table(), result)
+    numbers = {
+        "top_k": [str(i) for i in result.top_k.ids],
+        "rule": result.top_k.rule,
+        "train_accuracy": result.train_accuracy,
+        "precision_at_k": result.precision_at_k,
+        "average_precision": result.average_precision,
+        "unexplained": result.scores.unexplained,
+        "separation": result.scores.separation,
+        "warning": result.warning,
+        "settings": to_json(settings),
+    }
+    common.write_json(json_file, numbers)
+
+
+def _print_audit(images: Any, result: Any) -> None:
+    """The images above the cut, and how sure the ranking is."""
+    top, scores = result.top_k, result.scores
+    table = Table("rank", "image", "loss", "given → predicted", title=top.rule)
+    in_training = images.where("train").positions(top.ids)
+    pairs = zip(images.positions(top.ids), scores.pred[in_training], top.loss, strict=True)
+    for rank, (at, predicted, loss) in enumerate(pairs, start=1):
+        classes = f"{images.class_names[images.y[at]]} → {images.class_names[predicted]}"
+        table.add_row(str(rank), common.plain(images.ids[at]), f"{loss:.2f}", common.plain(classes))
     common.console.print(table)
-    scores = result.scores
     common.console.print(
         f"f_B can't explain {scores.unexplained:,} of {len(scores.ids):,} images (less than even odds for "
         f"their label); separation of the two groups {scores.separation:.3f}"
@@ -166,49 +152,29 @@ def audit(
     if result.precision_at_k is not None:
         ap = "unknown" if result.average_precision is None else f"{result.average_precision:.3f}"
         common.console.print(
-            f"precision@{len(result.top_k.ids)} {result.precision_at_k:.2f}, average precision {ap}"
+            f"precision@{len(top.ids)} {result.precision_at_k:.2f}, average precision {ap}"
         )
     if result.warning:
         common.console.print(f"WARNING: {result.warning}", markup=False)
-    common.write_json(
-        json_file,
-        {
-            "top_k": [str(i) for i in result.top_k.ids],
-            "rule": result.top_k.rule,
-            "train_accuracy": result.train_accuracy,
-            "precision_at_k": result.precision_at_k,
-            "average_precision": result.average_precision,
-            "unexplained": scores.unexplained,
-            "separation": scores.separation,
-            "warning": result.warning,
-            "settings": to_json(settings),
-        },
-    )
+
+
+PRETRAIN = (Offer(DiffusionConfig, without=("checkpoint_every",)),)
+PRETRAIN_SMALL = (Offer(SmallModelConfig),)
 
 
 @command.command()
+@takes(*PRETRAIN)
 def pretrain(
+    given: Given,
     what: Annotated[
         str,
         typer.Argument(
-            help="'project' (its own images), 'digits' (the demo's model), 'mnist', 'cifar10', "
-            "'digits-captioner', 'digits-text2image', 'mnist-captioner' or 'mnist-text2image' (the small "
-            "language models that ship)."
+            help="'project' (its own images), 'digits' (the demo's model), 'mnist', 'cifar10', or one of the small "
+            f"language models that ship: {', '.join(SMALL_MODELS)}."
         ),
     ] = "project",
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
-    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    flip: Annotated[bool, typer.Option(help="Mirror half of the images.")] = False,
-    swap: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of each batch in which h comes from another image in other colours, so that "
-            "it carries shape and not colour (docs/methods.md, Swaps)."
-        ),
-    ] = None,
     restart: Annotated[bool, typer.Option(help="Begin anew instead of resuming.")] = False,
     start: Annotated[
         Path | None,
@@ -232,36 +198,32 @@ def pretrain(
     common.check_json(json_file)
     project = None
     settings: Any
+    stage: Any
+    machine: dict[str, Any] = {"device": common.device()}
+    checkpoint = workspace / f"pretrain-{what}"
     if what in models.PRETRAIN:
         preset, shipped, *_ = models.PRETRAIN[what]
-        settings = changed(PRESETS[preset], steps=steps, batch_size=batch_size, lr=lr, swap=swap)
-        checkpoint = workspace / f"pretrain-{what}"
+        settings = with_given(PRESETS[preset], PRETRAIN, given)
         if restart:
             drop_checkpoint(checkpoint)
-        out = out or shipped
-        if not ranks.leads():
-            out = workspace / "model"
+        out = (out or shipped) if ranks.leads() else workspace / "model"
         stage = models.run_pretrain_named(
-            what, out, settings, device=common.device(), checkpoint=checkpoint, start=start
+            what, out, settings, checkpoint=checkpoint, start=start, **machine
         )
     elif what in SMALL_MODELS:
         if ranks.several():
             raise UserError(f"{what} is trained by one process: start it without a launcher.")
-        settings = changed(
-            SMALL_MODELS[what], steps=steps, batch_size=batch_size, lr=lr,
-            start=None if start is None else str(start),
-        )  # fmt: skip
+        own = {option.name for option in options_of(PRETRAIN_SMALL)}
+        refuse(what, [option for option in given if option not in own])
+        settings = with_given(SMALL_MODELS[what], PRETRAIN_SMALL, given)
+        settings = replace(settings, start=str(start or settings.start))
         stage = small_models.run_pretrain_small(
-            what, settings, device=common.device(), out=out, restart=restart,
-            checkpoint=workspace / f"pretrain-{what}",
-        )  # fmt: skip
+            what, settings, out=out, restart=restart, checkpoint=checkpoint, **machine
+        )
     elif what == "project":
         project = common.open_project(workspace, name)
-        settings = changed(
-            diffusion_for(project.table().image_size),
-            steps=steps, batch_size=batch_size, lr=lr, flip=flip, swap=swap,
-        )  # fmt: skip
-        stage = models.run_pretrain(project, settings, device=common.device(), restart=restart)
+        settings = with_given(diffusion_for(project.table().image_size), PRETRAIN, given)
+        stage = models.run_pretrain(project, settings, restart=restart, **machine)
     else:
         known = ", ".join(("project", *models.PRETRAIN, *SMALL_MODELS))
         raise UserError(f"There is no '{what}' to pretrain on. Choose one of: {known}.")
@@ -270,16 +232,21 @@ def pretrain(
     common.write_json(json_file, {"folder": str(folder), "settings": to_json(settings)})
 
 
+COMPARE = (
+    Offer(ClassifierConfig, fields=("network", "epochs"), whose="every method; default: its own"),
+)
+
+
 @command.command()
+@takes(*COMPARE)
 def compare(
+    given: Given,
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
     method: Annotated[
         list[str] | None,
         typer.Option(help=f"One or more of {', '.join(names_of('training'))}."),
     ] = None,
-    network: Network = None,
-    epochs: Epochs = None,
     seeds: Seeds = 1,
     json_file: JsonFile = None,
 ) -> None:
@@ -289,30 +256,28 @@ def compare(
 
     common.check_json(json_file)
     which = common.seeds(seeds)
-    base = CompareConfig()
-    settings = CompareConfig(tuple(method or base.methods), which, network or "", epochs or 0)
+    settings = CompareConfig(tuple(method or CompareConfig().methods), which, **given)
     project = common.open_project(workspace, name)
     cells = common.run(run_compare(project, settings, device=common.device()), project)
     by_method = [[c for c in cells if c["method"] == m] for m in settings.methods]
-    rows = [over_seeds(mine) for mine in by_method if mine]
+    rows = [over_seeds(found) for found in by_method if found]
     tables.cells_table(rows, "test")
     common.write_json(json_file, {"cells": cells, "rows": rows, "settings": to_json(settings)})
 
 
+DEBIAS = (
+    Offer(ClassifierConfig, "classifier", ("network", "epochs", "lr", "batch_size")),
+    Offer(DebiasConfig),
+)
+
+
 @command.command()
+@takes(*DEBIAS)
 def debias(
+    given: Given,
     workspace: Workspace = DEFAULT_WORKSPACE,
     name: Name = DEFAULT_NAME,
-    network: Network = "conv",
-    epochs: Epochs = None,
-    lr: Lr = None,
-    batch_size: BatchSize = None,
     seeds: Seeds = 1,
-    synthetic_share: SyntheticShare = None,
-    min_fidelity: MinFidelity = None,
-    only_accepted: Annotated[
-        bool, typer.Option(help="Leave out the images that nobody has accepted in Curate.")
-    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Train a classifier with and without the synthetic images, at the same budget."""
@@ -323,14 +288,8 @@ def debias(
     common.check_json(json_file)
     which = common.seeds(seeds)
     project = common.open_project(workspace, name)
-    base = synthetic.debias_settings(project.table())
-    classifier = changed(
-        base.classifier, network=network, epochs=epochs, lr=lr, batch_size=batch_size
-    )
-    settings = changed(
-        base, classifier=classifier, seeds=which, only_accepted=only_accepted,
-        synthetic_share=synthetic_share, min_fidelity=min_fidelity,
-    )  # fmt: skip
+    base = replace(synthetic.debias_settings(project.table()), seeds=which)
+    settings = with_given(base, DEBIAS, given)
     arms = common.run(debias_stage.run_debias(project, settings, device=common.device()), project)
     result = summary(arms)
     tables.accuracy_table(result)

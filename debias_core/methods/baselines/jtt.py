@@ -29,9 +29,11 @@ class JTTConfig(Settings):
 
     classifier: ClassifierConfig = setting(ClassifierConfig, "The network and its training.")
     # known: 60 on Waterbirds, 1 on CelebA and UrbanCars
-    first_epochs: int = setting(1, "Epochs of the first net (T).", low=1)
+    first_epochs: int = setting(1, "Epochs of the first net (T).", low=1, flag="jtt_epochs")
     # known: 100, 50 and 100 there
-    times: int = setting(50, "How often the second net sees the first one's errors (λ).", low=1)
+    times: int = setting(
+        50, "How often the second net sees the first one's errors (λ).", low=1, flag="jtt_times"
+    )
 
 
 def draws(pred: NDArray[np.int64], y: NDArray[np.int64], times: int) -> NDArray[np.int64]:
