@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from debias_core.classifier.networks import Classifier
 from debias_core.data.images import Pixels, enlarge, grid, png, to_uint8
@@ -23,6 +24,7 @@ from debias_core.diffusion.inversion import invert
 from debias_core.diffusion.preview import Preview
 from debias_core.diffusion.sampling import denoise, sample
 from debias_core.diffusion.synthesis import Frame
+from debias_core.diffusion.unet import EpsilonNet
 from debias_core.insight.fidelity import fidelity
 from debias_core.insight.quality import distance
 from debias_core.methods.catalog import METHODS
@@ -59,16 +61,7 @@ def run_model_check(
     # Round trips: there and back in as many steps.
     real = unseen.pixels[evenly(len(unseen), images)]
     x0 = frame.put(real).to(device)
-    kinds = [(n, i) for n in STEPS[:2] for i in INVERSIONS]
-    trips = []
-    for done, (n, inversion) in enumerate(kinds):
-        yield Progress("round trips", done, len(kinds))
-        m = InjectConfig(inversion=inversion).fixed_point_evaluations
-        x_T = invert(net, a_bar, x0, steps=n, fixed_point=m)
-        back = denoise(net, a_bar, x_T, steps=n)
-        trips.append(
-            {"steps": n, "inversion": inversion, "psnr": _psnr(to_uint8(back), to_uint8(x0))}
-        )
+    trips = yield from _round_trips(net, a_bar, x0)
 
     # Fewer steps: the same pairs blended in each number of them.
     train = table.where("train").without_bias()
@@ -120,6 +113,21 @@ def run_model_check(
     (folder / "check.png").write_bytes(_sheet(drawn[0], originals, contents, blends))
     yield Progress("samples", samples, samples)
     return result
+
+
+def _round_trips(net: EpsilonNet, a_bar: Tensor, x0: Tensor) -> Stage[list[dict[str, Any]]]:
+    """PSNR of images x0 [N, 3, H, W] that were inverted and denoised again, for each way of inverting."""
+    kinds = [(n, i) for n in STEPS[:2] for i in INVERSIONS]
+    trips = []
+    for done, (n, inversion) in enumerate(kinds):
+        yield Progress("round trips", done, len(kinds))
+        m = InjectConfig(inversion=inversion).fixed_point_evaluations
+        x_T = invert(net, a_bar, x0, steps=n, fixed_point=m)
+        back = denoise(net, a_bar, x_T, steps=n)
+        trips.append(
+            {"steps": n, "inversion": inversion, "psnr": _psnr(to_uint8(back), to_uint8(x0))}
+        )
+    return trips
 
 
 def passes(line: dict[str, Any], faithful: dict[str, Any]) -> bool:
