@@ -34,6 +34,7 @@ def test_everything_works_under_a_path_behind_a_proxy(tmp_path, table):
         browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         expect.set_options(timeout=1000 * WAIT)
         context = browser.new_context(viewport=WIDE)
+        context.set_default_timeout(1000 * WAIT)
         watch.follow(context)
         context.on("request", lambda request: asked.append(urlsplit(request.url).path))
         page = context.new_page()
