@@ -141,9 +141,14 @@ print(job.kind, job.args["config"]["softness"], job.args["config"]["gamma"])
 """
 
 
-def test_a_setting_is_one_field_and_its_control_reaches_the_job(tree, tmp_path):
+def test_a_setting_is_one_field(tree, tmp_path):
     path = tree / "debias_core" / "settings" / "injection.py"
     edit(path, TOY_SETTING[TOY_SETTING.index("    batch_size") :], TOY_SETTING)
+    for command in ("generate", "benchmark"):
+        told = " ".join(run(tree, "app.py", command, "--help").split())
+        assert "--softness" in told and "How softly a toy injects" in told
+    run(tree, "-m", "tests.docs")
+    assert "How softly a toy injects" in (tree / "docs" / "settings.md").read_text()
     slider, job = run(tree, "-c", IN_THE_PAGE % str(tmp_path / "ws")).splitlines()[-2:]
     assert slider == "Slider 0 1 0.05 0.25 How softly a toy injects."
     assert job == "generate 0.75 0.9"
