@@ -5,9 +5,10 @@ import pytest
 from scipy import stats
 
 from debias_core.data.making.digits import colored_digits
-from debias_core.insight import measures, properties
+from debias_core.insight import comparison, measures
+from debias_core.insight.comparison import ALL, draw_tail, holm, ranks_within
 from debias_core.insight.measures import measure
-from debias_core.insight.properties import ALL, compare, draw_tail, holm, ranks_within, say, shared
+from debias_core.insight.properties import compare, say, shared
 from debias_core.records import UserError
 
 
@@ -108,14 +109,14 @@ def test_the_rank_test_agrees_with_scipy_and_errs_on_the_safe_side():
             v = np.concatenate([rng.normal(shift, 1, n), rng.normal(0, 1, m)])
             chosen = np.arange(n + m) < n
             stratum = np.zeros(n + m, dtype=int)
-            scope = properties.Scope("a", np.arange(n + m), stratum, chosen)
+            scope = comparison.Scope("a", np.arange(n + m), stratum, chosen)
             rank = ranks_within(v, stratum)
-            mine = properties.rank_test(rank, scope)
+            mine = comparison.rank_test(rank, scope)
             how = "exact" if n <= 20 else "asymptotic"
             u, theirs = stats.mannwhitneyu(v[chosen], v[~chosen], method=how)
             print(f"n {n} m {m} shift {shift}: p {mine:.2g}, scipy ({how}) {theirs:.2g}")
             assert theirs * 0.8 < mine < max(3 * theirs, theirs**0.8)
-            assert properties.rank_biserial(rank, scope) == pytest.approx(2 * u / (n * m) - 1)
+            assert comparison.rank_biserial(rank, scope) == pytest.approx(2 * u / (n * m) - 1)
 
 
 def test_one_image_a_class_is_enough_to_be_compared_within_classes():

@@ -17,7 +17,6 @@ task again only where nothing was given to it since its beginning, such as the c
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import io
 import logging
@@ -32,6 +31,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+from debias_core.compute import ray_host
 from debias_core.compute.team import ROOT, Cluster, Heard, Message, Work, folder_files, heard
 from debias_core.records import UserError
 
@@ -294,108 +294,9 @@ def _app() -> bytes:
 
 
 def _host(ray: Any, *, gpu: bool) -> Any:
-    """The actor's class. Made in here, so that Ray sends it whole: a machine of the cluster has what
-    requirements.txt names, and the app comes with the work."""
-    digest = hashlib.blake2b
-
-    class Host:
-        """Unpacks the app, begins the work, and carries out one task after another."""
-
-        def __init__(
-            self,
-            app: bytes,
-            versions: dict[str, str],
-            work: str,
-            opening: tuple[dict[str, Any], bytes],
-            device: str,
-        ) -> None:
-            import io
-            import os
-            import platform
-            import shutil
-            import sys
-            import tempfile
-            import zipfile
-            from importlib.metadata import version
-            from pathlib import Path
-
-            # What a worker keeps goes with it: that of one that was killed, with the next that comes.
-            prefix = f"debias-studio-{os.getuid()}-"
-            for old in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-                pid = old.name.removeprefix(prefix).partition("-")[0]
-                try:
-                    os.kill(int(pid), 0)
-                except ProcessLookupError:
-                    shutil.rmtree(old, ignore_errors=True)
-            mine_alone = tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-")
-            tempfile.tempdir = mine_alone
-            self._where = f"{platform.node()} ({device})"
-            self._failed: Any = None
-            self._folder = mine_alone
-            try:
-                mine = {name: version(name) for name in versions}
-                if mine != versions:
-                    raise ImportError(
-                        f"it has {mine}, the caller {versions}: the images would differ. Install "
-                        "the same versions"
-                    )
-                home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-                kept = Path(home) / "debias-studio"
-                folder = kept / f"app-{digest(app, digest_size=8).hexdigest()}"
-                if not folder.is_dir():
-                    kept.mkdir(parents=True, exist_ok=True)
-                    fresh = Path(tempfile.mkdtemp(dir=kept))
-                    zipfile.ZipFile(io.BytesIO(app)).extractall(fresh)
-                    try:
-                        fresh.rename(folder)
-                    except OSError:  # another actor was faster
-                        shutil.rmtree(fresh)
-                os.utime(folder)
-                for old in kept.glob("app-*"):
-                    if time.time() - old.stat().st_mtime > 30 * 24 * 3600:  # of a version long gone
-                        shutil.rmtree(old, ignore_errors=True)
-                sys.path.insert(0, str(folder))
-                os.environ.setdefault("HF_HUB_OFFLINE", "1")  # what is needed has been sent
-                from debias_core.compute import team
-            except Exception as error:
-                text = f"The machine {self._where} can't work: {error}."
-                self._failed = ({"error": text}, b"")
-                return
-            self._team, self._work = team, work
-            try:
-                import torch
-
-                self._carry_out = team.begin(work, opening, torch.device(device), 1)
-            except Exception as error:
-                self._failed = team.failure(error, self._where)
-
-        def leave(self) -> None:
-            """Take away what lies on this machine's disk, before the end."""
-            import shutil
-
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-        def ready(self) -> Any:
-            """An empty answer once the work has begun, or what failed."""
-            return self._failed or ({}, self._team.as_bytes({}))
-
-        def keep(self, message: tuple[dict[str, Any], bytes]) -> None:
-            """Take something for the tasks to come."""
-            if self._failed is None:
-                try:
-                    self._team.answer(self._carry_out, message)
-                except Exception as error:
-                    self._failed = self._team.failure(error, self._where)
-
-        def do(self, about: dict[str, Any], tensors: bytes) -> Any:
-            """One task's answer, or what failed."""
-            if self._failed is not None:
-                return self._failed
-            try:
-                return self._team.answer(self._carry_out, (about, tensors))
-            except Exception as error:
-                return self._team.failure(error, self._where)
-
+    """The actor's class, sent whole: a machine of the cluster has what requirements.txt names, and the app
+    comes with the work."""
+    ray.cloudpickle.register_pickle_by_value(ray_host)
     # One core each: sums are rounded alike everywhere.
     options = {"num_cpus": 0 if gpu else 1, "num_gpus": 1 if gpu else 0}
-    return ray.remote(**options, max_restarts=0, scheduling_strategy="SPREAD")(Host)
+    return ray.remote(**options, max_restarts=0, scheduling_strategy="SPREAD")(ray_host.Host)

@@ -1,7 +1,7 @@
 """Bias in words: what the captions of chosen images say that those of the rest of their class don't.
 
 After Bias-to-Text (Kim et al., CVPR 2024), which scores the keywords of misclassified images against
-correctly classified ones of the class. Here the comparison is that of `insight/properties.py`: exact
+correctly classified ones of the class. Here the comparison is that of `insight/comparison.py`: exact
 within classes, corrected over all words that were tried. A word stands in an image if at least half
 of its captions say it.
 """
@@ -15,7 +15,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from debias_core.insight.properties import ALL, ALPHA, MOST, Finding, holm, over, scopes
+from debias_core.insight.comparison import ALL, ALPHA, Finding, holm, over, scopes
+from debias_core.insight.properties import MOST
 
 Ints = NDArray[np.int64]
 RARE = 0.2  # share of a class's images up to which a word is unusual there

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import torch
 
     from debias_core.compute.team import Cluster
-    from debias_core.insight.properties import Finding
+    from debias_core.insight.comparison import Finding
 
 LONGEST = 500  # characters of a caption that a person writes
 MOST_WORDS = 200  # in the text filter
