@@ -41,6 +41,32 @@ _EVERY = [offer for method in METHODS.values() for offer in offers_of(method)]
 _PART = Offer(NamedDataConfig, fields=("validation",))
 
 
+Biases = Annotated[
+    list[str] | None,
+    typer.Option(
+        help=f"{' and '.join(names_made_here(grey=True))}: plant another bias, one or more of "
+        f"{', '.join(BIASES)}, two at once as in colour+corner, or all. Several make the generalisation table."
+    ),
+]
+Ratios = Annotated[
+    list[float] | None,
+    typer.Option(
+        help="Percent of bias-conflicting images, one or more of those at which the data set is "
+        "published (0.5, 1, 2, 5; Dogs & Cats and BAR 1, 5; the others have one training set); digits "
+        "and cmnist: 0 to 20."
+    ),
+]
+PaperProtocol = Annotated[
+    bool,
+    typer.Option(
+        "--paper-protocol",
+        help="As the papers have it. Baselines with an MLP: divide pixels by 255 twice, as their code does "
+        "(jtt and group-dro at a rate that suits this); "
+        f"diffinject on {', '.join(PAPER_READING)}: all of its paper's settings.",
+    ),
+]
+
+
 @command.command()
 @takes(*_DEMO, _PART)
 def demo(
@@ -126,21 +152,8 @@ def benchmark(
             "the field's baselines make a table, cell by cell (default: diffinject)."
         ),
     ] = None,
-    bias: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=f"{' and '.join(names_made_here(grey=True))}: plant another bias, one or more of "
-            f"{', '.join(BIASES)}, two at once as in colour+corner, or all. Several make the generalisation table."
-        ),
-    ] = None,
-    ratio: Annotated[
-        list[float] | None,
-        typer.Option(
-            help="Percent of bias-conflicting images, one or more of those at which the data set is "
-            "published (0.5, 1, 2, 5; Dogs & Cats and BAR 1, 5; the others have one training set); digits "
-            "and cmnist: 0 to 20."
-        ),
-    ] = None,
+    bias: Biases = None,
+    ratio: Ratios = None,
     seeds: Seeds = 3,
     first_seed: Annotated[
         int,
@@ -154,15 +167,7 @@ def benchmark(
     given: Given,
     devices: Devices = None,
     cluster: OnCluster = None,
-    paper_protocol: Annotated[
-        bool,
-        typer.Option(
-            "--paper-protocol",
-            help="As the papers have it. Baselines with an MLP: divide pixels by 255 twice, as their code does "
-            "(jtt and group-dro at a rate that suits this); "
-            f"diffinject on {', '.join(PAPER_READING)}: all of its paper's settings.",
-        ),
-    ] = False,
+    paper_protocol: PaperProtocol = False,
     json_file: JsonFile = None,
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write the cells to this file.")
