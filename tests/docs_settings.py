@@ -32,10 +32,9 @@ def settings_classes() -> list[type]:
 
 
 def settings() -> str:
-    """A table for each settings class: every field with its type, default, bounds and sentence."""
-    return "# Settings\n\n" + "\n\n".join(
-        f"## {cls.__name__}\n\n{_first_sentence(cls)}{_used_by(cls)}\n\n"
-        + _table(("setting", "type", "default", "allowed", ""), _fields(cls))
+    """A list for each settings class: every field with its default, bounds and sentence."""
+    return "# Settings\n\nIn brackets: the default; what is allowed.\n\n" + "\n\n".join(
+        f"## {cls.__name__}\n\n{_first_sentence(cls)}{_used_by(cls)}\n\n" + "\n".join(_fields(cls))
         for cls in settings_classes()
     )
 
@@ -49,19 +48,28 @@ def _used_by(cls: type) -> str:
     return f" Methods: {', '.join(users)}." if users else ""
 
 
-def _fields(cls: Any) -> Iterable[tuple[str, ...]]:
+def _fields(cls: Any) -> Iterable[str]:
+    """A line for each field of its own; those of the class that it extends are said there."""
+    parent = cls.__base__
+    inherited = (
+        {f.name for f in dataclasses.fields(parent)} if dataclasses.is_dataclass(parent) else ()
+    )
+    if inherited:
+        yield f"- All of {parent.__name__}."
     for f in dataclasses.fields(cls):
-        told, kind = about(cls, f.name), kind_of(cls, f.name)
-        only = f" Only {' and '.join(told.only)}." if told.only else ""
-        if dataclasses.is_dataclass(kind):
-            link = f"[{kind.__name__}](#{kind.__name__.lower()})"
-            yield f"`{f.name}`", link, "", "", told.sentence
+        if f.name in inherited:
             continue
-        allowed = ", ".join(map(str, told.choices)) or told.allowed(kind is int)
-        default = "" if f.default is dataclasses.MISSING else f"`{f.default!r}`"
+        setting, kind = about(cls, f.name), kind_of(cls, f.name)
+        if dataclasses.is_dataclass(kind):
+            yield f"- `{f.name}`: {setting.sentence} ({kind.__name__})"
+            continue
+        allowed = ", ".join(map(str, setting.choices)) or setting.allowed(kind is int)
         for word in ("be ", "lie in ", "have "):
             allowed = allowed.removeprefix(word)
-        yield f"`{f.name}`", f.type.replace(" | None", ""), default, allowed, told.sentence + only
+        default = "" if f.default is dataclasses.MISSING else str(f.default)
+        brackets = "; ".join(filter(None, (default, allowed)))
+        only = f" Only {' and '.join(setting.only)}." if setting.only else ""
+        yield f"- `{f.name}`{brackets and f' ({brackets})'}: {setting.sentence}{only}"
 
 
 def commands() -> str:
@@ -70,13 +78,13 @@ def commands() -> str:
     named = {"": door, **door.commands}
     own = {name: _own_options(command) for name, command in named.items()}
     times = Counter(line for lines in own.values() for line in lines)
-    shared = [line for line, count in times.items() if count >= 4]
+    shared = [line for line, count in times.items() if count >= 3]
     return (
         "# Commands\n\n`python app.py COMMAND --help` says the same of one command. "
         "What a setting does stands in [settings.md](settings.md).\n\n## Of several commands\n\n"
         + "\n\n".join(
             (
-                _table(("", "", ""), shared),
+                _list(shared),
                 *(_command(n, named[n], own[n], shared) for n in named),
             )
         )
@@ -94,14 +102,13 @@ def _command(name: str, command: Any, own: list[Any], shared: list[Any]) -> str:
     parts = [
         f"## app.py {name}".rstrip(),
         " ".join(command.help.split()),
-        _table(("", "", ""), alone),
+        _list(alone),
         f"And {', '.join(line[0] for line in own if line in shared)}.",
     ]
     of_class: dict[str, list[str]] = {}
     for option in getattr(command.callback, "options", {}).values():
-        flag = f"`--{option.name.replace('_', '-')}`"
-        of_class.setdefault(option.of.__name__, []).append(flag)
-    parts += [f"[{c}](settings.md#{c.lower()}): {', '.join(f)}." for c, f in of_class.items()]
+        of_class.setdefault(option.of.__name__, []).append(f"--{option.name.replace('_', '-')}")
+    parts.append("\n".join(f"- {c}: `{' '.join(flags)}`" for c, flags in of_class.items()))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -122,7 +129,5 @@ def _parameter(parameter: Any, context: typer.Context) -> tuple[str, str, str]:
     return name, parameter.metavar or takes.strip("<>"), " ".join(notes)
 
 
-def _table(heads: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> str:
-    rows = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    every = [heads, ["---"] * len(heads), *rows] if rows else []
-    return "\n".join(f"| {' | '.join(row)} |" for row in every)
+def _list(options: Iterable[tuple[str, str, str]]) -> str:
+    return "\n".join(f"- {name}{takes and f' {takes}'}: {text}" for name, takes, text in options)
