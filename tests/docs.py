@@ -76,7 +76,7 @@ def file_map() -> str:
     for path in python_files():
         text = ast.get_docstring(ast.parse((ROOT / path).read_text()))
         if text is not None:
-            rooms.setdefault(str(path.parent), []).append(f"- {path.stem}: {gist(text)}")
+            rooms.setdefault(str(path.parent), []).append(f"- `{path.name}`: {gist(text)}")
     lists = (
         f"## {'The door' if room == '.' else f'`{room}/`'}\n\n" + "\n".join(lines)
         for room, lines in rooms.items()
