@@ -80,8 +80,8 @@ def commands() -> str:
     times = Counter(line for lines in own.values() for line in lines)
     shared = [line for line, count in times.items() if count >= 3]
     return (
-        "# Commands\n\n`python app.py COMMAND --help` says the same of one command. "
-        "What a setting does stands in [settings.md](settings.md).\n\n## Of several commands\n\n"
+        "# Commands\n\n`python app.py COMMAND --help` says more of one command. "
+        "A setting is an option of the same name, `--t-edit` for `t_edit` ([settings.md](settings.md)).\n\n## Of several commands\n\n"
         + "\n\n".join(
             (
                 _list(shared),
@@ -105,10 +105,9 @@ def _command(name: str, command: Any, own: list[Any], shared: list[Any]) -> str:
         _list(alone),
         f"And {', '.join(line[0] for line in own if line in shared)}.",
     ]
-    of_class: dict[str, list[str]] = {}
-    for option in getattr(command.callback, "options", {}).values():
-        of_class.setdefault(option.of.__name__, []).append(f"--{option.name.replace('_', '-')}")
-    parts.append("\n".join(f"- {c}: `{' '.join(flags)}`" for c, flags in of_class.items()))
+    of_class = Counter(o.of.__name__ for o in getattr(command.callback, "options", {}).values())
+    if of_class:
+        parts.append(f"And settings of {', '.join(f'{c} ({n})' for c, n in of_class.items())}.")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -118,7 +117,10 @@ def _parameter(parameter: Any, context: typer.Context) -> tuple[str, str, str]:
     is_option = flags.startswith("`--")
     takes = "" if getattr(parameter, "is_flag", False) else parameter.display_type(context)
     default = parameter.default() if callable(parameter.default) else parameter.default
-    notes = [parameter.help]
+    # What more there is to say, `--help` says.
+    notes = [parameter.help.split(". ")[0].rstrip(".") + "."]
+    if choices := [name for name in METHODS if f"{name}: " in parameter.help]:
+        notes = [f"{', '.join(choices)} (methods.md)."]
     if isinstance(default, Path):
         default = f"~/{default.relative_to(Path.home())}"
     if default not in (None, "") and not isinstance(default, bool):
