@@ -1,13 +1,17 @@
-"""The house rules: who imports whom, what lies at the top, and that the README's map is true."""
+"""The house rules: who imports whom, where functions and files end, what lies at the top, and that the
+derived documents are true."""
 
 import ast
 import subprocess
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 from tests import docs
 
 ROOT = Path(__file__).resolve().parents[1]
+MOST_OF_A_FUNCTION, MOST_OF_A_FILE = 80, 400  # lines
 # Who may import whom: a room imports from itself and from those above it in this list.
 LAYERS = [
     {"debias_core.records"},
@@ -80,14 +84,42 @@ def graph(*, annotations=True):
     }
 
 
-def test_nobody_imports_upward():
-    wrong = [
+def upward(imported):
+    """The imports of a graph that go from a lower room into a higher one."""
+    return [
         f"{name} imports {other}"
-        for name, others in graph().items()
+        for name, others in imported.items()
         for other in others
         if (layer(name) or 0) < (layer(other) or 0)
     ]
-    assert wrong == []
+
+
+def circle(imported):
+    """The modules of a graph that import each other in a circle, in their order; [] where none do."""
+    try:
+        list(TopologicalSorter(imported).static_order())
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def too_long(sources):
+    """The functions over 80 lines and the files over 400 of a dict of texts by path."""
+    for path, text in sources.items():
+        if (lines := text.count("\n")) > MOST_OF_A_FILE:
+            yield f"{path}: {lines} lines"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines = node.end_lineno - node.lineno + 1
+                if lines > MOST_OF_A_FUNCTION:
+                    yield f"{path}, {node.name}: {lines} lines"
+
+
+def test_nobody_imports_upward():
+    assert upward(graph()) == []
+    assert upward({"debias_core.data.table": {"ui.shown.rows", "debias_core.records"}}) == [
+        "debias_core.data.table imports ui.shown.rows"
+    ]
 
 
 def test_every_module_lies_in_a_room():
@@ -95,10 +127,22 @@ def test_every_module_lies_in_a_room():
 
 
 def test_nobody_imports_in_a_circle():
-    try:
-        list(TopologicalSorter(graph(annotations=False)).static_order())
-    except CycleError as error:
-        raise AssertionError(" → ".join(error.args[1])) from None
+    assert circle(graph(annotations=False)) == []
+    assert set(circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})) == {"a", "b", "c"}
+
+
+def test_functions_and_files_end():
+    assert list(too_long({f: (ROOT / f).read_text() for f, _ in modules()})) == []
+
+
+@pytest.mark.parametrize(("lines", "found"), [(80, []), (81, ["f.py, f: 81 lines"])])
+def test_a_function_of_81_lines_is_found(lines, found):
+    assert list(too_long({"f.py": "def f():\n" + "    1\n" * (lines - 1)})) == found
+
+
+def test_a_file_of_401_lines_is_found():
+    assert list(too_long({"f.py": "1\n" * 400})) == []
+    assert list(too_long({"f.py": "1\n" * 401})) == ["f.py: 401 lines"]
 
 
 def test_methods_do_not_import_methods():

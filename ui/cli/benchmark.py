@@ -29,9 +29,11 @@ from ui.cli.options import (
     OnCluster,
     Preset,
     Ratio,
+    RootPath,
     Seeds,
     Workspace,
 )
+from ui.words import data as data_words
 
 command = typer.Typer()
 # What the demo runs: the whole loop, or a recipe.
@@ -50,11 +52,7 @@ Biases = Annotated[
 ]
 Ratios = Annotated[
     list[float] | None,
-    typer.Option(
-        help="Percent of bias-conflicting images, one or more of those at which the data set is "
-        "published (0.5, 1, 2, 5; Dogs & Cats and BAR 1, 5; the others have one training set); digits "
-        "and cmnist: 0 to 20."
-    ),
+    typer.Option(help=f"Percent of bias-conflicting images, one or more. {data_words.RATIOS}."),
 ]
 PaperProtocol = Annotated[
     bool,
@@ -89,6 +87,7 @@ def demo(
     port: Annotated[int, typer.Option(help="With --classroom: port to listen on.")] = 7860,
     auth: Auth = None,
     allow_host: AllowHost = None,
+    root_path: RootPath = "",
     json_file: JsonFile = None,
 ) -> None:
     """The whole loop on the built-in Colored Digits: audit, inject, debias, inspect."""
@@ -97,7 +96,7 @@ def demo(
 
         run_server(
             workspace.resolve(), host=host, port=port, roots=(), open_browser=False, auth=auth,
-            extra_hosts=allow_host or (), in_classroom=True,
+            extra_hosts=allow_host or (), root_path=root_path, in_classroom=True,
         )  # fmt: skip
         return
     common.check_json(json_file)
@@ -230,8 +229,6 @@ def _published_images(dataset: str, folder: Path | None) -> Path | None:
 
 def _say_which_images(dataset: str, published: Path | None, making_images: Iterable[str]) -> str:
     """Which images a data set stands for here, printed; "" where its name says it."""
-    from ui.words import data as data_words
-
     data_set = DATA_SETS[dataset]
     if data_set.warning and making_images:
         common.console.print(data_set.warning, markup=False)
