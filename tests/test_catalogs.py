@@ -87,7 +87,9 @@ def test_a_data_set_made_here_is_one_file_and_one_line(tree, tmp_path):
         "Toy Bars without a bias (control)",
     } <= set(choices.splitlines())
     assert "Toy Bars" in run(
-        tree, "-c", "from ui.words.field_table import FIELD_NAMES; print(FIELD_NAMES['toy'])"
+        tree,
+        "-c",
+        "from ui.tabs.field_table import NAMES; print(dict(map(reversed, NAMES))['toy'])",
     )
     run(tree, "-m", "tests.docs")
     assert "Bars across and bars down" in (tree / "docs" / "data_sets.md").read_text()

@@ -182,7 +182,7 @@ def test_where_nobody_knows_the_bias_f_b_s_mistakes_make_the_groups(
 
 def test_fewer_training_images_leave_the_held_out_ones(project, device):
     data = bench.held_out(project, 0).table
-    fewer = sweep._fewer(data, 12)
+    fewer = bench._fewer(data, 12)
     assert (fewer.split == "train").sum() == 12
     assert np.array_equal(fewer.where("test").ids, data.where("test").ids)
 
