@@ -75,7 +75,7 @@ def test_the_command_fills_a_table_of_methods_ratios_and_seeds(tmp_path, capsys)
         c["unbiased_accuracy"] for c in found["cells"]
     ]
     table = out["markdown"].read_text().splitlines()
-    assert len(table) == 2 + 4 and table[3].startswith("| lff | 1 % | ")
+    assert len(table) == 2 + 4 and table[3].startswith("| lff | nothing | 1 % | ")
     assert f"{100 * mean['mean']:.1f} ± {100 * mean['sd']:.1f} %" in table[3]
     assert "lff" in capsys.readouterr().out
 
@@ -300,7 +300,7 @@ def test_the_files_grow_with_the_cells(tmp_path, monkeypatch):
     ]  # fmt: skip
     assert (begun["wanted"], begun["seeds"]) == (4, [0, 1])
     lines = seen[3]["markdown"].splitlines()
-    assert lines[0].startswith("| method | ratio | seeds |")
+    assert lines[0].startswith("| method | told | ratio | seeds |")
     assert [x.split(" | ")[2] for x in lines[2:]] == ["2 / 2", "1 / 2"]
     assert len(list(csv.DictReader(seen[3]["csv"].splitlines()))) == 3
     # Nothing half-written stays, and what is finished has no column for it.
