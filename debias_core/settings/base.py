@@ -160,7 +160,9 @@ def from_json(cls: type[C], data: dict[str, Any]) -> C:
 
 
 def _value(kind: Any, value: Any, key: str) -> Any:
-    """One JSON value as the annotated kind: dataclass, tuple, optional, or a plain scalar."""
+    """One JSON value as the annotated kind: dataclass, tuple, optional, a plain scalar, or as it is."""
+    if kind is Any:
+        return value
     if dataclasses.is_dataclass(kind):
         require(isinstance(value, dict), f"Setting '{key}' must be an object, but is {value!r}.")
         return from_json(typing.cast(type, kind), value)

@@ -10,7 +10,8 @@ from debias_core.data.table import ImageTable
 
 _CORE = Path(__file__).resolve().parents[2]
 # Inside the package where the app is installed, beside it in a checkout.
-ASSETS = next(f for f in (_CORE / "assets", _CORE.parent / "assets") if f.is_dir())
+_PACKAGED = _CORE / "assets"
+ASSETS = _PACKAGED if _PACKAGED.is_dir() else _CORE.parent / "assets"
 # Their diffusion models, by the beginning of their images' ids. CIFAR-10's is too large to ship:
 # `pretrain cifar10` puts it there.
 SHIPPED = {
