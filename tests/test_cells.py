@@ -301,7 +301,7 @@ def test_the_files_grow_with_the_cells(tmp_path, monkeypatch):
     assert (begun["wanted"], begun["seeds"]) == (4, [0, 1])
     lines = seen[3]["markdown"].splitlines()
     assert lines[0].startswith("| method | told | ratio | seeds |")
-    assert [x.split(" | ")[2] for x in lines[2:]] == ["2 / 2", "1 / 2"]
+    assert [x.split(" | ")[3] for x in lines[2:]] == ["2 / 2", "1 / 2"]
     assert len(list(csv.DictReader(seen[3]["csv"].splitlines()))) == 3
     # Nothing half-written stays, and what is finished has no column for it.
     assert not list(tmp_path.glob("*.new"))
