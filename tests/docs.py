@@ -8,12 +8,14 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from debias_core.methods.catalog import METHODS
 from tests import docs_settings
 from tests.docs_data_sets import data_sets
-from tests.docs_results import accuracy_table, markdown, rows_of, told
+from tests.docs_results import accuracy_table, rows_of, told
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -65,32 +67,50 @@ def result_tables() -> dict[str, str]:
 
 
 def method_index() -> str:
-    """Every method, a line each, in the catalog's order."""
-    lines = [[f"`{m.name}`", m.title, m.sentence, told(m), m.paper] for m in METHODS.values()]
-    return markdown(["name", "title", "what it does", "told", "paper"], lines)
+    """Every method, a line each, in the catalog's order; what it is told where that is something."""
+    lines = []
+    for name, m in METHODS.items():
+        paper = f" ({m.paper})" if m.paper else ""
+        knows = f" **Told:** {told(m)}." if told(m) != "nothing" else ""
+        lines.append(f"- `{name}`: {m.title}{paper}. {m.sentence}{knows}\n")
+    return "".join(lines)
 
 
 def file_map() -> str:
-    """Every module with the beginning of its docstring, a list a room."""
-    rooms: dict[str, list[str]] = {}
+    """Every module with the beginning of its docstring, a list a room; those of a kind on one line."""
+    rooms: dict[str, dict[str, list[str]]] = {}
     for path in python_files():
-        text = ast.get_docstring(ast.parse((ROOT / path).read_text()))
-        if text is not None:
-            rooms.setdefault(str(path.parent), []).append(f"- `{path.name}`: {gist(text)}")
+        source = (ROOT / path).read_text()
+        if (text := ast.get_docstring(ast.parse(source))) is not None:
+            says = next((kind for kind, tells in OF_A_KIND.items() if tells(source)), None)
+            says = says or gist(text, path.stem)
+            rooms.setdefault(str(path.parent), {}).setdefault(says, []).append(path.stem)
     lists = (
-        f"## {'The door' if room == '.' else f'`{room}/`'}\n\n" + "\n".join(lines)
-        for room, lines in rooms.items()
+        f"## {'The door' if room == '.' else f'`{room}/`'}\n\n"
+        + "\n".join(f"- {', '.join(names)}: {says}" for says, names in files.items())
+        for room, files in rooms.items()
     )
-    return NOTICE + "# The map\n\nEvery file, and what it is.\n\n" + "\n\n".join(lists) + "\n"
+    return f"{NOTICE}# The map\n\nEvery module, and what it is.\n\n" + "\n\n".join(lists) + "\n"
 
 
-def gist(docstring: str) -> str:
-    """What a docstring says first: whole clauses, as many as make 12 characters, without what is in brackets."""
+AS_NAMED = "what the name says"  # a docstring of four words says little more
+# What a module is that other documents describe or whose name says it; how its source is told.
+OF_A_KIND: dict[str, Callable[[str], Any]] = {
+    "a [method](methods.md) each": re.compile(r"^METHODS? = \(?\s*Method\(", re.M).search,
+    "a [data set](data_sets.md) each": re.compile(r"^DATA_SET = DataSet\(", re.M).search,
+    "[settings](settings.md)": re.compile(r'^"""Settings of ').match,
+    "sentences of the page": re.compile(r'^"""Sentences of ').match,
+}
+
+
+def gist(docstring: str, name: str) -> str:
+    """What a docstring says first: whole clauses, as many as make 12 characters, without brackets and name."""
     sentence = re.sub(r" \([^)]*\)", "", " ".join(docstring.split("\n\n", maxsplit=1)[0].split()))
+    sentence = re.sub(rf"^{name}: ", "", sentence, flags=re.IGNORECASE)
     first, *others = re.split(r"(?<=[;:.?]) ", sentence)
     while len(first) < 12 and others:
         first += f" {others.pop(0)}"
-    return first.rstrip(";:.")
+    return first.rstrip(";:.") if first.count(" ") > 3 or name == "__init__" else AS_NAMED
 
 
 def python_files() -> list[Path]:

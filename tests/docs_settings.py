@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer
 
 import app
 import debias_core
+from debias_core.data.catalog import DATA_SETS
 from debias_core.methods.catalog import METHODS
 from debias_core.settings.base import Settings, about, kind_of
 
@@ -33,43 +35,66 @@ def settings_classes() -> list[type]:
 
 def settings() -> str:
     """A list for each settings class: every field with its default, bounds and sentence."""
-    return "# Settings\n\nIn brackets: the default; what is allowed.\n\n" + "\n\n".join(
-        f"## {cls.__name__}\n\n{_first_sentence(cls)}{_used_by(cls)}\n\n" + "\n".join(_fields(cls))
-        for cls in settings_classes()
+    lines = {cls: dict(_fields(cls)) for cls in settings_classes()}
+    times = Counter(item for fields in lines.values() for item in fields.items())
+    often: dict[str, str] = {}  # of each name that comes several times, its commonest line
+    for (name, line), count in times.most_common():
+        if count > 1:
+            often.setdefault(name, line)
+    shared = set(often.values())
+    return (
+        "# Settings\n\nIn brackets: the default; what is allowed. Settings lie within others: "
+        f"{', '.join(_within(lines))}.\n\n## Of several classes\n\n"
+        + "\n".join(f"- {line}" for line in often.values())
+        + "".join(_class(cls, fields, shared) for cls, fields in lines.items())
     )
 
 
-def _first_sentence(cls: type) -> str:
-    return (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
+def _within(classes: Iterable[Any]) -> dict[str, None]:
+    """Each field that is a settings class itself, with the name of that class."""
+    kinds = [(f.name, kind_of(cls, f.name)) for cls in classes for f in _own_fields(cls)]
+    return {
+        f"`{name}` is {kind.__name__}": None
+        for name, kind in sorted(kinds, key=str)
+        if dataclasses.is_dataclass(kind)
+    }
 
 
-def _used_by(cls: type) -> str:
+def _class(cls: Any, fields: dict[str, str], shared: set[str]) -> str:
+    """A class: whose it is, a line for each field of its own, and which it has as others have them."""
     users = [f"`{name}`" for name, method in METHODS.items() if method.settings is cls]
-    return f" Methods: {', '.join(users)}." if users else ""
+    text = (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ") + "\n\n"
+    if users:  # which docs/methods.md describes
+        text = ""
+    others = [f"all of {cls.__base__.__name__}"] if cls.__base__ is not Settings else []
+    others += [f"`{name}`" for name, line in fields.items() if line in shared]
+    listed = [f"- {line}" for line in fields.values() if line not in shared]
+    if others:
+        listed.append(f"- And {', '.join(others)}.")
+    head = cls.__name__ + (f" ({', '.join(users)})" if users else "")
+    return f"\n\n## {head}\n\n{text}" + "\n".join(listed) if listed else ""
 
 
-def _fields(cls: Any) -> Iterable[str]:
-    """A line for each field of its own; those of the class that it extends are said there."""
+def _own_fields(cls: Any) -> list[Any]:
+    """Its fields without those of the class that it extends."""
     parent = cls.__base__
-    inherited = (
-        {f.name for f in dataclasses.fields(parent)} if dataclasses.is_dataclass(parent) else ()
-    )
-    if inherited:
-        yield f"- All of {parent.__name__}."
-    for f in dataclasses.fields(cls):
-        if f.name in inherited:
-            continue
+    inherited = dataclasses.fields(parent) if dataclasses.is_dataclass(parent) else ()
+    names = {f.name for f in inherited}
+    return [f for f in dataclasses.fields(cls) if f.name not in names]
+
+
+def _fields(cls: Any) -> Iterable[tuple[str, str]]:
+    """Each field of its own that is no settings class, and its line."""
+    for f in _own_fields(cls):
         setting, kind = about(cls, f.name), kind_of(cls, f.name)
         if dataclasses.is_dataclass(kind):
-            yield f"- `{f.name}`: {setting.sentence} ({kind.__name__})"
             continue
         allowed = ", ".join(map(str, setting.choices)) or setting.allowed(kind is int)
-        for word in ("be ", "lie in ", "have "):
-            allowed = allowed.removeprefix(word)
+        allowed = re.sub(r"^(be 1 or more$|be |lie in |have )", "", allowed)
         default = "" if f.default is dataclasses.MISSING else str(f.default)
         brackets = "; ".join(filter(None, (default, allowed)))
         only = f" Only {' and '.join(setting.only)}." if setting.only else ""
-        yield f"- `{f.name}`{brackets and f' ({brackets})'}: {setting.sentence}{only}"
+        yield f.name, f"`{f.name}`{brackets and f' ({brackets})'}: {setting.sentence}{only}"
 
 
 def commands() -> str:
@@ -78,17 +103,23 @@ def commands() -> str:
     named = {"": door, **door.commands}
     own = {name: _own_options(command) for name, command in named.items()}
     times = Counter(line for lines in own.values() for line in lines)
-    shared = [line for line, count in times.items() if count >= 3]
-    return (
-        "# Commands\n\n`python app.py COMMAND --help` says more of one command. "
-        "A setting is an option of the same name, `--t-edit` for `t_edit` ([settings.md](settings.md)).\n\n## Of several commands\n\n"
-        + "\n\n".join(
-            (
-                _list(shared),
-                *(_command(n, named[n], own[n], shared) for n in named),
-            )
-        )
-    )
+    common = [line for line, count in times.items() if count > len(named) / 2]
+    often: dict[str, Any] = {}  # of each option that comes several times, its commonest line
+    for line, count in times.most_common():
+        if count > 1 and line not in common:
+            often.setdefault(line[0], line)
+    shared = list(often.values())
+    heads = [
+        "# Commands",
+        "`python app.py COMMAND --help` says more of one command. A setting is an option of the same name, "
+        "`--t-edit` for `t_edit` ([settings.md](settings.md)).",
+        "## Of most commands",
+        _list(common),
+        "## Of several",
+        _list(shared),
+    ]
+    parts = [_command(name, named[name], own[name], common, shared) for name in named]
+    return "\n\n".join(heads + parts)
 
 
 def _own_options(command: Any) -> list[tuple[str, str, str]]:
@@ -97,17 +128,25 @@ def _own_options(command: Any) -> list[tuple[str, str, str]]:
     return [_parameter(p, context) for p in command.params if p.name not in settings_]
 
 
-def _command(name: str, command: Any, own: list[Any], shared: list[Any]) -> str:
-    alone = [line for line in own if line not in shared]
+def _command(name: str, command: Any, own: list[Any], common: list[Any], shared: list[Any]) -> str:
+    """A command: what it does, its own options, and by name those that other commands have."""
+    baselines = {method.settings for method in METHODS.values() if method.family == "training"}
+    classes = dict.fromkeys(
+        "its methods" if option.of in baselines else option.of.__name__
+        for option in getattr(command.callback, "options", {}).values()
+    )
+    others = [line[0] for line in own if line in shared]
+    if classes:
+        others.append(f"settings of {', '.join(classes)}")
+    lacking = [line[0] for line in common if line not in own]
+    notes = [f"And {', '.join(others)}."] if others else []
+    notes += [f"Without {', '.join(lacking)}."] if lacking else []
     parts = [
-        f"## app.py {name}".rstrip(),
+        f"## {name or 'Without a command'}",
         " ".join(command.help.split()),
-        _list(alone),
-        f"And {', '.join(line[0] for line in own if line in shared)}.",
+        _list([line for line in own if line not in (*common, *shared)]),
+        " ".join(notes),
     ]
-    of_class = Counter(o.of.__name__ for o in getattr(command.callback, "options", {}).values())
-    if of_class:
-        parts.append(f"And settings of {', '.join(f'{c} ({n})' for c, n in of_class.items())}.")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -117,10 +156,15 @@ def _parameter(parameter: Any, context: typer.Context) -> tuple[str, str, str]:
     is_option = flags.startswith("`--")
     takes = "" if getattr(parameter, "is_flag", False) else parameter.display_type(context)
     default = parameter.default() if callable(parameter.default) else parameter.default
-    # What more there is to say, `--help` says.
-    notes = [parameter.help.split(". ")[0].rstrip(".") + "."]
+    # What more there is to say, `--help` says: other sentences, and what is in brackets.
+    notes = [re.sub(r" \([^)]*\)", "", parameter.help).split(". ")[0].rstrip(".") + "."]
     if choices := [name for name in METHODS if f"{name}: " in parameter.help]:
-        notes = [f"{', '.join(choices)} (methods.md)."]
+        notes = [f"{', '.join(choices)}."]
+    for names, text in (
+        (METHODS, "the [methods](methods.md)"),
+        (DATA_SETS, "the [data sets](data_sets.md)"),
+    ):
+        notes[0] = notes[0].replace(", ".join(names), text)
     if isinstance(default, Path):
         default = f"~/{default.relative_to(Path.home())}"
     if default not in (None, "") and not isinstance(default, bool):
@@ -128,7 +172,7 @@ def _parameter(parameter: Any, context: typer.Context) -> tuple[str, str, str]:
     if parameter.envvar:
         notes.append(f"Environment: {parameter.envvar}.")
     name = flags if is_option else f"`{parameter.name.upper()}`"
-    return name, parameter.metavar or takes.strip("<>"), " ".join(notes)
+    return name, parameter.metavar or takes.strip("<>").removesuffix(" range"), " ".join(notes)
 
 
 def _list(options: Iterable[tuple[str, str, str]]) -> str:

@@ -32,8 +32,8 @@ def test_the_readme_and_the_documents_stay_short():
     print(sizes)
     assert sizes.pop("README.md") <= 6_500
     derived = sum(sizes.pop(name) for name in ("map.md", "cli.md", "settings.md", "data_sets.md"))
-    assert derived <= 50_000
-    assert sum(sizes.values()) <= 40_000
+    assert derived <= 40_000
+    assert sum(sizes.values()) <= 35_000
     assert sizes["log.md"] <= 12_000
     assert sum(path.stat().st_size for path in (DOCS / "results").iterdir()) <= 400_000
 

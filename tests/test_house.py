@@ -164,6 +164,14 @@ def test_only_the_page_knows_gradio_and_big_libraries_load_late():
             assert not at_top & {"diffusers", "transformers"}, f
 
 
+def test_nobody_imports_what_is_private_to_another_module():
+    for f, _ in modules():
+        for name in imports(ROOT / f):
+            last = name.rsplit(".", 1)[-1]
+            ours = name.startswith(("debias_core.", "ui."))
+            assert not (ours and last.startswith("_") and not last.startswith("__")), f"{f}: {name}"
+
+
 def test_records_need_only_numpy_and_the_standard_library():
     used = {m.split(".")[0] for m in imports(ROOT / "debias_core" / "records.py")}
     assert used <= {"__future__", "collections", "dataclasses", "statistics", "typing", "numpy"}

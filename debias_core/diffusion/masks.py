@@ -42,17 +42,12 @@ def h_mask(config: InjectConfig, cells: int) -> Tensor | None:
     return None
 
 
-def class_masks(config: InjectConfig, cells: int) -> Tensor | None:
-    """The mask of each class of content, [classes, 1, cells, cells]; None where all have the same.
+def class_masks(masks: Sequence[tuple[int, ...]], cells: int) -> Tensor | None:
+    """The mask of each class of content, [classes, 1, cells, cells], an empty one everywhere; None: all are.
 
     Raises:
         UserError: when they are not made for a bottleneck of this size.
     """
-    return _masks(config.class_masks, cells)
-
-
-def _masks(masks: Sequence[tuple[int, ...]], cells: int) -> Tensor | None:
-    """[len(masks), 1, cells, cells], an empty one everywhere; None where all are."""
     if not any(masks):
         return None
     everywhere = torch.ones(cells, cells)

@@ -11,7 +11,7 @@ from debias_core.data.images import Pixels
 from debias_core.diffusion import schedule
 from debias_core.diffusion.injection import boost_steps, inject, inject_directly, noised_bank
 from debias_core.diffusion.inversion import content_bank, invert
-from debias_core.diffusion.masks import _masks
+from debias_core.diffusion.masks import class_masks
 from debias_core.diffusion.sampling import image_noise
 from debias_core.diffusion.synthesis import Frame, check_direct
 from debias_core.diffusion.unet import EpsilonNet
@@ -79,7 +79,7 @@ class Preview:
         t_edit: int,
         masks: Sequence[tuple[int, ...]],
     ) -> Pixels:
-        c, mask = self._config, _masks(masks, self._net.config.bottleneck)
+        c, mask = self._config, class_masks(masks, self._net.config.bottleneck)
         mask = mask if mask is None else mask.to(self._device)
         if c.direct:
             z = self._noise(rows, (2, len(c.direct)))[:, 0]

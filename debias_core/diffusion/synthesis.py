@@ -175,7 +175,7 @@ class Maker:
         self._frame = Frame(image_size, net.config.image_size)
         self._a_bar = schedule.alpha_bar(diffusion.schedule)
         mask = h_mask(config, net.config.bottleneck)
-        of_classes = class_masks(config, net.config.bottleneck)
+        of_classes = class_masks(config.class_masks, net.config.bottleneck)
         self._mask = mask if mask is None else mask.to(device)
         self._class_masks = of_classes if of_classes is None else of_classes.to(device)
         self._bank: dict[int, Tensor] = {}

@@ -105,7 +105,7 @@ def get(db: Database, job_id: int) -> Job:
     Raises:
         UserError: when there is none with this number.
     """
-    found = _jobs(db, "id = ?", (job_id,))
+    found = jobs_where(db, "id = ?", (job_id,))
     if not found:
         raise UserError(f"There is no job {job_id}.")
     return found[0]
@@ -113,10 +113,11 @@ def get(db: Database, job_id: int) -> Job:
 
 def of_project(db: Database, project: str, most: int = 20) -> list[Job]:
     """A project's jobs that were not dismissed, newest first."""
-    return _jobs(db, "project = ? AND state != 'dismissed'", (project,), most)
+    return jobs_where(db, "project = ? AND state != 'dismissed'", (project,), most)
 
 
-def _jobs(db: Database, where: str, values: Sequence[Any], most: int = 1000) -> list[Job]:
+def jobs_where(db: Database, where: str, values: Sequence[Any], most: int = 1000) -> list[Job]:
+    """Jobs by a condition in SQL, newest first."""
     rows = db.rows(f"SELECT * FROM jobs WHERE {where} ORDER BY id DESC LIMIT {most}", values)
     return [Job(**{**dict(r), "args": json.loads(r["args"])}) for r in rows]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from debias_core.jobs.queue import Job, _jobs, alive, folder, last_lines
+from debias_core.jobs.queue import Job, alive, folder, jobs_where, last_lines
 from debias_core.workspace.database import Database, now
 from debias_core.workspace.files import try_lock
 
@@ -93,7 +93,7 @@ class Runner:
                 _kill(job)
         free = [d for d in self.on_devices or () if d not in {j.device for j in running}]
         busy = {j.project for j in running}
-        for job in reversed(_jobs(self.db, "state = 'queued'", ())):
+        for job in reversed(jobs_where(self.db, "state = 'queued'", ())):
             if not free:
                 break
             if job.project not in busy:
@@ -101,7 +101,7 @@ class Runner:
                 busy.add(job.project)
 
     def _running(self) -> list[Job]:
-        return _jobs(self.db, "state = 'running'", ())
+        return jobs_where(self.db, "state = 'running'", ())
 
     def _settle(self) -> list[Job]:
         """Say of each running job whose process is gone how it ended; return those that still run."""

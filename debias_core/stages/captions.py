@@ -88,7 +88,7 @@ class Described:
 
 def default_models(table: ImageTable) -> tuple[str, str]:
     """The captioner and the text-to-image model to begin with: small ones that ship where these are known."""
-    say, paint = _settings_for(table)
+    say, paint = caption_settings(table)
     return say.model, paint.model
 
 
@@ -105,7 +105,8 @@ def models_in_use(project: Project) -> tuple[str, str]:
     return say, paint
 
 
-def _settings_for(table: ImageTable) -> tuple[CaptionConfig, DrawConfig]:
+def caption_settings(table: ImageTable) -> tuple[CaptionConfig, DrawConfig]:
+    """DiffuBias' settings for these images: a named data set's, or the paper's kind of models."""
     known = {"digits": is_colored_digits, "cmnist": is_colored_mnist}
     return diffubias_for(next((name for name, is_it in known.items() if is_it(table)), ""))
 

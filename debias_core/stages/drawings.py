@@ -18,7 +18,7 @@ from debias_core.methods import diffubias
 from debias_core.records import Cost, Progress, Stage, StopAsked, SyntheticSet
 from debias_core.settings.base import to_json
 from debias_core.settings.language import DrawConfig
-from debias_core.stages.captions import _settings_for, described, prompts
+from debias_core.stages.captions import caption_settings, described, prompts
 from debias_core.workspace.energy_log import metered
 from debias_core.workspace.files import fingerprint
 from debias_core.workspace.project import Project
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def draw_settings(table: ImageTable, seed: int = 0) -> DrawConfig:
     """The settings of a drawing to begin with: a data set's own (`presets.DIFFUBIAS`), else the paper's."""
-    return replace(_settings_for(table)[1], seed=seed)
+    return replace(caption_settings(table)[1], seed=seed)
 
 
 @metered("draw")

@@ -21,7 +21,7 @@ from debias_core.stages import audit as audit_stage
 from debias_core.stages import debias as debias_stage
 from debias_core.stages import export_config, generate, importing, models
 from debias_core.stages.export_layouts import bring_model
-from debias_core.stages.repeat_check import Files, Named, Plan, _refused, check
+from debias_core.stages.repeat_check import Files, Named, Plan, check, not_repeatable
 from debias_core.workspace import judgements
 from debias_core.workspace.project import Project
 
@@ -128,7 +128,7 @@ def _check_images(project: Project, plan: Plan) -> None:
     train = set(table.ids[table.split == "train"].tolist())
     unknown = sorted({*plan.marks, *plan.excluded} - train)
     if unknown:
-        raise _refused(f"it marks {unknown[0][:80]!r}, which is no training image")
+        raise not_repeatable(f"it marks {unknown[0][:80]!r}, which is no training image")
 
 
 def _take_model(
@@ -195,7 +195,7 @@ def _check_network(config: DiffusionConfig, image_size: int) -> None:
         except Exception:  # what the layers say of sizes that make no sense
             fine = False
     if not fine:
-        raise _refused("its diffusion model can't be built for these images")
+        raise not_repeatable("its diffusion model can't be built for these images")
 
 
 def _check_top_k(project: Project, plan: Plan, device: torch.device) -> None:

@@ -100,7 +100,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not JSON: give an exported config.json.") from None
     if not isinstance(exported, dict):
-        raise _refused("it holds no settings")
+        raise not_repeatable("it holds no settings")
     return exported
 
 
@@ -146,73 +146,76 @@ def check(exported: dict[str, Any]) -> Plan:
         expected=_expected(top["expected"]),
     )
     if not 1 <= plan.count <= plan.inject.count:
-        raise _refused(f"count must be 1 to {plan.inject.count}, the number of images to make")
+        raise not_repeatable(
+            f"count must be 1 to {plan.inject.count}, the number of images to make"
+        )
     if any(int(i) >= plan.count for i in plan.judgements):
-        raise _refused(f"verdicts must be on images 0 to {plan.count - 1}")
+        raise not_repeatable(f"verdicts must be on images 0 to {plan.count - 1}")
     seeds = [plan.audit.seed, plan.inject.seed, *plan.debias.seeds]
     seeds += [] if isinstance(plan.source, Published) else [plan.source.seed]
     seeds += [plan.diffusion.seed] if plan.diffusion else []
     if any(not 0 <= seed <= MAX_SEED for seed in seeds):
-        raise _refused(f"a seed must be 0 to {MAX_SEED}")
+        raise not_repeatable(f"a seed must be 0 to {MAX_SEED}")
     return plan
 
 
-def _refused(reason: str) -> UserError:
+def not_repeatable(reason: str) -> UserError:
+    """The error that a file can't be repeated for this reason."""
     return UserError(f"The file can't be repeated: {reason}. Export the project's config again.")
 
 
 def _object(value: Any, where: str, *keys: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _refused(f"{where} must be an object")
+        raise not_repeatable(f"{where} must be an object")
     for kind, names in (("unknown", {*value} - {*keys}), ("missing", {*keys} - {*value})):
         if names:
-            raise _refused(f"{kind} in {where}: {str(min(names, key=str))[:80]!r}")
+            raise not_repeatable(f"{kind} in {where}: {str(min(names, key=str))[:80]!r}")
     return value
 
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise _refused(f"{where} must be a text")
+        raise not_repeatable(f"{where} must be a text")
     return value
 
 
 def _texts(value: Any, where: str) -> list[str]:
     if not isinstance(value, list):
-        raise _refused(f"{where} must be a list")
+        raise not_repeatable(f"{where} must be a list")
     return [_text(v, where) for v in value]
 
 
 def _id(value: Any, where: str) -> str:
     text = _text(value, where)
     if len(text) != 16 or not {*text} <= {*"0123456789abcdef"}:
-        raise _refused(f"{where} must be 16 hexadecimal digits")
+        raise not_repeatable(f"{where} must be 16 hexadecimal digits")
     return text
 
 
 def _whole(value: Any, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise _refused(f"{where} must be a whole number")
+        raise not_repeatable(f"{where} must be a whole number")
     return value
 
 
 def _number(value: Any, where: str) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= 1e9:
-        raise _refused(f"{where} must be a number")
+        raise not_repeatable(f"{where} must be a number")
 
 
 def _settings(cls: type[C], value: Any, where: str) -> C:
     """The settings of one stage: every one of them, since a missing one would silently be the default."""
     if not isinstance(value, dict):
-        raise _refused(f"{where} must be an object")
+        raise not_repeatable(f"{where} must be an object")
     try:
         config = from_json(cls, value)
         complete = _plain(to_json(config)) == _plain(value)
     # Also what the settings' own arithmetic says of numbers that make no sense.
     except (ValueError, TypeError, ArithmeticError, IndexError, RecursionError) as error:
         reason = str(error)[:300].rstrip(".") if isinstance(error, UserError) else "wrong settings"
-        raise _refused(f"{where}: {reason}") from None
+        raise not_repeatable(f"{where}: {reason}") from None
     if not complete:
-        raise _refused(f"{where} lacks a setting")
+        raise not_repeatable(f"{where} lacks a setting")
     return config
 
 
@@ -228,7 +231,9 @@ def _source(value: Any) -> Named | Published | Files:
     if kind in BROUGHT:
         return _settings(Published, value, "data.source")
     if kind != "files":
-        raise _refused(f"data.source must be of the kind {', '.join(names_made_here())} or files")
+        raise not_repeatable(
+            f"data.source must be of the kind {', '.join(names_made_here())} or files"
+        )
     return _settings(Files, {"percent": None, **value}, "data.source")
 
 
@@ -236,10 +241,10 @@ def _judgements(
     value: Any, where: str, allowed: Sequence[str], is_item: Callable[[str], object]
 ) -> dict[str, str]:
     if not isinstance(value, dict):
-        raise _refused(f"{where} must be an object")
+        raise not_repeatable(f"{where} must be an object")
     for item, said in value.items():
         if not is_item(item) or said not in allowed:
-            raise _refused(
+            raise not_repeatable(
                 f"{where} can't have {str(said)[:40]!r} on {item[:80]!r} (allowed: "
                 f"{', '.join(allowed)})"
             )
@@ -254,9 +259,9 @@ def _expected(value: Any) -> dict[str, Any]:
     )  # fmt: skip
     for name in ("torch", "device"):
         if not _text(expected[name], f"expected.{name}").isprintable() or len(expected[name]) > 40:
-            raise _refused(f"expected.{name} must be a short name")
+            raise not_repeatable(f"expected.{name} must be a short name")
     if not 1 <= _whole(expected["threads"], "expected.threads") <= MAX_THREADS:
-        raise _refused(f"expected.threads must be 1 to {MAX_THREADS}")
+        raise not_repeatable(f"expected.threads must be 1 to {MAX_THREADS}")
     _texts(expected["top_k"], "expected.top_k")
     for name in ("precision_at_k", "average_precision"):
         if expected[name] is not None:
@@ -271,7 +276,7 @@ def _expected(value: Any) -> dict[str, Any]:
                 continue
             _object(metric, f"{where}.{name}", "mean", "sd", "per_seed")
             if not isinstance(metric["per_seed"], list):
-                raise _refused(f"{where}.{name}.per_seed must be a list")
+                raise not_repeatable(f"{where}.{name}.per_seed must be a list")
             for number in (metric["mean"], metric["sd"], *metric["per_seed"]):
                 _number(number, f"{where}.{name}")
     return expected

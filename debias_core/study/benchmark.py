@@ -38,14 +38,7 @@ from debias_core.stages import debias as debias_stage
 from debias_core.stages import report as report_stage
 from debias_core.stages import synthetic as sets
 from debias_core.stages.make_images import run_make_images
-from debias_core.study.published import (
-    Own,
-    _as_published,
-    beside,
-    printed,
-    published_worst,
-    told_of,
-)
+from debias_core.study.published import Own, as_published, beside, printed, published_worst, told_of
 from debias_core.study.ready import ensure_audit, ensure_data, finished
 from debias_core.study.rows import on_json
 from debias_core.workspace.database import now
@@ -72,7 +65,7 @@ def cell(
     and DiffuBias print (the highest of all epochs): it stands there to be compared with theirs, and nothing is
     ever chosen by it. Both are None where what is reported is no epoch of the curve (DFR's last layer).
     """
-    worst_beside = published_worst(config.dataset, method) if _as_published(config) else None
+    worst_beside = published_worst(config.dataset, method) if as_published(config) else None
 
     def highest(curve: tuple[float, ...]) -> dict[str, float] | None:
         if METHODS[method].refitted or not curve:

@@ -137,18 +137,18 @@ class Own:
 
 def beside(config: BenchmarkConfig | DDBBenchmarkConfig | Own, method: str) -> float | None:
     """The published accuracy that belongs beside ours; none for planted biases and held-out images."""
-    return published(config.dataset, method, config.percent) if _as_published(config) else None
+    return published(config.dataset, method, config.percent) if as_published(config) else None
 
 
 def printed(config: BenchmarkConfig | DDBBenchmarkConfig | Own, method: str) -> dict[str, float]:
     """What the papers print of a method, 0 to 1, under the names of our accuracies; empty where nothing."""
     over = published_over(config.dataset)
     found = {f"{over or 'unbiased'}_accuracy": beside(config, method)}
-    if _as_published(config):
+    if as_published(config):
         found["worst_group_accuracy"] = published_worst(config.dataset, method)
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
-def _as_published(config: BenchmarkConfig | DDBBenchmarkConfig | Own) -> bool:
+def as_published(config: BenchmarkConfig | DDBBenchmarkConfig | Own) -> bool:
     """Whether these are the papers' images and their test part."""
     return not config.validation and not other_bias(config.dataset, config.bias)
