@@ -5,16 +5,8 @@ from __future__ import annotations
 import json
 import os
 
-from debias_core.compute import hire as compute_hire
-from debias_core.compute import memory, team
-from debias_core.data.table import ImageTable, save_table
-from debias_core.diffusion.unet import EpsilonNet
-from debias_core.language import text2image
-from debias_core.settings.diffusion import UNetConfig
-from debias_core.workspace.project import Project
-from tests.nursery import Nursery
-
-# Before torch is loaded: tests run in two processes, and threads that wait for each other are slow.
+# Before torch is loaded, and so before any import of the app: tests run in two processes, and threads that wait for
+# each other are slow.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import tempfile
@@ -28,6 +20,15 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from debias_core.compute import hire as compute_hire
+from debias_core.compute import memory, team
+from debias_core.data.table import ImageTable, save_table
+from debias_core.diffusion.unet import EpsilonNet
+from debias_core.language import text2image
+from debias_core.settings.diffusion import UNetConfig
+from debias_core.workspace.project import Project
+from tests.nursery import Nursery
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 CPU = torch.device("cpu")
 NEEDS_MNIST = pytest.mark.skipif(
@@ -36,7 +37,7 @@ NEEDS_MNIST = pytest.mark.skipif(
 # Test files by the seconds that they take, for those that take the most.
 LONGEST = (
     "test_browser.py", "test_kill.py", "test_classroom.py", "test_injection.py", "test_workers.py",
-    "test_diffusion.py", "test_accelerate.py", "test_demo.py",
+    "test_cluster.py", "test_diffusion.py", "test_accelerate.py", "test_demo.py",
 )  # fmt: skip
 TINY_UNET = UNetConfig(
     image_size=8, channels=(16, 32), attention=(4,), res_blocks=1, head_dim=8, groups=8
@@ -73,12 +74,8 @@ def small_grain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that the other process is not idle at the end.
-
-    A cluster's nodes want both cores: beside them the browser's story waits in vain, so they come last.
-    """
-    last = {"test_cluster.py": 100}
-    items.sort(key=lambda i: LONGEST.index(n) if (n := i.path.name) in LONGEST else last.get(n, 99))
+    """The longest files first, so that the other process is not idle at the end."""
+    items.sort(key=lambda item: LONGEST.index(n) if (n := item.path.name) in LONGEST else 99)
 
 
 @pytest.fixture
