@@ -198,6 +198,7 @@ class Origin:
     prompt: str = ""  # of a drawing
     negative: str = ""
     guidance: float = 0.0  # of a drawing; w, of images that are drawn by class alone
+    taken_for: int = -1  # of a recomposition: the class that the bias classifier is to take it for
     size: int = 0
     text2image: str = ""
     refused: bool = False  # by the model's safety checker: there is no image

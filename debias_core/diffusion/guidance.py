@@ -24,18 +24,19 @@ from torch import Tensor
 
 from debias_core.diffusion import schedule
 from debias_core.diffusion.sampling import ddim_step, image_noise, predicted_x0
-from debias_core.diffusion.unet import EpsilonNet
+from debias_core.diffusion.unet import EpsilonNet, nothing
 from debias_core.records import UserError
 
 
 def guided_epsilon(
     net: EpsilonNet, x: Tensor, t: int, y: Tensor, w: float, *, a_t: float
 ) -> Tensor:
-    """ε [B, 3, H, W] of images x of classes y [B], guided by w; both evaluations are one batch."""
+    """ε [B, 3, H, W] of images x of classes y [B] (or pairs [B, 2]), guided by w; both evaluations are one
+    batch."""
     if w == 0:
         guided = net(x, t, y)
     else:
-        nobody = torch.full_like(y, net.config.classes)
+        nobody = y.new_tensor(nothing(net.config)).expand_as(y.view(len(y), -1)).reshape(y.shape)
         told, untold = net(torch.cat([x, x]), t, torch.cat([y, nobody])).chunk(2)
         guided = (1 + w) * told - w * untold
     if net.config.prediction == "epsilon":
@@ -54,7 +55,8 @@ def sample_classes(
     steps: int,
     seed: int,
 ) -> Tensor:
-    """Images [B, 3, H, W] of classes y [B] by DDIM on a grid of `steps`, η = 0.
+    """Images [B, 3, H, W] of classes y [B] by DDIM on a grid of `steps`, η = 0; y [B, 2] are pairs of a label
+    and of what f_B takes the image for (`methods/recompose.py`).
 
     Image i of `numbers` begins with the noise of (seed, i): on its batch it depends by rounding only.
 

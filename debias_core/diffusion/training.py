@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
@@ -25,12 +26,33 @@ from debias_core.compute.checkpoint import (
 from debias_core.diffusion import schedule
 from debias_core.diffusion.batches import Batch, LabelledBatch, Swaps
 from debias_core.diffusion.sampling import noised
-from debias_core.diffusion.unet import EpsilonNet, half_pays
+from debias_core.diffusion.unet import EpsilonNet, half_pays, nothing
 from debias_core.records import Progress, Stage, StopAsked, UserError
 from debias_core.settings.base import from_json, to_json
 from debias_core.settings.diffusion import DiffusionConfig
 
 SWAP_FROM = 100  # lowest t of a swap: injection ends before, and ε* grows without bound
+
+
+def told_of(
+    classes: NDArray[np.int64] | None, n: int, config: DiffusionConfig, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """The conditions [n] or [n, 2] that the network is told, some of `classes` left out at random.
+
+    A share `drop_label` is told nothing; of two conditions each is left out alone by `drop_one` as well
+    (`methods/recompose.py`).
+    """
+    told = np.array(classes) if classes is not None else np.full(n, config.unet.classes)
+    none = nothing(config.unet)
+    if classes is None:
+        return told
+    u = rng.random(n)
+    told[u < config.drop_label] = none if told.ndim == 2 else none[0]
+    if told.ndim == 2:
+        for column in (0, 1):
+            edge = config.drop_label + column * config.drop_one
+            told[(u >= edge) & (u < edge + config.drop_one), column] = none[column]
+    return told
 
 
 class _Training:
@@ -127,10 +149,7 @@ class _Training:
         target = noise
         if config.unet.prediction == "v":
             target = a.sqrt() * noise - (1 - a).sqrt() * x0
-        y = torch.full((len(x0),), config.unet.classes, device=device)  # no class
-        if classes is not None:
-            told = rng.random(len(x0)) >= config.drop_label
-            y[told] = torch.as_tensor(classes[told], device=device)
+        y = torch.as_tensor(told_of(classes, len(x0), config, rng), device=device)
         return x_t, t, target, x_h, swapped, y
 
     def loss(

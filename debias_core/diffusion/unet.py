@@ -6,6 +6,7 @@ Notation (Asyrp; InjectFusion; DiffInject 2.3):
     skips  encoder features for the decoder       tuple of [B, C_i, H_i, W_i]
     emb    timestep embedding                     [B or 1, D]
     y      classes, in a conditional network      [B]; C, one more than the last, is "no class"
+           with b̂, what f_B takes x for           [B, 2] (Recompose); its last value is "not told" too
     patch  squares of so many pixels a side go in as channels of one (H, W above are then H/patch, W/patch)
     FE     cost of one plain forward; encode and decode are fractions of it
 """
@@ -64,6 +65,11 @@ def load_library() -> Any:
     return UNet2DModel
 
 
+def nothing(config: UNetConfig) -> list[int]:
+    """What a conditional network is given instead of its conditions: a value for each."""
+    return [config.classes, *([config.shortcuts] if config.shortcuts else [])]
+
+
 class EpsilonNet(nn.Module):
     """ε_θ(x_t, t), or v_θ, with `encode` and `decode` around h; counts what it evaluates."""
 
@@ -98,6 +104,8 @@ class EpsilonNet(nn.Module):
         if config.classes:
             # Added to the time's embedding; the last is that of "no class".
             self.label = nn.Embedding(config.classes + 1, 4 * config.channels[0])
+        if config.shortcuts:
+            self.shortcut = nn.Embedding(config.shortcuts + 1, 4 * config.channels[0])
         self.count = EvaluationCount()
 
     def encode(self, x: Tensor, t: Tensor | int, y: Tensor | None = None) -> Bottleneck:
@@ -106,9 +114,12 @@ class EpsilonNet(nn.Module):
         self.count.encoded += len(x)
         timestep = torch.as_tensor(t, device=x.device).reshape(-1)
         emb = u.time_embedding(u.time_proj(timestep).to(x.dtype))
-        if classes := self.config.classes:
-            of = torch.full((1,), classes, device=x.device) if y is None else y
-            emb = emb + self.label(of).to(emb.dtype)
+        if self.config.classes:
+            told = torch.tensor([nothing(self.config)], device=x.device) if y is None else y
+            of = told.view(len(told), -1)
+            emb = emb + self.label(of[:, 0]).to(emb.dtype)
+            if self.config.shortcuts:
+                emb = emb + self.shortcut(of[:, 1]).to(emb.dtype)
         layout = self.memory_format or self._faster_layout(x.device)
         y = F.pixel_unshuffle(x, self.config.patch).contiguous(memory_format=layout)
         y = u.conv_in(y)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,7 @@ def make(
     device: torch.device,
     sink: Sink,
     work: Path,
+    **_: Any,
 ) -> Stage[SyntheticSet]:
     """Train a net for each class of the top-K, and draw the images that `sink` lacks.
 

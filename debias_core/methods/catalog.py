@@ -5,7 +5,7 @@ Nothing here needs torch: a method imports it when it runs.
 
 from __future__ import annotations
 
-from debias_core.methods import amplibias, crossinject, ddb, diffinject, diffubias
+from debias_core.methods import amplibias, crossinject, ddb, diffinject, diffubias, recompose
 from debias_core.methods.baselines import (
     bias_ensemble,
     dfr,
@@ -37,6 +37,7 @@ METHODS: dict[str, Method] = {
         diffubias.METHOD,
         amplibias.METHOD,
         *ddb.METHODS,
+        recompose.METHOD,
     )
 }
 

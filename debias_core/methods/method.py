@@ -10,7 +10,7 @@ from typing import Any, Literal
 #   training   (train, settings, Run) → Stage[Classifier]: one net, trained on the images as they are
 #   injection  (train, ids of the top-K, settings, excluded=) → Pairs: which content goes into which original
 #   words      (prompts, settings) → the origins of the images that a text-to-image model draws
-#   images     (train, ids of the top-K, settings, device=, sink=, work=) → Stage[SyntheticSet]
+#   images     (train, ids of the top-K, settings, scores=, device=, sink=, work=, …) → Stage[SyntheticSet]
 #   recipe     (images, Scores, settings, device=, …) → arms trained as a biased classifier's losses lead them
 # `train` is the training part, without the bias attribute unless the method needs it.
 Family = Literal["training", "injection", "words", "images", "recipe"]

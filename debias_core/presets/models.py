@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from debias_core.settings.base import require
-from debias_core.settings.diffusion import DiffusionConfig, UNetConfig, conditional_model
+from debias_core.settings.diffusion import (
+    DiffusionConfig,
+    UNetConfig,
+    conditional_model,
+    conditional_unet,
+    unet_for,
+)
 
 # Diffusion models by name; behind each, what it reached.
 PRESETS: dict[str, DiffusionConfig] = {
@@ -37,21 +42,14 @@ PRESETS: dict[str, DiffusionConfig] = {
 
 
 def diffusion_for(image_size: int) -> DiffusionConfig:
-    """The network for a person's own images of this size: ADM's shape, as wide as a CPU can bear."""
-    require(
-        image_size % 4 == 0 and 8 <= image_size <= 256,
-        f"A diffusion model needs images of 8 to 256 pixels, a multiple of 4, not {image_size}: "
-        "import them again with another --size.",
-    )
+    """The model for a person's own images of this size, as `unet_for` shapes it.
+
+    Raises:
+        UserError: when the size is none that it can have.
+    """
+    unet = unet_for(image_size)
     if image_size <= 16:
-        unet = PRESETS["digits16"].unet
-        return DiffusionConfig(unet=dataclasses.replace(unet, image_size=image_size))
-    # Halve until the bottleneck is 8 cells wide: coarser is too coarse for local masks.
-    levels = 1
-    while image_size // 2 ** (levels - 1) > 8 and image_size % 2**levels == 0 and levels < 6:
-        levels += 1
-    channels = (32, 64, 96, 128, 128, 128)[:levels]
-    unet = UNetConfig(image_size=image_size, channels=channels, attention=(16, 8), res_blocks=1)
+        return DiffusionConfig(unet=unet)
     return DiffusionConfig(unet=unet, steps=5_000 if image_size <= 32 else 20_000, batch_size=32)
 
 
@@ -60,13 +58,8 @@ def conditional_for(image_size: int, classes: int) -> DiffusionConfig:
 
     Above 24 pixels it works on half the size inside, a quarter of the cost, in a frame of a multiple of 8.
     """
-    base = conditional_model()
     patch = 2 if image_size > 24 else 1
-    image_size = -(-image_size // (4 * patch)) * 4 * patch
-    inside = image_size // patch
-    unet = diffusion_for(inside).unet
-    unet = dataclasses.replace(
-        unet, image_size=image_size, patch=patch, res_blocks=1, classes=classes, prediction="v"
-    )
+    unet = conditional_unet(image_size, classes, patch=patch)
+    inside = unet.image_size // patch
     steps = 1_000 if inside <= 16 else 5_000 if inside <= 32 else 20_000
-    return dataclasses.replace(base, unet=unet, steps=steps, checkpoint_every=100)
+    return dataclasses.replace(conditional_model(), unet=unet, steps=steps, checkpoint_every=100)

@@ -1,4 +1,4 @@
-"""Settings of Diffusing DeBias and of AmpliBias' GAN."""
+"""Settings of Diffusing DeBias, of AmpliBias' GAN and of Recompose."""
 
 from __future__ import annotations
 
@@ -30,6 +30,42 @@ class GANConfig(Settings):
     )
     seed: int = setting(0, "Seed of the training and the images.", flag=None)
     checkpoint_every: int = setting(100, "Training steps between checkpoints.", low=1, flag=None)
+
+
+@dataclass(frozen=True)
+class RecomposeConfig(Settings):
+    """Recompose: the pairs of a label and a shortcut that the data lacks (`methods/recompose.py`)."""
+
+    count: int = setting(
+        1_080,
+        "How many images are made.",
+        low=1,
+        high=1_000_000,
+        label="Images",
+        step=90,
+        shown=(90, 5400),
+    )
+    w: float = setting(
+        1.0, "Guidance towards the label: 0 draws as the model sees it, more draws plainer things.",
+        low=0, high=20, label="w, guidance towards the label", step=0.5, shown=(0, 4),
+    )  # fmt: skip
+    steps: int = setting(20, "Steps of DDIM for each image, with η = 0.", low=2, high=1000)
+    draw_batch: int = setting(180, "Images that are drawn at a time.", low=1)
+    flagged_share: float = setting(
+        0.5, "Share of each training batch that is drawn from the flagged images.", above=0, high=1,
+        label="Flagged images in a batch", step=0.05, shown=(0.05, 1),
+    )  # fmt: skip
+    train_steps: int = setting(
+        800, "Training steps of the diffusion model.", low=1, label="Training steps", step=100,
+        shown=(100, 5000),
+    )  # fmt: skip
+    train_batch: int = setting(32, "Images a training step of the diffusion model.", low=2)
+    train_lr: float = setting(1e-3, "Learning rate of the diffusion model.", above=0, below=1)
+    patch: int = setting(
+        2, "Side of the squares of pixels that the network takes as one: 2 is a third of the time.",
+        low=1, high=4,
+    )  # fmt: skip
+    seed: int = setting(0, "Seed of the model and the images.", flag=None)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from debias_core.settings.base import Settings, require, setting
 
@@ -21,6 +21,10 @@ class UNetConfig(Settings):
         3, "Channels that come out: 6 where the variance is learned too, as in ADM and P2."
     )
     classes: int = setting(0, "Classes of a class-conditional network; 0: unconditional.")
+    shortcuts: int = setting(
+        0,
+        "Values of what the bias classifier takes an image for, where the network is told that too.",
+    )
     prediction: str = setting(
         "epsilon", "What the network predicts; v in class-conditional networks alone.",
         choices=("epsilon", "v"),
@@ -40,6 +44,10 @@ class UNetConfig(Settings):
         require(
             self.prediction == "epsilon" or self.classes > 0,
             "Inversion and injection need epsilon: only a class-conditional network may predict v.",
+        )
+        require(
+            not self.shortcuts or self.classes > 0,
+            "Only a class-conditional network is told what the bias classifier takes an image for.",
         )
         bad = [c for c in self.channels if c % self.groups or c % self.head_dim]
         require(not bad, f"channels {bad} must be multiples of {self.groups} and {self.head_dim}.")
@@ -85,6 +93,10 @@ class DiffusionConfig(Settings):
         0.1, "Share of the labels that a class-conditional network is not told (DDB, known).",
         low=0, below=1,
     )  # fmt: skip
+    drop_one: float = setting(
+        0.15, "Share of the images of which a network of two conditions is told but the one; twice.",
+        low=0, high=0.4,
+    )  # fmt: skip
     seed: int = setting(0, "Seed of the training.", flag=None)
     checkpoint_every: int = setting(500, "Training steps between checkpoints.", low=1)
 
@@ -103,4 +115,40 @@ def conditional_model() -> DiffusionConfig:
     return DiffusionConfig(
         unet=UNetConfig(res_blocks=1, classes=2, prediction="v"),
         p2_gamma=0.0, steps=1_000, batch_size=32, lr=1e-3, ema=0.998,
+    )  # fmt: skip
+
+
+def unet_for(image_size: int) -> UNetConfig:
+    """The network for images of this size: ADM's shape, as wide as a CPU can bear.
+
+    Raises:
+        UserError: when the size is none that it can have.
+    """
+    require(
+        image_size % 4 == 0 and 8 <= image_size <= 256,
+        f"A diffusion model needs images of 8 to 256 pixels, a multiple of 4, not {image_size}: "
+        "import them again with another --size.",
+    )
+    if image_size <= 16:
+        return UNetConfig(image_size=image_size)
+    # Halve until the bottleneck is 8 cells wide: coarser is too coarse for local masks.
+    levels = 1
+    while image_size // 2 ** (levels - 1) > 8 and image_size % 2**levels == 0 and levels < 6:
+        levels += 1
+    channels = (32, 64, 96, 128, 128, 128)[:levels]
+    return UNetConfig(image_size=image_size, channels=channels, attention=(16, 8), res_blocks=1)
+
+
+def conditional_unet(
+    image_size: int, classes: int, *, patch: int, shortcuts: int = 0
+) -> UNetConfig:
+    """A class-conditional network that predicts v and works on squares of `patch` pixels inside.
+
+    Images whose side does not divide lie in a frame that does.
+    """
+    image_size = -(-image_size // (4 * patch)) * 4 * patch
+    inside = unet_for(image_size // patch)
+    return replace(
+        inside, image_size=image_size, patch=patch, res_blocks=1, classes=classes, shortcuts=shortcuts,
+        prediction="v",
     )  # fmt: skip

@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
+import numpy as np
 import torch
 
+from debias_core.compute.team import Cluster
 from debias_core.methods.catalog import METHODS
-from debias_core.records import Stage, SyntheticSet
+from debias_core.records import Scores, Stage, SyntheticSet
 from debias_core.settings.base import to_json
 from debias_core.stages import synthetic
+from debias_core.workspace import judgements
 from debias_core.workspace.energy_log import metered
 from debias_core.workspace.files import fingerprint
 from debias_core.workspace.project import Project
@@ -18,25 +21,51 @@ from debias_core.workspace.project import Project
 
 @metered("generate")
 def run_make_images(
-    project: Project, method: str, config: Any, *, device: torch.device, with_flags: bool = True
+    project: Project,
+    method: str,
+    config: Any,
+    *,
+    device: torch.device,
+    cluster: Cluster | None = None,
+    piece: int | None = None,
+    with_flags: bool = True,
+    beside: bool = False,
 ) -> Stage[SyntheticSet]:
-    """Have the method make its images from the audit's top-K, and take them for the project's set.
+    """Have the method make its images from the audit, and take them for the project's set.
 
-    The same settings on the same top-K are the same set: its finished images are not made again, and the
-    method finds in its folder what it left there. The bias attribute is kept from it.
+    The same settings on the same audit are the same set: its finished images are not made again, and the
+    method finds in its folders what it left there: `work` is of this set, `keep` of all its sets after this
+    audit. The bias attribute is kept from it, and so are images marked as wrong label or junk. With `beside` the
+    set is kept next to the current one.
     """
-    table, chosen = project.table(), project.audit().top_k.ids
+    # What the method may see.
+    table, audit = project.table(), project.audit()
     train = table.where("train").without_bias()
-    set_id = fingerprint(method, to_json(config), table.data_id, chosen.tolist())
+    marks = judgements.current(project.db, project.name, table.data_id)
+    excluded = sorted(i for i, mark in marks.items() if mark in judgements.NOT_AMPLIFIED)
+    rows = np.flatnonzero(~np.isin(train.ids, excluded))
+    chosen = audit.top_k.ids[~np.isin(audit.top_k.ids, excluded)]
+    seen, whole = audit.scores, len(rows) == len(train)
+    scores = Scores(seen.ids[rows], seen.loss[rows], seen.p_true[rows], seen.pred[rows])
+    # Its images.
+    settings = {k: v for k, v in to_json(config).items() if k != "draw_batch"}
+    more = [] if whole else [excluded]
+    set_id = fingerprint(
+        method, settings, table.data_id, chosen.tolist(), scores.pred.tolist(),
+        (scores.p_true >= 0.5).tolist(), *more,
+    )  # fmt: skip
+    earlier = project.set_id() if beside else None
     sink = project.sink(set_id, config.count, table.image_size)
     work = project.work(method, set_id)
     made = yield from METHODS[method].run(
-        train, chosen, config, device=device, sink=sink, work=work
-    )
+        train if whole else train.take(rows), chosen, config, scores=scores, device=device,
+        cluster=cluster, piece=piece, sink=sink, work=work, keep=project.folder("audit") / method,
+    )  # fmt: skip
     shutil.rmtree(work, ignore_errors=True)
-    about = {"config": to_json(config), "method": method}
+    about = {"config": to_json(config), "method": method, "excluded": excluded}
+    with_flags = with_flags and len(made.origins) == config.count
     return (
         yield from synthetic.finish_set(
-            project, set_id, made, about, beside=None, device=device, with_flags=with_flags
+            project, set_id, made, about, beside=earlier, device=device, with_flags=with_flags
         )
     )
