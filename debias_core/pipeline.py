@@ -159,6 +159,7 @@ def debias(
     piece: int | None = None,
     arms: Sequence[str] = ARMS,
     steps: int | None = None,
+    flagged: NDArray[np.bool_] | None = None,
 ) -> Stage[tuple[tuple[ArmResult, ...], dict[str, Classifier]]]:
     """Train the arms at every seed: vanilla on the originals, debiased on original ∪ synthetic (2.4).
 
@@ -169,11 +170,12 @@ def debias(
     stopped, it returns the seeds at which all arms are finished. The vanilla arm, which the synthetic
     images don't concern, is kept in the folder `baseline` instead, where that is given: it belongs to
     these very training images, and the next call with as many epochs finds it trained. `piece` is the
-    number of images to compute at a time where a batch is known not to fit.
+    number of images to compute at a time where a batch is known not to fit. `flagged` are the rows of the
+    train part [N] that `config.flagged_weight` draws more often.
     """
     train, test = table.where("train").without_bias(), table.where("test")
     usual = table.aligned_bias()
-    repeats = draws(len(train), len(synthetic.origins), config)
+    repeats = draws(len(train), len(synthetic.origins), config, flagged)
     union = {
         "vanilla": (train.pixels, train.y, np.ones(len(train), dtype=np.int64)),
         "debiased": (
@@ -184,7 +186,7 @@ def debias(
     }
     size = config.classifier.batch_size
     if steps is None:
-        steps = optimiser_steps(repeats, config)
+        steps = optimiser_steps(repeats, len(train), config)
     results: list[ArmResult] = []
     nets: dict[str, Classifier] = {}
     runs = [(seed, arm) for seed in config.seeds for arm in arms]

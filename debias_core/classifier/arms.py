@@ -134,21 +134,32 @@ def summary(arms: Sequence[ArmResult], names: Sequence[str] = ARMS) -> dict[str,
     }
 
 
-def draws(originals: int, synthetic: int, config: DebiasConfig) -> NDArray[np.int64]:
+def draws(
+    originals: int,
+    synthetic: int,
+    config: DebiasConfig,
+    flagged: NDArray[np.bool_] | None = None,
+) -> NDArray[np.int64]:
     """How often each image of original ∪ synthetic is drawn an epoch, [originals + synthetic].
 
-    Once; or for a `synthetic_share` each synthetic image so often (±1) that the share is met.
+    Once; or for a `synthetic_share` each synthetic image so often (±1) that the share is met, and for a
+    `flagged_weight` the `flagged` [originals] so often that they make up this share of the others, once at least.
     """
     share, times = config.synthetic_share, np.ones(originals + synthetic, dtype=np.int64)
+    if config.flagged_weight and flagged is not None and flagged.any():
+        wanted = config.flagged_weight * (~flagged).sum() / flagged.sum()
+        times[:originals][flagged] = max(1, round(wanted))
     if share is not None and synthetic:
-        total = max(synthetic, round(originals * share / (1 - share)))
+        total = max(synthetic, round(int(times[:originals].sum()) * share / (1 - share)))
         mine = times[originals:]
         mine[:] = total // synthetic
         mine[np.random.default_rng(0).permutation(synthetic)[: total % synthetic]] += 1
     return times
 
 
-def optimiser_steps(times: NDArray[np.int64], config: DebiasConfig) -> int:
-    """The steps of a training whose images are drawn so often an epoch."""
+def optimiser_steps(times: NDArray[np.int64], originals: int, config: DebiasConfig) -> int:
+    """The steps of a training whose images are drawn so often an epoch; with `plain_steps` those over so many
+    originals."""
     size = config.classifier.batch_size
-    return config.classifier.epochs * -(-int(times.sum()) // size)
+    drawn = originals if config.plain_steps else int(times.sum())
+    return config.classifier.epochs * -(-drawn // size)

@@ -19,6 +19,7 @@ from debias_core.data import images
 from debias_core.data.images import Pixels
 from debias_core.data.table import ImageTable, evenly
 from debias_core.insight import figures
+from debias_core.methods.catalog import METHODS
 from debias_core.records import ArmResult, AuditResult, Projection, SyntheticSet, mean_and_sd
 
 if TYPE_CHECKING:  # the page uses the small functions below without loading torch
@@ -47,11 +48,13 @@ def build_report(
     energy: dict[str, Any],
     captions: dict[str, Any] | None,
     amplified: dict[str, Any] | None,
+    recomposed: str | None,
     device: torch.device,
 ) -> str:
     """The report as one HTML text; plotly's script is inlined, so that it opens without network.
 
-    `captions` and `amplified` are what DiffuBias and DDB made in the project, where they were used.
+    `captions` and `amplified` are what DiffuBias and DDB made in the project, where they were used,
+    `recomposed` the address of Recompose's sheet of pairs.
     """
     from debias_core.insight import gradcam
 
@@ -78,6 +81,7 @@ def build_report(
         energy=energy,
         captions=_with_pictures(captions, train),
         amplified=amplified,
+        recomposed=recomposed,
         explanations=explanations,
         data_url=data_url,
         heat_note=heat_note,
@@ -100,15 +104,11 @@ def build_report(
     )
 
 
-METHOD_NAMES = {
-    "diffinject": "DiffInject", "crossinject": "CrossInject", "diffubias": "DiffuBias",
-    "amplibias": "AmpliBias",
-}  # fmt: skip
-
-
 def made_by(synthetic: SyntheticSet) -> str:
     """How many images which method made, in words."""
-    counts = Counter(METHOD_NAMES.get(r.method, r.method) for r in synthetic.origins)
+    counts = Counter(
+        METHODS[r.method].title if r.method in METHODS else r.method for r in synthetic.origins
+    )
     return ", ".join(f"{n:,} by {name}" for name, n in counts.most_common())
 
 

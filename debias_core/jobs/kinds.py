@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from debias_core.records import Stage, UserError
-from debias_core.settings.amplification import AmplifyConfig, DDBConfig
+from debias_core.settings.amplification import AmplifyConfig, DDBConfig, RecomposeConfig
 from debias_core.settings.base import from_json
 from debias_core.settings.diffusion import DiffusionConfig
 from debias_core.settings.injection import InjectConfig
@@ -157,6 +157,18 @@ def _amplify(project: Project, args: Args, where: Where) -> Stage[Any]:
     return run_amplify(project, config, device=where.device, cluster=where.cluster, piece=piece)
 
 
+def _recompose(project: Project, args: Args, where: Where) -> Stage[Any]:
+    from debias_core.stages.make_images import run_make_images
+
+    config = args["config"]
+    piece = _piece(config.train_batch, args)
+    config = replace(config, draw_batch=max(1, config.draw_batch // _pieces(args)))
+    return run_make_images(
+        project, "recompose", config, device=where.device, cluster=where.cluster, piece=piece,
+        beside=args.get("beside", False),
+    )  # fmt: skip
+
+
 def _ddb(project: Project, args: Args, where: Where) -> Stage[Any]:
     from debias_core.stages.ddb import run_ddb
 
@@ -231,6 +243,10 @@ JOBS = {
         JobKind(
             "amplify", "Amplification", AmplifyConfig, _amplify, True,
             "Both trainings are kept up to their last checkpoint, and the images that are finished.",
+        ),
+        JobKind(
+            "recompose", "Recomposition", RecomposeConfig, _recompose, True,
+            "The model's training is kept up to its last checkpoint, and the images that are finished.",
         ),
         JobKind("ddb", "Training with the amplifier", DDBConfig, _ddb, True, EPOCHS),
         JobKind("debias", "Training", DebiasConfig, _debias, True, EPOCHS),

@@ -161,7 +161,7 @@ def model(
     key = hashlib.blake2b(made_of.encode() + shortcut.tobytes(), digest_size=8).hexdigest()
     folder, work = keep / key, keep / f"{key}.training"
     if not (folder / "config.json").is_file():
-        for old in keep.glob("*"):
+        for old in keep.glob("*/"):
             if old != work:
                 shutil.rmtree(old, ignore_errors=True)
         batch = pair_batches(train, shortcut, config.flagged_share, diffusion.unet.image_size)

@@ -77,6 +77,16 @@ class DebiasConfig(Settings):
         "Share of synthetic images among those drawn in an epoch; by default each image once, as in the paper.",
         above=0, below=1, sweep=True,
     )  # fmt: skip
+    flagged_weight: float = setting(
+        0.0,
+        "How often the images that the audit flags are drawn, all together, for each draw of the other real ones; "
+        "0: as they come.",
+        low=0, high=1, label="Draws of flagged images", step=0.1, shown=(0, 1),
+    )  # fmt: skip
+    plain_steps: bool = setting(
+        False,
+        "Take the optimiser steps of so many epochs over the real images alone, in both arms.",
+    )
     min_fidelity: float = setting(
         0.0, "Leave out images of a lower label fidelity, unless somebody has accepted them.",
         low=0, below=1, sweep=True, label="Least label fidelity", step=0.05, shown=(0, 0.95),

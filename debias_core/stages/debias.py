@@ -25,12 +25,15 @@ def run_debias(
 ) -> Stage[tuple[ArmResult, ...]]:
     """Train the vanilla and the debiased arm at every seed; rejected images are not trained on."""
     table, (synthetic, curated) = project.table(), sets.curated_set(project, config)
-    began = time.perf_counter()
-    key = fingerprint(to_json(config), table.data_id, project.set_id(), curated["used"])
+    began, flagged = time.perf_counter(), None
+    if config.flagged_weight:
+        flagged = project.audit().scores.p_true < 0.5
+    of_audit = [] if flagged is None else [flagged.nonzero()[0].tolist()]
+    key = fingerprint(to_json(config), table.data_id, project.set_id(), curated["used"], *of_audit)
     work = project.work("debias", key)
     arms, nets = yield from pipeline.debias(
         table, synthetic, config, device=device, work=work, baseline=project.root / "baseline",
-        piece=piece,
+        piece=piece, flagged=flagged,
     )  # fmt: skip
     project.begin("debias")
     about: dict[str, Any] = {

@@ -10,7 +10,7 @@ import torch
 from debias_core import pipeline
 from debias_core.insight.report import build_report
 from debias_core.records import ArmResult, Stage
-from debias_core.stages import amplify, captions, exports
+from debias_core.stages import amplify, captions, exports, make_images
 from debias_core.workspace import energy_log
 from debias_core.workspace.energy_log import metered
 from debias_core.workspace.project import Project
@@ -47,6 +47,7 @@ def run_report(
         energy=energy_log.to_json(project),
         captions=captions.for_report(project),
         amplified=amplify.for_report(project),
+        recomposed=make_images.for_report(project),
         device=device,
     )
     path = project.begin("report") / "report.html"

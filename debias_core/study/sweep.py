@@ -187,8 +187,9 @@ def _steps(
 ) -> int:
     """The optimiser steps that this cell would take; all take as many as the one that needs most."""
     n = int((table.split == "train").sum())
-    times = classifier_arms.draws(min(n, images or n), inject.count, debias)
-    return classifier_arms.optimiser_steps(times, debias)
+    n = min(n, images or n)
+    times = classifier_arms.draws(n, inject.count, debias)
+    return classifier_arms.optimiser_steps(times, n, debias)
 
 
 def _over_seeds(cells: list[dict[str, Any]]) -> dict[str, Any]:

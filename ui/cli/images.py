@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from debias_core.records import UserError
-from debias_core.settings.amplification import AmplifyConfig, DDBConfig
+from debias_core.settings.amplification import AmplifyConfig, DDBConfig, RecomposeConfig
 from debias_core.settings.base import kind_of, to_json
 from debias_core.settings.diffusion import DiffusionConfig, UNetConfig
 from debias_core.settings.injection import InjectConfig
@@ -293,6 +293,52 @@ def amplify(
         common.console.print(f"A row of images for each class is in {sheet}", markup=False)
     common.console.print("Next: `ddb --recipe ddb-1` or `ddb --recipe ddb-2`.")
     common.write_json(json_file, result)
+
+
+RECOMPOSE = (Offer(RecomposeConfig),)
+
+
+@command.command()
+@takes(*RECOMPOSE)
+def recompose(
+    given: Given,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    name: Name = DEFAULT_NAME,
+    seed: Seed = 0,
+    beside: Beside = False,
+    cluster: OnCluster = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Recompose: draw every pair of a label and a shortcut that the data lacks; resumable."""
+    from debias_core.data.images import png
+    from debias_core.insight.pair_sheet import pair_sheet
+    from debias_core.stages.make_images import run_make_images
+
+    common.check_json(json_file)
+    on_cluster = common.cluster_of(cluster)
+    project = common.open_project(workspace, name)
+    settings = with_given(RecomposeConfig(seed=seed), RECOMPOSE, given)
+    stage = run_make_images(
+        project, "recompose", settings, device=common.device(), cluster=on_cluster, beside=beside
+    )
+    images = common.run(stage, project)
+    manifest = project.manifest("synthetic")
+    _print_generated(images, manifest)
+    sheet = project.folder("synthetic") / "pairs.png"
+    drawn = [i for i, r in enumerate(images.origins) if r.method == "recompose"]
+    origins = [images.origins[i] for i in drawn]
+    sheet.write_bytes(
+        png(pair_sheet(project.table().where("train"), images.pixels[drawn], origins))
+    )
+    common.console.print(f"The sheet of all pairs is in {sheet}", markup=False)
+    numbers = {
+        "synthetic_count": len(images.origins),
+        "unet_evaluations_per_image": images.evaluations_per_image,
+        "seconds": images.seconds,
+        "fidelity": manifest.get("fidelity"),
+        "settings": to_json(settings),
+    }
+    common.write_json(json_file, numbers)
 
 
 DDB = (

@@ -16,7 +16,7 @@ from ui.shown import cards
 from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
 from ui.shown.place import Pairs, Place
-from ui.tabs import amplify, describe, edit_time
+from ui.tabs import amplify, describe, edit_time, recompose
 from ui.tabs.controls import Form, shown
 from ui.tabs.events import enqueue, guarded
 from ui.tabs.panel import Part, gallery, hidden
@@ -101,7 +101,8 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     part = Part(outputs, partial(refresh, place), [], queued, [pairs, field["method"]])
     part.opened = (guarded(render, place, reads=form.reads), form.after(*looks), seen)
     part.filled = (guarded(render_once, place, reads=form.reads), form.after(cost, *looks), seen)
-    for more in (measuring, describe.describe(place, project), amplify.amplify(place, project)):
+    panels = (recompose.recompose, describe.describe, amplify.amplify)
+    for more in (measuring, *(panel(place, project) for panel in panels)):
         part = part.with_more(more)
     return part
 
