@@ -218,7 +218,7 @@ class ToyConfig(Settings):
     seed: int = setting(0, "Seed.")
 
 
-def make(train, content_ids, config, *, device, sink, work):
+def make(train, content_ids, config, *, device, sink, **_):
     """Turn them over."""
     assert train.bias is None
     at = [int(train.positions(content_ids[i : i + 1])[0]) for i in range(len(content_ids))]

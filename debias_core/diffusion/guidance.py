@@ -3,6 +3,7 @@
 Notation (Ho and Salimans, 2022; DDB):
     ε_c    ε_θ(x_t, t, y), told the class y            [B, 3, H, W]
     ε_u    ε_θ(x_t, t), told "no class"                [B, 3, H, W]
+           of a network that is told b̂ too (Recompose): ε_θ(x_t, t, ∅, b̂)
     w      guidance: ε = (1 + w)·ε_c - w·ε_u           (Ho and Salimans, Eq. 6)
     v      √ᾱ_t·ε - √(1-ᾱ_t)·x_0, so that ε = √ᾱ_t·v + √(1-ᾱ_t)·x_t   (Salimans and Ho, 2022)
 
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from debias_core.diffusion import schedule
 from debias_core.diffusion.sampling import ddim_step, image_noise, predicted_x0
-from debias_core.diffusion.unet import EpsilonNet, nothing
+from debias_core.diffusion.unet import EpsilonNet
 from debias_core.records import UserError
 
 
@@ -36,7 +37,10 @@ def guided_epsilon(
     if w == 0:
         guided = net(x, t, y)
     else:
-        nobody = y.new_tensor(nothing(net.config)).expand_as(y.view(len(y), -1)).reshape(y.shape)
+        # Of a pair the label alone is taken away: the shortcut is told in both.
+        nobody = y.clone().view(len(y), -1)
+        nobody[:, 0] = net.config.classes
+        nobody = nobody.view(y.shape)
         told, untold = net(torch.cat([x, x]), t, torch.cat([y, nobody])).chunk(2)
         guided = (1 + w) * told - w * untold
     if net.config.prediction == "epsilon":

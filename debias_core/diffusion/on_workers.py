@@ -99,7 +99,7 @@ def generate(
 def generate_classes(
     net: EpsilonNet,
     diffusion: DiffusionConfig,
-    labels: Sequence[int],
+    labels: Sequence[int] | Sequence[tuple[int, int]],
     *,
     w: float,
     steps: int,
@@ -111,7 +111,8 @@ def generate_classes(
     cluster: Cluster | None = None,
     first: int = 0,
 ) -> Generator[Ready, None, None]:
-    """Yield images of the classes `labels` [N] from number `first` on, as `guidance.sample_classes` draws them.
+    """Yield images of the classes (or pairs) `labels` [N] from number `first` on, as `guidance.sample_classes`
+    draws them.
 
     `half`: bf16 inside the network alone, as in training: P, x_t and noise stay float32. In this process, or
     on the workers of a cluster, as in `generate`.

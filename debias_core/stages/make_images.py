@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from typing import Any
 
@@ -10,17 +9,15 @@ import numpy as np
 import torch
 
 from debias_core.compute.team import Cluster
-from debias_core.data.images import Pixels, png
+from debias_core.data.images import png
 from debias_core.methods.catalog import METHODS
-from debias_core.records import Origin, Scores, Stage, SyntheticSet
+from debias_core.records import Scores, Stage, SyntheticSet
 from debias_core.settings.base import to_json
 from debias_core.stages import synthetic
 from debias_core.workspace import judgements
 from debias_core.workspace.energy_log import metered
-from debias_core.workspace.files import fingerprint, mapped, write_json
+from debias_core.workspace.files import fingerprint
 from debias_core.workspace.project import Project
-
-LAST = "last.json"  # in a method's folder: the set that it made last, or is making
 
 
 @metered("generate")
@@ -60,8 +57,8 @@ def run_make_images(
     )  # fmt: skip
     earlier = project.set_id() if beside else None
     sink = project.sink(set_id, config.count, table.image_size)
-    work, keep = project.work(method, set_id), project.folder("audit") / method
-    write_json(keep / LAST, {"set": set_id})
+    work, keep = project.work(method, set_id), project.kept_by(method)
+    project.note_last(method, set_id)
     made = yield from METHODS[method].run(
         train if whole else train.take(rows), chosen, config, scores=scores, device=device,
         cluster=cluster, piece=piece, sink=sink, work=work, keep=keep,
@@ -74,19 +71,6 @@ def run_make_images(
             project, set_id, made, about, beside=earlier, device=device, with_flags=with_flags
         )
     )
-
-
-def so_far(project: Project, method: str) -> tuple[Pixels, tuple[Origin, ...]]:
-    """The images that the method has made last, or is making, those that are finished; perhaps none."""
-    note = project.folder("audit") / method / LAST
-    if not note.is_file():
-        return np.empty((0, 1, 1, 3), np.uint8), ()
-    set_id = json.loads(note.read_text(encoding="utf-8"))["set"]
-    origins = tuple(project.origins(set_id))
-    path = project.folder("synthetic") / set_id / "pixels.npy"
-    if not origins or not path.is_file():
-        return np.empty((0, 1, 1, 3), np.uint8), ()
-    return mapped(path)[: len(origins)], origins
 
 
 def for_report(project: Project) -> str | None:

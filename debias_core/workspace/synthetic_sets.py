@@ -19,6 +19,7 @@ from debias_core.workspace.files import mapped, write_json
 from debias_core.workspace.project_base import DEPENDENTS, ProjectBase
 
 BEGUN = "begun"  # in a set's folder: when
+LAST = "last.json"  # in a method's folder: the set that it made last, or is making
 
 
 class SyntheticSink:
@@ -117,6 +118,23 @@ class SyntheticSets(ProjectBase):
             for later in DEPENDENTS["synthetic"]:
                 self._marker(later).unlink(missing_ok=True)
         self.finish("synthetic", manifest)
+
+    def kept_by(self, method: str) -> Path:
+        """Where a method keeps what all its sets after this audit share; a new audit empties it."""
+        return self.folder("audit") / method
+
+    def note_last(self, method: str, set_id: str) -> None:
+        """Note that the method begins to make this set."""
+        write_json(self.kept_by(method) / LAST, {"set": set_id})
+
+    def last_of(self, method: str) -> tuple[Pixels, tuple[Origin, ...]]:
+        """The finished images of the set that the method made last, or is making; perhaps none."""
+        note, nothing = self.kept_by(method) / LAST, np.empty((0, 1, 1, 3), np.uint8)
+        if not note.is_file():
+            return nothing, ()
+        set_id = json.loads(note.read_text(encoding="utf-8"))["set"]
+        path, origins = self.folder("synthetic") / set_id / "pixels.npy", self.origins(set_id)
+        return (mapped(path)[: len(origins)], origins) if path.is_file() else (nothing, ())
 
     def set_id(self) -> str | None:
         """The current synthetic set."""

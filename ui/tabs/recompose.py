@@ -52,9 +52,7 @@ def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
     flagged = project.audit().scores.unexplained
     if not flagged:
         return words.NO_FLAGS, hidden(), again
-    from debias_core.stages.make_images import so_far
-
-    pixels, origins = so_far(project, "recompose")
+    pixels, origins = project.last_of("recompose")
     if not origins:
         return f"{words.NOT_YET} {words.flagged(flagged)}", hidden(), again
     sheet = cards.picture(pair_sheet(table_of(project).where("train"), pixels, origins))
