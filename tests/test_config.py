@@ -10,11 +10,19 @@ import pytest
 import app
 from debias_core.presets.models import PRESETS, diffusion_for
 from debias_core.records import UserError
-from debias_core.settings.base import ABOUT, Settings, about, from_json, setting, to_json
+from debias_core.settings.base import (
+    ABOUT,
+    Offer,
+    Settings,
+    about,
+    from_json,
+    setting,
+    to_json,
+    with_given,
+)
 from debias_core.settings.data_sets import BenchmarkConfig
 from debias_core.settings.diffusion import DiffusionConfig
 from debias_core.settings.injection import InjectConfig
-from debias_core.settings.options import Offer, with_given
 from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
 from tests.docs_settings import settings_classes
 

@@ -40,7 +40,7 @@ from debias_core.stages import audit as audit_stage
 from debias_core.stages import debias as debias_stage
 from debias_core.stages import exports, generate, importing, models
 from debias_core.stages.export_images import folder_names
-from debias_core.stages.export_layouts import bring_model, unet_files
+from debias_core.stages.export_weights import bring_model, unet_files
 from debias_core.stages.exports import export
 from debias_core.stages.repeat import repeat
 from debias_core.stages.repeat_check import check, read_config

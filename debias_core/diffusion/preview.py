@@ -9,9 +9,14 @@ from torch import Tensor
 
 from debias_core.data.images import Pixels
 from debias_core.diffusion import schedule
-from debias_core.diffusion.injection import boost_steps, inject, inject_directly, noised_bank
+from debias_core.diffusion.injection import (
+    boost_steps,
+    class_masks,
+    inject,
+    inject_directly,
+    noised_bank,
+)
 from debias_core.diffusion.inversion import content_bank, invert
-from debias_core.diffusion.masks import class_masks
 from debias_core.diffusion.sampling import image_noise
 from debias_core.diffusion.synthesis import Frame, check_direct
 from debias_core.diffusion.unet import EpsilonNet

@@ -22,9 +22,17 @@ from debias_core.compute.memory import GRAIN, Batching, attempt, in_batches
 from debias_core.data.images import Pixels, to_float, to_uint8
 from debias_core.data.table import ImageTable
 from debias_core.diffusion import schedule
-from debias_core.diffusion.injection import boost_steps, inject, inject_directly, noised_bank
+from debias_core.diffusion.injection import (
+    boost_steps,
+    check_class_masks,
+    class_masks,
+    h_mask,
+    inject,
+    inject_directly,
+    mask_of_class,
+    noised_bank,
+)
 from debias_core.diffusion.inversion import content_bank, invert
-from debias_core.diffusion.masks import check_class_masks, class_masks, h_mask, mask_of_class
 from debias_core.diffusion.sampling import image_noise
 from debias_core.diffusion.unet import EpsilonNet, half_pays
 from debias_core.records import Origin, UserError

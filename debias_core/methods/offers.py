@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import fields
 
 from debias_core.methods.method import Method
+from debias_core.settings.base import Offer, options_of
 from debias_core.settings.data_sets import NamedDataConfig
-from debias_core.settings.options import Offer, options_of
 from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
 
 _TRAINING = ("network", "epochs", "lr", "batch_size")

@@ -21,11 +21,10 @@ from debias_core.methods.offers import offers_of
 from debias_core.presets.data_sets import BENCHMARKS, PHOTOGRAPHS, photographs
 from debias_core.presets.models import conditional_for
 from debias_core.settings.amplification import AmplifyConfig, DDBConfig
-from debias_core.settings.base import require
+from debias_core.settings.base import require, with_given
 from debias_core.settings.data_sets import DDBBenchmarkConfig
 from debias_core.settings.injection import DIRECT, InjectConfig
 from debias_core.settings.language import CaptionConfig, DrawConfig
-from debias_core.settings.options import with_given
 from debias_core.settings.training import ClassifierConfig
 
 _DIGITS = BENCHMARKS["digits"].debias.classifier

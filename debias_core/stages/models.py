@@ -1,11 +1,12 @@
-"""The diffusion model of a project: its own, trained here, or the one that ships with a named data set."""
+"""The diffusion model of a project: its own, trained here, or the one that ships with a named data set; and the small ones."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from debias_core.data.catalog import DATA_SETS
 from debias_core.data.making.cifar10c import is_corrupted_cifar10
 from debias_core.data.making.named import free_of_bias, grey_images
-from debias_core.data.making.shipped import SHIPPED
+from debias_core.data.making.shipped import ASSETS, SHIPPED
 from debias_core.diffusion.batches import (
     Swaps,
     image_batches,
@@ -34,8 +35,12 @@ from debias_core.diffusion.unet import (
 from debias_core.records import Stage, UserError
 from debias_core.settings.base import to_json
 from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.language import SMALL_CAPTIONERS, SmallModelConfig
 from debias_core.workspace.energy_log import metered
 from debias_core.workspace.project import Project
+
+if TYPE_CHECKING:
+    import torch
 
 RECOLOURED = "each in a random colour anew at every step"
 
@@ -190,3 +195,22 @@ def class_masks(
 def model_id(project: Project, *, swaps: bool = False) -> str:
     """Which diffusion model `diffusion_model` loads: a digest of its weights."""
     return weights_digest(diffusion_folder(project, swaps=swaps))
+
+
+def run_pretrain_small(
+    what: str,
+    config: SmallModelConfig,
+    *,
+    device: torch.device,
+    checkpoint: Path,
+    out: Path | None = None,
+    restart: bool = False,
+) -> Stage[Path]:
+    """Train one of the small models that ship with the app, `what` of `presets.SMALL_MODELS`."""
+    from debias_core.language import pretrain
+
+    if restart:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    captions = what in SMALL_CAPTIONERS
+    train = pretrain.pretrain_captioner if captions else pretrain.pretrain_text2image
+    return (yield from train(out or ASSETS / what, config, device=device, checkpoint=checkpoint))

@@ -20,7 +20,7 @@ from debias_core.settings.diffusion import DiffusionConfig
 from debias_core.stages import audit as audit_stage
 from debias_core.stages import debias as debias_stage
 from debias_core.stages import export_config, generate, importing, models
-from debias_core.stages.export_layouts import bring_model
+from debias_core.stages.export_weights import bring_model
 from debias_core.stages.repeat_check import Files, Named, Plan, check, not_repeatable
 from debias_core.workspace import judgements
 from debias_core.workspace.project import Project

@@ -18,9 +18,8 @@ from debias_core.presets.methods import (
     photographs_ddb,
 )
 from debias_core.records import UserError
-from debias_core.settings.base import changed, from_json, to_json
+from debias_core.settings.base import changed, from_json, to_json, with_given
 from debias_core.settings.data_sets import BenchmarkConfig, DDBBenchmarkConfig, NamedDataConfig
-from debias_core.settings.options import with_given
 
 Settings = BenchmarkConfig | DDBBenchmarkConfig
 

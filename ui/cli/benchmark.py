@@ -14,12 +14,11 @@ from debias_core.methods.catalog import METHODS, names_of
 from debias_core.methods.offers import offers_of, unknown_to
 from debias_core.presets.data_sets import PAPER_READING
 from debias_core.records import UserError
+from debias_core.settings.base import Offer
 from debias_core.settings.data_sets import BIASES, DDBBenchmarkConfig, NamedDataConfig
-from debias_core.settings.options import Offer
 from debias_core.study import rows
 from ui.cli import common, tables
-from ui.cli.from_settings import Given, refuse, takes
-from ui.cli.options import (
+from ui.cli.common import (
     DEFAULT_WORKSPACE,
     AllowHost,
     Auth,
@@ -33,6 +32,7 @@ from ui.cli.options import (
     Seeds,
     Workspace,
 )
+from ui.cli.from_settings import Given, refuse, takes
 from ui.words import data as data_words
 
 command = typer.Typer()

@@ -14,16 +14,14 @@ from debias_core.methods.catalog import METHODS, names_of
 from debias_core.methods.offers import offers_of
 from debias_core.presets.data_sets import BENCHMARKS
 from debias_core.records import UserError
-from debias_core.settings.base import to_json
+from debias_core.settings.base import Offer, to_json, with_given
 from debias_core.settings.data_sets import BenchmarkConfig
 from debias_core.settings.injection import InjectConfig
-from debias_core.settings.options import Offer, with_given
 from debias_core.settings.sweep import SWEEPABLE, Axis, SweepConfig
 from debias_core.settings.training import AuditConfig, ClassifierConfig
 from debias_core.study import rows
 from ui.cli import common, tables
-from ui.cli.from_settings import Given, takes
-from ui.cli.options import (
+from ui.cli.common import (
     DEFAULT_NAME,
     DEFAULT_WORKSPACE,
     JsonFile,
@@ -34,6 +32,7 @@ from ui.cli.options import (
     Seeds,
     Workspace,
 )
+from ui.cli.from_settings import Given, takes
 
 command = typer.Typer()
 _MADE_HERE = ", ".join(names_made_here())

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from debias_core.records import UserError
-from debias_core.settings.options import MISSING, Offer, Option, options_of
+from debias_core.settings.base import MISSING, Offer, Option, options_of
 
 Given = dict[str, Any]  # the value of each option that was given, by its name
 

@@ -11,15 +11,13 @@ from rich.table import Table
 
 from debias_core.records import UserError
 from debias_core.settings.amplification import AmplifyConfig, DDBConfig, RecomposeConfig
-from debias_core.settings.base import kind_of, to_json
+from debias_core.settings.base import Offer, kind_of, to_json, with_given
 from debias_core.settings.diffusion import DiffusionConfig, UNetConfig
 from debias_core.settings.injection import InjectConfig
 from debias_core.settings.language import CaptionConfig, DrawConfig
-from debias_core.settings.options import Offer, with_given
 from debias_core.settings.training import ClassifierConfig
 from ui.cli import common, tables
-from ui.cli.from_settings import Given, refuse_idle, split, takes
-from ui.cli.options import (
+from ui.cli.common import (
     DEFAULT_NAME,
     DEFAULT_WORKSPACE,
     Beside,
@@ -31,6 +29,7 @@ from ui.cli.options import (
     Seeds,
     Workspace,
 )
+from ui.cli.from_settings import Given, refuse_idle, split, takes
 
 command = typer.Typer()
 

@@ -13,7 +13,7 @@ import typer
 from debias_core.compute import ranks
 from debias_core.records import UserError
 from ui.cli import benchmark, choosing, common, images, project
-from ui.cli.options import DEFAULT_WORKSPACE, AllowHost, Auth, OnCluster, RootPath, Workspace
+from ui.cli.common import DEFAULT_WORKSPACE, AllowHost, Auth, OnCluster, RootPath, Workspace
 
 command = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=False)
 

@@ -14,16 +14,15 @@ from debias_core.data.importing.wording import written_path
 from debias_core.methods.catalog import names_of
 from debias_core.presets.models import PRESETS, diffusion_for
 from debias_core.records import UserError
-from debias_core.settings.base import to_json
+from debias_core.settings.base import Offer, options_of, to_json, with_given
 from debias_core.settings.data_sets import BIASES
 from debias_core.settings.diffusion import DiffusionConfig
 from debias_core.settings.language import SMALL_MODELS, SmallModelConfig
-from debias_core.settings.options import Offer, options_of, with_given
 from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
 from debias_core.study.settings import CompareConfig
 from ui.cli import common, tables
+from ui.cli.common import DEFAULT_NAME, DEFAULT_WORKSPACE, JsonFile, Name, Seed, Seeds, Workspace
 from ui.cli.from_settings import Given, refuse, takes
-from ui.cli.options import DEFAULT_NAME, DEFAULT_WORKSPACE, JsonFile, Name, Seed, Seeds, Workspace
 
 command = typer.Typer()
 
@@ -193,7 +192,7 @@ def pretrain(
 ) -> None:
     """Train a diffusion model; interrupted, the same command goes on from the last checkpoint."""
     from debias_core.compute.checkpoint import drop_checkpoint
-    from debias_core.stages import models, small_models
+    from debias_core.stages import models
 
     common.check_json(json_file)
     project = None
@@ -217,7 +216,7 @@ def pretrain(
         refuse(what, [option for option in given if option not in own])
         settings = with_given(SMALL_MODELS[what], PRETRAIN_SMALL, given)
         settings = replace(settings, start=str(start or settings.start))
-        stage = small_models.run_pretrain_small(
+        stage = models.run_pretrain_small(
             what, settings, out=out, restart=restart, checkpoint=checkpoint, **machine
         )
     elif what == "project":

@@ -29,8 +29,7 @@ from ui.shown import cards as show
 from ui.shown import curation, explain
 from ui.shown import rows as shown_rows
 from ui.shown.audit_view import AuditView, audit_view, inside, loss_bars, shown_points, table_of
-from ui.shown.place import Place
-from ui.shown.stamp import stamp
+from ui.shown.place import Place, stamp
 from ui.words import audit as audit_words
 
 MOST_CARDS = 200

@@ -15,8 +15,17 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from debias_core.records import UserError
-from ui.server.login import Clock, Door, Password
-from ui.server.requests import Host, address_of, host_name, read_body, refusal, split_host
+from ui.server.login import (
+    Clock,
+    Door,
+    Host,
+    Password,
+    address_of,
+    host_name,
+    read_body,
+    refusal,
+    split_host,
+)
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 # Links on other sites may open these; nothing else may be asked for from there.

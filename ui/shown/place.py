@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +11,8 @@ from pathlib import Path
 from debias_core.data.importing.wording import written_path
 from debias_core.jobs.runner import devices
 from debias_core.records import UserError
-from debias_core.workspace.project import Project, project_names
-from debias_core.workspace.project_base import DEMO_PROJECT, SANDBOX
+from debias_core.workspace.project import Project, notes, project_names
+from debias_core.workspace.project_base import DEMO_PROJECT, FORECAST, SANDBOX, STAGES
 from ui.words import data as data_words
 
 _SANDBOX_NAME = re.compile(rf"{SANDBOX}[0-9a-f]{{16}}-(demo|control)")
@@ -96,3 +98,16 @@ class Pairs:
     contents: tuple[str, ...]
     draw: int
     stamp: tuple[int, ...]
+
+
+def stamp(project: Project) -> str:
+    """A short text that changes whenever a stage of the project was finished, dropped or cut anew, or a cell
+    of a table was filled."""
+    exports = sorted((p.name, p.stat().st_mtime_ns) for p in (project.root / "exports").glob("*.*"))
+    tsne = project.folder("audit") / "tsne.npz"
+    sweep, ahead = project.root / "sweep" / "latest.json", project.root / FORECAST
+    drawn = [p.stat().st_mtime_ns if p.is_file() else 0 for p in (tsne, sweep, ahead)]
+    edits = sorted((p.name, p.stat().st_mtime_ns) for p in project.folder("diffusion").glob("t_*"))
+    tables = [(p.name, p.stat().st_mtime_ns) for p in notes(project.workspace)]
+    text = json.dumps([project.stamp(*STAGES), exports, drawn, edits, tables])
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

@@ -13,9 +13,7 @@ from PIL import Image
 from debias_core.settings.amplification import AmplifyConfig
 from ui.shown import cards
 from ui.shown.place import Place
-from ui.tabs.controls import Form
-from ui.tabs.events import enqueue
-from ui.tabs.panel import Part, gallery, hidden
+from ui.tabs.panel import Form, Part, enqueue, gallery, hidden
 from ui.words import ddb as ddb_words
 
 

@@ -16,9 +16,7 @@ from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
 from ui.tabs import groups
-from ui.tabs.controls import control
-from ui.tabs.events import guarded
-from ui.tabs.panel import Part
+from ui.tabs.panel import Part, control, guarded
 from ui.widgets import widget
 from ui.words import audit as audit_words
 

@@ -17,9 +17,7 @@ from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
 from ui.shown.place import Pairs, Place
 from ui.tabs import amplify, describe, edit_time, recompose
-from ui.tabs.controls import Form, shown
-from ui.tabs.events import enqueue, guarded
-from ui.tabs.panel import Part, gallery, hidden
+from ui.tabs.panel import Form, Part, enqueue, gallery, guarded, hidden, shown
 from ui.tabs.preview import Masks, draw_grid, draw_pairs, render
 from ui.widgets import widget
 from ui.words import augment as augment_words

@@ -18,9 +18,7 @@ from debias_core.workspace.project import Project
 from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
-from ui.tabs.controls import control
-from ui.tabs.events import guarded
-from ui.tabs.panel import Part, hidden, seeds_slider, text_table
+from ui.tabs.panel import Part, control, guarded, hidden, seeds_slider, text_table
 from ui.words import train as train_words
 
 

@@ -21,8 +21,7 @@ from debias_core.workspace.project import Project
 from ui.shown import cards
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
-from ui.tabs.events import guarded
-from ui.tabs.panel import Part, gallery, hidden, text_table
+from ui.tabs.panel import Part, gallery, guarded, hidden, text_table
 from ui.tabs.plant import plant
 from ui.words import data as data_words
 

@@ -25,9 +25,7 @@ from ui.shown import cards
 from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
-from ui.tabs.controls import Form
-from ui.tabs.events import enqueue, guarded
-from ui.tabs.panel import Part, gallery, hidden
+from ui.tabs.panel import Form, Part, enqueue, gallery, guarded, hidden
 from ui.words import augment as augment_words
 
 # Before a model is chosen the page offers the shipped one, which needs fewer steps and less guidance.

@@ -12,8 +12,7 @@ from debias_core.jobs import queue
 from debias_core.records import UserError
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
-from ui.tabs.events import guarded
-from ui.tabs.panel import Part
+from ui.tabs.panel import Part, guarded
 from ui.words import augment as augment_words
 
 

@@ -18,8 +18,7 @@ from debias_core.study.settings import TableConfig
 from debias_core.workspace.project import notes
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
-from ui.tabs.events import guarded
-from ui.tabs.panel import Part, seeds_slider
+from ui.tabs.panel import Part, guarded, seeds_slider
 from ui.words import field_table as field_table_words
 from ui.words import train as train_words
 

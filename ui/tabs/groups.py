@@ -13,8 +13,7 @@ from debias_core.settings.amplification import DDBConfig
 from ui.shown import cards
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
-from ui.tabs.controls import Form
-from ui.tabs.panel import Part, gallery, text_table
+from ui.tabs.panel import Form, Part, gallery, text_table
 from ui.tabs.recipes import RANKED_BY
 from ui.words import ddb as ddb_words
 

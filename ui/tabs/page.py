@@ -10,11 +10,9 @@ from typing import Any
 import gradio as gr
 
 from debias_core.records import UserError
-from ui.shown.place import Place
-from ui.shown.stamp import stamp
+from ui.shown.place import Place, stamp
 from ui.tabs import audit, augment, curate, data, report, train
-from ui.tabs.events import guarded
-from ui.tabs.panel import Part
+from ui.tabs.panel import Part, guarded
 from ui.widgets import widget
 from ui.words import common as words
 

@@ -1,13 +1,22 @@
-"""What a tab hands to the layout, and the components that most tabs have."""
+"""What a tab hands to the layout, the wrapper round every handler, and controls from settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import html
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from functools import partial, update_wrapper
 from typing import Any
 
 import gradio as gr
 
+from debias_core.jobs import queue
+from debias_core.records import UserError
+from debias_core.settings.base import about, to_json
+from debias_core.workspace.project import Project
 from ui.words import train as train_words
 
 
@@ -65,3 +74,129 @@ def seeds_slider(value: int = 1, **how: Any) -> gr.Slider:
 def hidden() -> Any:
     """For a component that has nothing to show."""
     return gr.update(visible=False, value=None)
+
+
+def guarded(
+    handler: Callable[..., Any], *first: Any, reads: Callable[..., tuple[Any, ...]] | None = None
+) -> Callable[..., Any]:
+    """The handler, its `first` arguments given, with a person's mistake shown as a message in the page.
+
+    `reads` turns the values that Gradio gives into the arguments that follow (`Form`).
+    """
+    call = partial(handler, *first)
+
+    def run(*values: Any) -> Any:
+        with _mistakes_shown():
+            return call(*(reads(*values) if reads else values))
+
+    def run_on(*values: Any) -> Iterator[Any]:
+        with _mistakes_shown():
+            yield from call(*(reads(*values) if reads else values))
+
+    wrapper: Any = run_on if inspect.isgeneratorfunction(handler) else run
+    # Gradio counts the arguments, and finds what an event hands over by its annotation.
+    signature = inspect.signature(wrapper if reads else call)
+    update_wrapper(wrapper, handler)
+    wrapper.__signature__ = signature
+    return wrapper
+
+
+@contextmanager
+def _mistakes_shown() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise message(error) from None
+
+
+def enqueue(project: Project, kind: str, config: Any, needed_bytes: int = 0, **more: Any) -> None:
+    """Queue a job with these settings; it needs so much room on the disk."""
+    args = {"config": to_json(config), **more}
+    queue.submit(project.db, project.name, kind, args, needed_bytes=needed_bytes)
+
+
+def message(error: Exception) -> gr.Error:
+    """A message in the page; the text may hold a file's name, so that it is escaped."""
+    return gr.Error(html.escape(str(error)), duration=None, print_exception=False)
+
+
+OPEN = 4  # so many choices stand side by side; more fold into a list
+
+
+def control(
+    settings: type, name: str, *, kind: Any = None, words: dict[str, str] | None = None, **how: Any
+) -> Any:
+    """The control of one field: label, sentence, bounds, choices and default are the field's.
+
+    `words` are the texts of its choices. `how` goes to the Gradio component, over what the field says;
+    `kind` is another component than the field's type asks for.
+    """
+    says, sort = about(settings, name), typing.get_type_hints(settings)[name]
+    # A sentence that begins as the label does would only repeat it.
+    info = None if says.sentence.startswith(says.label) else says.sentence
+    how = {"label": says.label, "info": info, "value": getattr(settings(), name), **how}
+    if kind is not None:
+        return kind(**how)
+    if sort is bool:
+        return gr.Checkbox(**how)
+    if says.choices:
+        choices = [((words or {}).get(choice, choice), choice) for choice in says.choices]
+        return (gr.Radio if len(choices) <= OPEN else gr.Dropdown)(choices, **how)
+    if sort not in (int, float):
+        return gr.Textbox(max_length=says.longest, **how)
+    low = says.above if says.low is None else says.low
+    high = says.below if says.high is None else says.high
+    low, high = says.shown or (low, high)
+    step = says.step or (1 if sort is int else None)
+    if low is None or high is None:
+        return gr.Number(minimum=low, maximum=high, step=step or 0.01, **how)
+    return gr.Slider(low, high, step=step, **how)
+
+
+def shown(settings: type) -> list[str]:
+    """The fields that the page shows, in their order: those with a label."""
+    return [f.name for f in fields(settings) if about(settings, f.name).label]
+
+
+@dataclass
+class Form:
+    """The controls of a settings class, by field. A handler gets their values as one argument, `make` of
+    a dict by field."""
+
+    settings: type
+    make: Any = dict
+    controls: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, name: str, **how: Any) -> Any:
+        """The control of a field (see `control`), laid out here."""
+        self.controls[name] = control(self.settings, name, **how)
+        return self.controls[name]
+
+    def after(self, *inputs: Any) -> list[Any]:
+        """What an event takes as its inputs: these, and then the controls."""
+        return [*inputs, *self.controls.values()]
+
+    def on(
+        self, event: Any, inputs: list[Any], outputs: Any, handler: Any, *first: Any, **how: Any
+    ) -> Any:
+        """After the event: `handler(*first, *values of the inputs, what the controls hold)`."""
+        return event(
+            guarded(handler, *first, reads=self.reads), self.after(*inputs), outputs, **how
+        )
+
+    def reads(self, *values: Any) -> tuple[Any, ...]:
+        """The values of the inputs before the controls, and the controls' as one."""
+        first = len(values) - len(self.controls)
+        hints = typing.get_type_hints(self.settings)
+        by_field = {
+            name: _typed(hints[name], value)
+            for name, value in zip(self.controls, values[first:], strict=True)
+        }
+        return *values[:first], self.make(by_field)
+
+
+def _typed(sort: Any, value: Any) -> Any:
+    """A value as the field has it: a browser sends 3 for 3.0, and a text as it was typed."""
+    if sort is str:
+        return (value or "").strip()
+    return sort(value) if sort in (int, float) else value

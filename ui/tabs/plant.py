@@ -15,8 +15,7 @@ from debias_core.settings.data_sets import BIASES, MOST_PERCENT
 from ui.shown import cards as show
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
-from ui.tabs.events import guarded
-from ui.tabs.panel import gallery
+from ui.tabs.panel import gallery, guarded
 from ui.words import data as data_words
 
 EXAMPLES = 20  # images of the sheet, about

@@ -10,9 +10,7 @@ import gradio as gr
 
 from debias_core.settings.amplification import DDBConfig
 from ui.shown.place import Place
-from ui.tabs.controls import Form
-from ui.tabs.events import enqueue
-from ui.tabs.panel import Part, hidden, seeds_slider, text_table
+from ui.tabs.panel import Form, Part, enqueue, hidden, seeds_slider, text_table
 from ui.words import ddb as ddb_words
 
 RANKED_BY = {"amplifier": "amplify", "audit": "audit"}  # whose losses: the stage that made them

@@ -15,9 +15,7 @@ from debias_core.workspace.project import Project
 from ui.shown import cards
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
-from ui.tabs.controls import Form, shown
-from ui.tabs.events import enqueue, guarded
-from ui.tabs.panel import Part, gallery, hidden
+from ui.tabs.panel import Form, Part, enqueue, gallery, guarded, hidden, shown
 from ui.words import augment as augment_words
 from ui.words import recompose as words
 

@@ -15,8 +15,7 @@ from debias_core.workspace.project import Project
 from ui.shown import cards as show
 from ui.shown import explain
 from ui.shown.place import Place
-from ui.tabs.events import guarded
-from ui.tabs.panel import Part, gallery, hidden
+from ui.tabs.panel import Part, gallery, guarded, hidden
 from ui.words import report as report_words
 
 MAPS = {"PCA": "pca", "t-SNE": "tsne"}

@@ -14,8 +14,7 @@ from debias_core.settings.base import to_json
 from debias_core.settings.sweep import SWEEPABLE, Axis, SweepConfig
 from ui.shown import cards as show
 from ui.shown.place import Place
-from ui.tabs.events import guarded
-from ui.tabs.panel import Part, gallery, hidden, seeds_slider
+from ui.tabs.panel import Part, gallery, guarded, hidden, seeds_slider
 from ui.words import train as train_words
 
 

@@ -16,9 +16,7 @@ from debias_core.settings.training import ClassifierConfig, DebiasConfig
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
 from ui.tabs import compare, field_table, recipes, sweep
-from ui.tabs.controls import control
-from ui.tabs.events import guarded
-from ui.tabs.panel import Part, hidden, seeds_slider, text_table
+from ui.tabs.panel import Part, control, guarded, hidden, seeds_slider, text_table
 from ui.widgets import widget
 from ui.words import train as train_words
 
