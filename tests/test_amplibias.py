@@ -190,11 +190,12 @@ def test_a_projects_set_comes_from_its_top_k_and_is_kept(table, tmp_path, monkey
     save_table(table, project.folder("data"))
     train = table.where("train")
     loss = np.arange(48, dtype=np.float32)
-    top = top_k(Scores(train.ids, loss, loss, train.y), train.y, 3, per_class=True)
+    ranked = Scores(train.ids, loss, loss, train.y)
+    top = top_k(ranked, train.y, 3, per_class=True)
 
     class Audit:
         def __init__(self):
-            self.top_k = top
+            self.top_k, self.scores = top, ranked
 
     monkeypatch.setattr(Project, "audit", lambda self: Audit())
     made = drain(run_make_images(project, "amplibias", TINY, device=CPU, with_flags=False))

@@ -21,17 +21,7 @@ from debias_core.settings.sweep import SWEEPABLE, Axis, SweepConfig
 from debias_core.settings.training import AuditConfig, ClassifierConfig
 from debias_core.study import rows
 from ui.cli import common, tables
-from ui.cli.common import (
-    DEFAULT_NAME,
-    DEFAULT_WORKSPACE,
-    JsonFile,
-    Name,
-    OnCluster,
-    Ratio,
-    Seed,
-    Seeds,
-    Workspace,
-)
+from ui.cli.common import Machine, Ratio, Seed, Seeds, Workspace
 from ui.cli.from_settings import Given, takes
 
 command = typer.Typer()
@@ -43,36 +33,34 @@ CURVE = (Offer(ClassifierConfig, "classifier", ("network", "epochs")),)
 
 @command.command("audit-curve")
 @takes(*CURVE)
+@common.on_project
 def audit_curve(
+    project: Any,
+    workspace: Workspace,
     given: Given,
     dataset: Annotated[
         str | None,
         typer.Argument(help=f"{_MADE_HERE}; by default the project --name."),
     ] = None,
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
     ratio: Ratio = 1.0,
     q: Annotated[str, typer.Option(help="GCE's q: one, or several with commas.")] = "0.7",
     seed: Seed = 0,
-    json_file: JsonFile = None,
-) -> None:
+) -> dict[str, Any]:
     """Precision of the audit at every epoch, for each q and K; and what a choice without labels gives."""
     from debias_core.study.audit_curve import run_audit_curve
 
-    common.check_json(json_file)
     try:
         qs = tuple(float(v) for v in q.split(","))
     except ValueError:
         raise UserError(f"--q must be numbers with commas, as in 0.5,0.7, but is '{q}'.") from None
-    if dataset is None:
-        project, base = common.open_project(workspace, name), AuditConfig()
-    else:
+    base = AuditConfig()
+    if dataset is not None:
         project, base = _named_project(dataset, workspace, ratio), BENCHMARKS[dataset].audit
     settings = with_given(replace(base, seed=seed), CURVE, given)
     stage = run_audit_curve(project.table(), settings, qs, device=common.device())
     curves = common.run(stage, project)
     _print_curves(curves)
-    common.write_json(json_file, {"curves": curves, "settings": to_json(settings)})
+    return {"curves": curves, "settings": to_json(settings)}
 
 
 def _print_curves(curves: list[dict[str, Any]]) -> None:
@@ -100,63 +88,53 @@ def _print_curves(curves: list[dict[str, Any]]) -> None:
 
 
 @command.command("t-edit")
+@common.on_project
 def t_edit_(
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
+    project: Any,
     by: Annotated[
         str,
         typer.Option(
             help="fidelity (needs nothing) or lpips (the papers' rule; needs AlexNet's weights)."
         ),
     ] = "fidelity",
-    json_file: JsonFile = None,
-) -> None:
+) -> dict[str, Any]:
     """Measure where injection should end on this project's images and model."""
     from debias_core.stages import edit_time as edit_time_stage
     from ui.words import augment as augment_words
 
-    common.check_json(json_file)
-    project = common.open_project(workspace, name)
     result = common.run(edit_time_stage.run_edit_time(project, by, device=common.device()), project)
-    common.write_json(json_file, result)
-    if "values" not in result:
-        common.console.print(augment_words.edit_time(result), markup=False, highlight=False)
-        return
-    what = "LPIPS" if by == "lpips" else "label fidelity"
-    table = Table("t", what, *(["look fidelity"] if "look" in result else []))
-    for i, (t, value) in enumerate(zip(result["timesteps"], result["values"], strict=True)):
-        table.add_row(
-            str(t), f"{value:.3f}", *([f"{result['look'][i]:.2f}"] if "look" in result else [])
-        )
-    common.console.print(table)
+    if "values" in result:
+        what = "LPIPS" if by == "lpips" else "label fidelity"
+        table = Table("t", what, *(["look fidelity"] if "look" in result else []))
+        for i, (t, value) in enumerate(zip(result["timesteps"], result["values"], strict=True)):
+            look = [f"{result['look'][i]:.2f}"] if "look" in result else []
+            table.add_row(str(t), f"{value:.3f}", *look)
+        common.console.print(table)
     common.console.print(augment_words.edit_time(result), markup=False, highlight=False)
+    return result
 
 
 @command.command("check-model")
+@common.on_project
 def check_model(
+    project: Any,
+    workspace: Workspace,
     dataset: Annotated[
         str | None,
         typer.Argument(help=f"{_MADE_HERE} (their own model); by default --name's."),
     ] = None,
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
     samples: Annotated[int, typer.Option(help="Images to draw for KID and FID.")] = 500,
     images: Annotated[int, typer.Option(help="Images of the round trips, and pairs.")] = 100,
-    json_file: JsonFile = None,
-) -> None:
+) -> dict[str, Any]:
     """Round trips, KID and FID of samples, and which number of steps passes the quality gate."""
     from debias_core.stages.model_check import run_model_check
 
-    common.check_json(json_file)
     if not 10 <= samples <= 50_000:
         raise UserError(f"samples must be 10 to 50,000, but is {samples}.")
     if not 2 <= images <= 10_000:
         raise UserError(f"images must be 2 to 10,000, but is {images}.")
-    project = (
-        common.open_project(workspace, name)
-        if dataset is None
-        else _named_project(dataset, workspace)
-    )
+    if dataset is not None:
+        project = _named_project(dataset, workspace)
     result = common.run(
         run_model_check(project, device=common.device(), samples=samples, images=images), project
     )
@@ -177,7 +155,7 @@ def check_model(
         f"{s['fid_of_training_images']:.3f}), in our own classifier's features"
     )
     common.console.print(f"A sheet is in {project.folder('diffusion') / 'check.png'}", markup=False)
-    common.write_json(json_file, result)
+    return result
 
 
 def _named_project(dataset: str, workspace: Path, ratio: float = 1.0) -> Any:
@@ -202,7 +180,11 @@ SWEEP = (
 
 @command.command()
 @takes(*SWEEP)
+@common.on_project
 def sweep(
+    project: Any,
+    workspace: Workspace,
+    machine: Machine,
     given: Given,
     dataset: Annotated[
         str | None,
@@ -215,23 +197,16 @@ def sweep(
             help=f"Once or twice; a setting is one of: {', '.join(SWEEPABLE)}.",
         ),
     ] = None,
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
     ratio: Ratio = 1.0,
     seeds: Seeds = 1,
-    cluster: OnCluster = None,
-    json_file: JsonFile = None,
-) -> None:
+) -> dict[str, Any]:
     """Try a grid of settings on held-out training images, at equal budgets; resumable cell by cell."""
     from debias_core.study import sweep as sweeps
 
-    common.check_json(json_file)
-    on_cluster = common.cluster_of(cluster)
     axes = [_axis(text) for text in over or ()]
     if not 1 <= len(axes) <= 2:
         raise UserError("Give --over once or twice, as in --over gamma=0.3,0.6,0.9.")
     if dataset is None:
-        project = common.open_project(workspace, name)
         audit, inject, debias = sweeps.base_settings(project)
         base = BenchmarkConfig(audit=audit, inject=inject, debias=debias)
     else:
@@ -242,12 +217,12 @@ def sweep(
     config = SweepConfig(
         axes[0], across, seeds=seeds, audit=base.audit, inject=base.inject, debias=base.debias
     )
-    stage = sweeps.run_sweep(project, config, device=common.device(), cluster=on_cluster)
+    stage = sweeps.run_sweep(project, config, **machine)
     result = common.run(stage, project)
     tables.sweep_table(result)
     if (sheet := project.root / "sweep" / "sheet.png").is_file():
         common.console.print(f"The first pairs of every cell are in {sheet}", markup=False)
-    common.write_json(json_file, result)
+    return result
 
 
 def _axis(text: str) -> Axis:

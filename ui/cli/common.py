@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import typing
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -17,6 +20,7 @@ from debias_core.compute import ranks
 from debias_core.records import Progress, Stage, UserError
 
 T = TypeVar("T")
+Machine = dict[str, Any]  # the `device` and the `cluster` of a stage
 
 console = Console(quiet=not ranks.leads())
 
@@ -191,3 +195,37 @@ Validation = Annotated[
 ]
 DEFAULT_WORKSPACE = Path.home() / ".debias-studio"
 DEFAULT_NAME = "my-images"
+
+_GIVEN_TO_ALL = {"workspace": (Workspace, DEFAULT_WORKSPACE), "name": (Name, DEFAULT_NAME)}
+
+
+def on_project(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
+    """A command on a project; what it returns is every number, for the file of --json.
+
+    Its parameter `project` is the one of --workspace and --name, `machine` the device and the cluster of
+    --cluster, as a stage takes them; whoever wants the workspace itself has a parameter of that name.
+    """
+    hints = typing.get_type_hints(function, include_extras=True)
+    wanted = inspect.signature(function).parameters
+
+    def command(*, json_file: Path | None, **values: Any) -> None:
+        check_json(json_file)
+        if "machine" in wanted:
+            values["machine"] = {"device": device(), "cluster": cluster_of(values.pop("cluster"))}
+        name, workspace = values.pop("name"), values["workspace"]
+        if "workspace" not in wanted:
+            del values["workspace"]
+        write_json(json_file, function(project=open_project(workspace, name), **values))
+
+    own = {n: (hints[n], p.default) for n, p in wanted.items() if n not in ("project", "machine")}
+    cluster = {"cluster": (OnCluster, None)} if "machine" in wanted else {}
+    every = {**own, **_GIVEN_TO_ALL, **cluster, "json_file": (JsonFile, None)}
+    only = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter(n, only, default=default, annotation=kind)
+        for n, (kind, default) in every.items()
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {n: kind for n, (kind, _) in every.items()}
+    command.__doc__, command.__name__ = function.__doc__, function.__name__
+    return command

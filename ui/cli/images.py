@@ -17,18 +17,7 @@ from debias_core.settings.injection import InjectConfig
 from debias_core.settings.language import CaptionConfig, DrawConfig
 from debias_core.settings.training import ClassifierConfig
 from ui.cli import common, tables
-from ui.cli.common import (
-    DEFAULT_NAME,
-    DEFAULT_WORKSPACE,
-    Beside,
-    Devices,
-    JsonFile,
-    Name,
-    OnCluster,
-    Seed,
-    Seeds,
-    Workspace,
-)
+from ui.cli.common import Beside, Devices, Machine, OnCluster, Seed, Seeds
 from ui.cli.from_settings import Given, refuse_idle, split, takes
 
 command = typer.Typer()
@@ -39,10 +28,10 @@ INJECT = (Offer(InjectConfig()),)
 
 @command.command()
 @takes(*INJECT)
+@common.on_project
 def generate(
+    project: Any,
     given: Given,
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
     class_mask: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,17 +54,14 @@ def generate(
     ] = None,
     seed: Seed = 0,
     beside: Beside = False,
-    json_file: JsonFile = None,
-) -> None:
+) -> dict[str, Any]:
     """Make images with the content of some images and the look of others."""
     from debias_core.stages import generate as stages
     from debias_core.stages.models import class_masks
 
-    common.check_json(json_file)
     where, on_cluster = common.devices(devices, cluster)
     settings = with_given(InjectConfig(seed=seed), INJECT, given)
     refuse_idle(settings.method, InjectConfig, given)
-    project = common.open_project(workspace, name)
     if class_mask:
         boxes = dict(_class_box(text) for text in class_mask)
         cells = class_masks(project, boxes, swaps=bool(settings.direct))
@@ -86,12 +72,11 @@ def generate(
         )
     machines: dict[str, Any] = {"device": where[0], "devices": where, "cluster": on_cluster}
     if forecast:
-        common.write_json(json_file, _forecast(project, settings, workers, machines))
-        return
+        return _forecast(project, settings, workers, machines)
     images = common.run(stages.run_generate(project, settings, beside=beside, **machines), project)
     manifest = project.manifest("synthetic")
     _print_generated(images, manifest)
-    numbers = {
+    return {
         "synthetic_count": len(images.origins),
         "unet_evaluations_per_image": images.evaluations_per_image,
         "share_of_generation_in_network": images.network_share,
@@ -100,7 +85,6 @@ def generate(
         "forecast": manifest.get("forecast"),
         "settings": to_json(settings),
     }
-    common.write_json(json_file, numbers)
 
 
 def _forecast(
@@ -151,27 +135,23 @@ CAPTIONS = (Offer(CaptionConfig),)
 
 @command.command()
 @takes(*CAPTIONS)
+@common.on_project
 def describe(
+    project: Any,
+    machine: Machine,
     given: Given,
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
     strike: Annotated[
         str | None, typer.Option(help="Words to strike from the text filter.")
     ] = None,
     add: Annotated[str | None, typer.Option(help="Words to add to the text filter.")] = None,
     seed: Seed = 0,
-    cluster: OnCluster = None,
-    json_file: JsonFile = None,
-) -> None:
+) -> dict[str, Any]:
     """Caption the top-K of the audit, and filter the captions by their most frequent words (DiffuBias)."""
     from debias_core.stages import captions
 
-    common.check_json(json_file)
-    on_cluster = common.cluster_of(cluster)
-    project = common.open_project(workspace, name)
     base = CaptionConfig(model=captions.default_models(project.table())[0], seed=seed)
     settings = with_given(base, CAPTIONS, given)
-    stage = captions.run_describe(project, settings, device=common.device(), cluster=on_cluster)
+    stage = captions.run_describe(project, settings, **machine)
     described = common.run(stage, project)
     changes = {w: on for text, on in ((strike, False), (add, True)) for w in _words(text)}
     if changes:
@@ -183,7 +163,7 @@ def describe(
         common.console.print(f"{finding.text} (p {finding.p:.2g})", markup=False)
     if not findings:
         common.console.print("In words nothing stands out against the rest of the classes.")
-    common.write_json(json_file, {**asdict(described), "in_words": [asdict(f) for f in findings]})
+    return {**asdict(described), "in_words": [asdict(f) for f in findings]}
 
 
 def _print_captions(described: Any, class_names: Any) -> None:
@@ -212,25 +192,19 @@ DRAWINGS = (Offer(DrawConfig),)
 
 @command.command()
 @takes(*DRAWINGS)
+@common.on_project
 def draw(
+    project: Any,
+    machine: Machine,
     given: Given,
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
     seed: Seed = 0,
     beside: Beside = False,
-    cluster: OnCluster = None,
-    json_file: JsonFile = None,
-) -> None:
+) -> dict[str, Any]:
     """Draw images from the captions of the top-K with a text-to-image model (DiffuBias)."""
     from debias_core.stages import drawings
 
-    common.check_json(json_file)
-    on_cluster = common.cluster_of(cluster)
-    project = common.open_project(workspace, name)
     settings = with_given(drawings.draw_settings(project.table(), seed), DRAWINGS, given)
-    stage = drawings.run_draw(
-        project, settings, device=common.device(), cluster=on_cluster, beside=beside
-    )
+    stage = drawings.run_draw(project, settings, **machine, beside=beside)
     images = common.run(stage, project)
     manifest = project.manifest("synthetic")
     refused = sum(part["refused"] for part in manifest.get("parts", []))
@@ -239,7 +213,7 @@ def draw(
         + (f"; the safety checker refused {refused}" if refused else "")
     )
     _print_fidelity(manifest)
-    numbers = {
+    return {
         "synthetic_count": len(images.origins),
         "refused": refused,
         "unet_evaluations_per_image": images.evaluations_per_image,
@@ -247,7 +221,6 @@ def draw(
         "fidelity": manifest.get("fidelity"),
         "settings": to_json(settings),
     }
-    common.write_json(json_file, numbers)
 
 
 AMPLIFY = (
@@ -263,22 +236,18 @@ AMPLIFY = (
 
 @command.command()
 @takes(*AMPLIFY)
+@common.on_project
 def amplify(
+    project: Any,
+    machine: Machine,
     given: Given,
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
     seed: Seed = 0,
-    cluster: OnCluster = None,
-    json_file: JsonFile = None,
-) -> None:
+) -> dict[str, Any]:
     """Diffusing DeBias: draw more of the bias, and train the amplifier on those images; resumable."""
     from debias_core.stages.amplify import amplify_settings, run_amplify
 
-    common.check_json(json_file)
-    on_cluster = common.cluster_of(cluster)
-    project = common.open_project(workspace, name)
     settings = with_given(replace(amplify_settings(project), seed=seed), AMPLIFY, given)
-    stage = run_amplify(project, settings, device=common.device(), cluster=on_cluster)
+    stage = run_amplify(project, settings, **machine)
     result = common.run(stage, project)
     if share := result.get("aligned_share"):
         common.console.print(
@@ -291,7 +260,7 @@ def amplify(
         sheet = project.folder("amplify") / "sheet.png"
         common.console.print(f"A row of images for each class is in {sheet}", markup=False)
     common.console.print("Next: `ddb --recipe ddb-1` or `ddb --recipe ddb-2`.")
-    common.write_json(json_file, result)
+    return result
 
 
 RECOMPOSE = (Offer(RecomposeConfig),)
@@ -299,27 +268,21 @@ RECOMPOSE = (Offer(RecomposeConfig),)
 
 @command.command()
 @takes(*RECOMPOSE)
+@common.on_project
 def recompose(
+    project: Any,
+    machine: Machine,
     given: Given,
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
     seed: Seed = 0,
     beside: Beside = False,
-    cluster: OnCluster = None,
-    json_file: JsonFile = None,
-) -> None:
+) -> dict[str, Any]:
     """Recompose: draw every pair of a label and a shortcut that the data lacks; resumable."""
     from debias_core.data.images import png
     from debias_core.insight.pair_sheet import pair_sheet
     from debias_core.stages.make_images import run_make_images
 
-    common.check_json(json_file)
-    on_cluster = common.cluster_of(cluster)
-    project = common.open_project(workspace, name)
     settings = with_given(RecomposeConfig(seed=seed), RECOMPOSE, given)
-    stage = run_make_images(
-        project, "recompose", settings, device=common.device(), cluster=on_cluster, beside=beside
-    )
+    stage = run_make_images(project, "recompose", settings, **machine, beside=beside)
     images = common.run(stage, project)
     manifest = project.manifest("synthetic")
     _print_generated(images, manifest)
@@ -330,14 +293,13 @@ def recompose(
         png(pair_sheet(project.table().where("train"), images.pixels[drawn], origins))
     )
     common.console.print(f"The sheet of all pairs is in {sheet}", markup=False)
-    numbers = {
+    return {
         "synthetic_count": len(images.origins),
         "unet_evaluations_per_image": images.evaluations_per_image,
         "seconds": images.seconds,
         "fidelity": manifest.get("fidelity"),
         "settings": to_json(settings),
     }
-    common.write_json(json_file, numbers)
 
 
 DDB = (
@@ -348,23 +310,20 @@ DDB = (
 
 @command.command()
 @takes(*DDB)
+@common.on_project
 def ddb(
+    project: Any,
     given: Given,
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
     seeds: Seeds = 1,
     oracle: Annotated[
         bool, typer.Option("--oracle", help="Also GroupDRO with the true groups, where known.")
     ] = False,
-    json_file: JsonFile = None,
-) -> None:
+) -> dict[str, Any]:
     """Diffusing DeBias: train with a frozen biased classifier's losses, beside vanilla."""
     from debias_core.classifier.arms import summary
     from debias_core.stages.ddb import ddb_settings, run_ddb
 
-    common.check_json(json_file)
     which = common.seeds(seeds)
-    project = common.open_project(workspace, name)
     settings = with_given(replace(ddb_settings(project.table()), seeds=which), DDB, given)
     refuse_idle(settings.recipe, DDBConfig, given)
     stage = run_ddb(project, settings, device=common.device(), oracle=oracle)
@@ -377,6 +336,4 @@ def ddb(
         common.console.print(f"{groups['flagged']:,} images are flagged as conflicting.")
         if groups["warning"]:
             common.console.print(groups["warning"], markup=False)
-    common.write_json(
-        json_file, {**result, "groups": manifest["groups"], "settings": manifest["config"]}
-    )
+    return {**result, "groups": manifest["groups"], "settings": manifest["config"]}

@@ -21,22 +21,22 @@ from debias_core.settings.language import SMALL_MODELS, SmallModelConfig
 from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
 from debias_core.study.settings import CompareConfig
 from ui.cli import common, tables
-from ui.cli.common import DEFAULT_NAME, DEFAULT_WORKSPACE, JsonFile, Name, Seed, Seeds, Workspace
+from ui.cli.common import DEFAULT_WORKSPACE, JsonFile, Name, Seed, Seeds, Workspace
 from ui.cli.from_settings import Given, refuse, takes
 
 command = typer.Typer()
 
 
 @command.command("import")
+@common.on_project
 def import_(
+    project: Any,
     source: Annotated[
         str,
         typer.Argument(
             help="Folder of class folders (or in a benchmark's official layout), a zip of such, or a CSV."
         ),
     ],
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
     size: Annotated[int, typer.Option(help="Side of the images, in pixels.")] = 32,
     limit: Annotated[int | None, typer.Option(help="Take this many images at random.")] = None,
     ratio: Annotated[
@@ -47,14 +47,11 @@ def import_(
     replace_project: Annotated[
         bool, typer.Option("--replace", help="Drop a project of this name first.")
     ] = False,
-    json_file: JsonFile = None,
-) -> None:
+) -> dict[str, Any]:
     """Bring in images; single bad files are reported and do not stop it."""
     from debias_core.data.importing.importers import preview
     from debias_core.stages import importing
 
-    common.check_json(json_file)
-    project = common.open_project(workspace, name)
     report = common.run(
         importing.import_data(
             project, written_path(source), size=size, limit=limit, seed=seed,
@@ -63,38 +60,32 @@ def import_(
         project,
     )  # fmt: skip
     common.console.print(preview(report), markup=False, highlight=False)
-    common.write_json(json_file, report.to_json())
+    return report.to_json()
 
 
 @command.command()
+@common.on_project
 def plant(
+    project: Any,
+    workspace: Workspace,
     bias: Annotated[
         str,
         typer.Argument(help=f"One of {', '.join(BIASES)}, or two at once as in colour+corner."),
     ],
     into: Annotated[str, typer.Option(help="Name of the new project.")],
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
     ratio: Annotated[
         float, typer.Option(help="Percent of training images that break the bias, 0 to 20.")
     ] = 1.0,
     seed: Seed = 0,
-    json_file: JsonFile = None,
-) -> None:
+) -> dict[str, Any]:
     """Plant a known bias into a project's images, into a new project; the test part gets it evenly."""
     from debias_core.data.importing.importers import preview
     from debias_core.stages import importing
 
-    common.check_json(json_file)
     new = common.open_project(workspace, into)
-    report = common.run(
-        importing.run_plant(
-            common.open_project(workspace, name), new, bias, percent=ratio, seed=seed
-        ),
-        new,
-    )
+    report = common.run(importing.run_plant(project, new, bias, percent=ratio, seed=seed), new)
     common.console.print(preview(report), markup=False, highlight=False)
-    common.write_json(json_file, report.to_json())
+    return report.to_json()
 
 
 AUDIT = (
@@ -105,22 +96,19 @@ AUDIT = (
 
 @command.command()
 @takes(*AUDIT)
+@common.on_project
 def audit(
+    project: Any,
     given: Given,
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
     seed: Seed = 0,
-    json_file: JsonFile = None,
-) -> None:
+) -> dict[str, Any]:
     """Train the bias classifier and rank the training images by its loss."""
     from debias_core.stages import audit as audit_stage
 
-    common.check_json(json_file)
     settings = with_given(AuditConfig(seed=seed), AUDIT, given)
-    project = common.open_project(workspace, name)
     result = common.run(audit_stage.run_audit(project, settings, device=common.device()), project)
     _print_audit(project.table(), result)
-    numbers = {
+    return {
         "top_k": [str(i) for i in result.top_k.ids],
         "rule": result.top_k.rule,
         "train_accuracy": result.train_accuracy,
@@ -131,7 +119,6 @@ def audit(
         "warning": result.warning,
         "settings": to_json(settings),
     }
-    common.write_json(json_file, numbers)
 
 
 def _print_audit(images: Any, result: Any) -> None:
@@ -163,7 +150,10 @@ PRETRAIN_SMALL = (Offer(SmallModelConfig),)
 
 @command.command()
 @takes(*PRETRAIN)
+@common.on_project
 def pretrain(
+    project: Any,
+    workspace: Workspace,
     given: Given,
     what: Annotated[
         str,
@@ -172,8 +162,6 @@ def pretrain(
             f"language models that ship: {', '.join(SMALL_MODELS)}."
         ),
     ] = "project",
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
     restart: Annotated[bool, typer.Option(help="Begin anew instead of resuming.")] = False,
     start: Annotated[
         Path | None,
@@ -188,14 +176,11 @@ def pretrain(
             "~/.cache/debias-studio/models)."
         ),
     ] = None,
-    json_file: JsonFile = None,
-) -> None:
+) -> dict[str, Any]:
     """Train a diffusion model; interrupted, the same command goes on from the last checkpoint."""
     from debias_core.compute.checkpoint import drop_checkpoint
     from debias_core.stages import models
 
-    common.check_json(json_file)
-    project = None
     settings: Any
     stage: Any
     machine: dict[str, Any] = {"device": common.device()}
@@ -220,15 +205,14 @@ def pretrain(
             what, settings, out=out, restart=restart, checkpoint=checkpoint, **machine
         )
     elif what == "project":
-        project = common.open_project(workspace, name)
         settings = with_given(diffusion_for(project.table().image_size), PRETRAIN, given)
         stage = models.run_pretrain(project, settings, restart=restart, **machine)
     else:
         known = ", ".join(("project", *models.PRETRAIN, *SMALL_MODELS))
         raise UserError(f"There is no '{what}' to pretrain on. Choose one of: {known}.")
-    folder = common.run(stage, project)
+    folder = common.run(stage, project if what == "project" else None)
     common.console.print(f"The model is in {folder}", markup=False)
-    common.write_json(json_file, {"folder": str(folder), "settings": to_json(settings)})
+    return {"folder": str(folder), "settings": to_json(settings)}
 
 
 COMPARE = (
@@ -238,30 +222,27 @@ COMPARE = (
 
 @command.command()
 @takes(*COMPARE)
+@common.on_project
 def compare(
+    project: Any,
     given: Given,
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
     method: Annotated[
         list[str] | None,
         typer.Option(help=f"One or more of {', '.join(names_of('training'))}."),
     ] = None,
     seeds: Seeds = 1,
-    json_file: JsonFile = None,
-) -> None:
+) -> dict[str, Any]:
     """The field's baselines on a project's own images; resumable, a finished one is read back."""
     from debias_core.study.cells import over_seeds
     from debias_core.study.compare import run_compare
 
-    common.check_json(json_file)
     which = common.seeds(seeds)
     settings = CompareConfig(tuple(method or CompareConfig().methods), which, **given)
-    project = common.open_project(workspace, name)
     cells = common.run(run_compare(project, settings, device=common.device()), project)
     by_method = [[c for c in cells if c["method"] == m] for m in settings.methods]
     rows = [over_seeds(found) for found in by_method if found]
     tables.cells_table(rows, "test")
-    common.write_json(json_file, {"cells": cells, "rows": rows, "settings": to_json(settings)})
+    return {"cells": cells, "rows": rows, "settings": to_json(settings)}
 
 
 DEBIAS = (
@@ -272,64 +253,55 @@ DEBIAS = (
 
 @command.command()
 @takes(*DEBIAS)
+@common.on_project
 def debias(
+    project: Any,
     given: Given,
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
     seeds: Seeds = 1,
-    json_file: JsonFile = None,
-) -> None:
+) -> dict[str, Any]:
     """Train a classifier with and without the synthetic images, at the same budget."""
     from debias_core.classifier.arms import summary
     from debias_core.stages import debias as debias_stage
     from debias_core.stages import synthetic
 
-    common.check_json(json_file)
     which = common.seeds(seeds)
-    project = common.open_project(workspace, name)
     base = replace(synthetic.debias_settings(project.table()), seeds=which)
     settings = with_given(base, DEBIAS, given)
     arms = common.run(debias_stage.run_debias(project, settings, device=common.device()), project)
     result = summary(arms)
     tables.accuracy_table(result)
     common.console.print(project.import_report().get("split_rule", ""), markup=False)
-    common.write_json(json_file, {**result, "settings": to_json(settings)})
+    return {**result, "settings": to_json(settings)}
 
 
 @command.command()
+@common.on_project
 def report(
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
-    json_file: JsonFile = None,
-) -> None:
+    project: Any,
+) -> dict[str, Any]:
     """Write the self-contained HTML report with maps and heat maps."""
     from debias_core.stages import report as report_stage
 
-    common.check_json(json_file)
-    project = common.open_project(workspace, name)
     path = common.run(report_stage.run_report(project, device=common.device()), project)
     common.console.print(f"The report is in {path}", markup=False)
-    common.write_json(json_file, {"report": str(path)})
+    return {"report": str(path)}
 
 
 @command.command()
+@common.on_project
 def export(
+    project: Any,
     what: Annotated[
         str, typer.Argument(help="synthetic, union, weights, config, or all that there is.")
     ] = "all",
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    name: Name = DEFAULT_NAME,
-    json_file: JsonFile = None,
-) -> None:
+) -> dict[str, Any]:
     """Write what can be taken away: image folders, weights, and the settings that repeat the run."""
     from debias_core.stages import report as report_stage
 
-    common.check_json(json_file)
-    project = common.open_project(workspace, name)
     paths = common.run(report_stage.run_export(project, what), project)
     for path in paths:
         common.console.print(str(path), markup=False)
-    common.write_json(json_file, {"files": [str(path) for path in paths]})
+    return {"files": [str(path) for path in paths]}
 
 
 @command.command("repeat")
