@@ -86,11 +86,15 @@ def file_map() -> str:
             says = says or gist(text, path.stem)
             rooms.setdefault(str(path.parent), {}).setdefault(says, []).append(path.stem)
     lists = (
-        f"## {'The door' if room == '.' else f'`{room}/`'}\n\n"
+        f"## {'The door' if room == '.' else room.removeprefix('debias_core/')}\n\n"
         + "\n".join(f"- {', '.join(names)}: {says}" for says, names in files.items())
         for room, files in rooms.items()
     )
-    return f"{NOTICE}# The map\n\nEvery module, and what it is.\n\n" + "\n\n".join(lists) + "\n"
+    return (
+        f"{NOTICE}# The map\n\nEvery module, and what it is; rooms are those of `debias_core/`, but for `ui/`.\n\n"
+        + "\n\n".join(lists)
+        + "\n"
+    )
 
 
 AS_NAMED = "what the name says"  # a docstring of four words says little more
@@ -110,6 +114,8 @@ def gist(docstring: str, name: str) -> str:
     first, *others = re.split(r"(?<=[;:.?]) ", sentence)
     while len(first) < 12 and others:
         first += f" {others.pop(0)}"
+    if len(first) > 55:
+        first = re.split(r", (?:and|as|or|that|which) ", first)[0]
     return first.rstrip(";:.") if first.count(" ") > 3 or name == "__init__" else AS_NAMED
 
 

@@ -24,7 +24,7 @@ def data_sets() -> str:
 
 def _table(sets: list[DataSet], last: str, source) -> str:
     lines = [
-        f"| `{d.name}` | {d.title} | {d.sentence} | {d.test} | {ratios_in_words(d)} | {source(d)} |"
+        f"| `{d.name}` | {d.title} | {d.sentence} | {d.test} | {ratios_in_words(d).replace(' (one training set)', '')} | {source(d)} |"
         for d in sets
     ]
     head = f"| name | title | what it shows | its test part | percent against the bias | {last} |"

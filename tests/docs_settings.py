@@ -18,7 +18,7 @@ import app
 import debias_core
 from debias_core.data.catalog import DATA_SETS
 from debias_core.methods.catalog import METHODS
-from debias_core.settings.base import Settings, about, kind_of
+from debias_core.settings.base import Settings, about, kind_of, options_of
 
 
 def settings_classes() -> list[type]:
@@ -34,45 +34,56 @@ def settings_classes() -> list[type]:
 
 
 def settings() -> str:
-    """A list for each settings class: every field with its default, bounds and sentence."""
-    lines = {cls: dict(_fields(cls)) for cls in settings_classes()}
+    """A list for each settings class: every option with its default, bounds and sentence, the other fields by name."""
+    door: Any = typer.main.get_command(app.command)
+    offered = {
+        (option.of, option.path.rpartition(".")[2])
+        for command in door.commands.values()
+        for option in options_of(getattr(command.callback, "offers", ()))
+    }
+    classes = settings_classes()
+    lines = {c: {n: line for n, line in _fields(c) if (c, n) in offered} for c in classes}
     times = Counter(item for fields in lines.values() for item in fields.items())
     often: dict[str, str] = {}  # of each name that comes several times, its commonest line
     for (name, line), count in times.most_common():
         if count > 1:
             often.setdefault(name, line)
-    shared = set(often.values())
     return (
-        "# Settings\n\nIn brackets: the default; what is allowed. Settings lie within others: "
-        f"{', '.join(_within(lines))}.\n\n## Of several classes\n\n"
+        "# Settings\n\nIn brackets: the default; what is allowed. A class within another has its name: `audit` is an "
+        f"AuditConfig; but {', '.join(_within(classes))}. After *also* stand those that files of "
+        "settings hold and no `--help` lists; their class says what they are."
+        "\n\n## Of several classes\n\n"
         + "\n".join(f"- {line}" for line in often.values())
-        + "".join(_class(cls, fields, shared) for cls, fields in lines.items())
+        + "".join(_class(cls, fields, set(often.values())) for cls, fields in lines.items())
     )
 
 
 def _within(classes: Iterable[Any]) -> dict[str, None]:
-    """Each field that is a settings class itself, with the name of that class."""
+    """Each field that is a settings class itself, of another name than that class."""
     kinds = [(f.name, kind_of(cls, f.name)) for cls in classes for f in _own_fields(cls)]
     return {
         f"`{name}` is {kind.__name__}": None
         for name, kind in sorted(kinds, key=str)
-        if dataclasses.is_dataclass(kind)
+        if dataclasses.is_dataclass(kind) and not kind.__name__.lower().startswith(name)
     }
 
 
 def _class(cls: Any, fields: dict[str, str], shared: set[str]) -> str:
-    """A class: whose it is, a line for each field of its own, and which it has as others have them."""
+    """A class: whose it is, a line for each option of its own, and which other fields it has."""
     users = [f"`{name}`" for name, method in METHODS.items() if method.settings is cls]
     text = (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ") + "\n\n"
     if users:  # which docs/methods.md describes
         text = ""
     others = [f"all of {cls.__base__.__name__}"] if cls.__base__ is not Settings else []
     others += [f"`{name}`" for name, line in fields.items() if line in shared]
+    if not fields:  # in files alone
+        return ""
+    in_files = [f"`{name}`" for name, _ in _fields(cls) if name not in fields]
     listed = [f"- {line}" for line in fields.values() if line not in shared]
-    if others:
-        listed.append(f"- And {', '.join(others)}.")
+    listed += [f"- And {', '.join(others)}."] if others else []
+    listed += [f"- Also: {', '.join(in_files)}."] if in_files else []
     head = cls.__name__ + (f" ({', '.join(users)})" if users else "")
-    return f"\n\n## {head}\n\n{text}" + "\n".join(listed) if listed else ""
+    return f"\n\n## {head}\n\n{text}" + "\n".join(listed)
 
 
 def _own_fields(cls: Any) -> list[Any]:
@@ -124,8 +135,8 @@ def commands() -> str:
 
 def _own_options(command: Any) -> list[tuple[str, str, str]]:
     """Its arguments and options but for those that are settings."""
-    context, settings_ = typer.Context(command), getattr(command.callback, "options", {})
-    return [_parameter(p, context) for p in command.params if p.name not in settings_]
+    settings_ = getattr(command.callback, "options", {})
+    return [_parameter(p) for p in command.params if p.name not in settings_]
 
 
 def _command(name: str, command: Any, own: list[Any], common: list[Any], shared: list[Any]) -> str:
@@ -150,11 +161,10 @@ def _command(name: str, command: Any, own: list[Any], common: list[Any], shared:
     return "\n\n".join(part for part in parts if part)
 
 
-def _parameter(parameter: Any, context: typer.Context) -> tuple[str, str, str]:
+def _parameter(parameter: Any) -> tuple[str, str, str]:
     """One argument or option: how it is written, what it takes, what it means."""
     flags = " / ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
     is_option = flags.startswith("`--")
-    takes = "" if getattr(parameter, "is_flag", False) else parameter.display_type(context)
     default = parameter.default() if callable(parameter.default) else parameter.default
     # What more there is to say, `--help` says: other sentences, and what is in brackets.
     notes = [re.sub(r" \([^)]*\)", "", parameter.help).split(". ")[0].rstrip(".") + "."]
@@ -172,7 +182,7 @@ def _parameter(parameter: Any, context: typer.Context) -> tuple[str, str, str]:
     if parameter.envvar:
         notes.append(f"Environment: {parameter.envvar}.")
     name = flags if is_option else f"`{parameter.name.upper()}`"
-    return name, parameter.metavar or takes.strip("<>").removesuffix(" range"), " ".join(notes)
+    return name, parameter.metavar or "", " ".join(notes)
 
 
 def _list(options: Iterable[tuple[str, str, str]]) -> str:

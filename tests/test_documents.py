@@ -30,11 +30,8 @@ def code_blocks(text, language):
 def test_the_readme_and_the_documents_stay_short():
     sizes = {path.name: path.stat().st_size for path in TEXTS}
     print(sizes)
-    assert sizes.pop("README.md") <= 6_500
-    derived = sum(sizes.pop(name) for name in ("map.md", "cli.md", "settings.md", "data_sets.md"))
-    assert derived <= 40_000
-    assert sum(sizes.values()) <= 35_000
-    assert sizes["log.md"] <= 12_000
+    assert sum(sizes.values()) <= 68 * 1024  # half of what they were: say a thing once
+    assert sizes["README.md"] <= 6_500 and sizes["log.md"] <= 12_000
     assert sum(path.stat().st_size for path in (DOCS / "results").iterdir()) <= 400_000
 
 

@@ -29,7 +29,8 @@ def takes(*offers: Offer) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         command.__doc__, command.__name__ = function.__doc__, function.__name__
         signature = inspect.Signature(list(_parameters(function, options)))
         command.__signature__ = signature  # type: ignore[attr-defined]
-        command.options = options  # type: ignore[attr-defined]  # for docs/cli.md
+        # What docs/cli.md and docs/settings.md tell of it.
+        command.options, command.offers = options, offers  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
         return command
 
