@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from debias_core.classifier import losses
-from debias_core.classifier.augment import augment
+from debias_core.classifier.augment import augment, partners
 from debias_core.classifier.networks import HIDDEN, Classifier, build_classifier
 from debias_core.classifier.scoring import score
 from debias_core.classifier.steps import fit, loader
@@ -168,6 +168,9 @@ def _batch_and_loss(
         ranks.ranks().bf16,
     )
     loss_of: losses.SampleLoss = losses.cross_entropy
+    mixed = "mixup" in config.augment
+    if mixed and joint is not None:
+        raise UserError("This method mixes nets of its own: it can't be augmented by mixup.")
     if config.loss == "gce":
         loss_of = partial(losses.generalised_cross_entropy, q=config.q)
 
@@ -175,6 +178,11 @@ def _batch_and_loss(
         images = take(drawn[batch])
         if config.augment or not (joint is None or joint.bytes):
             images = augment(scaled(images), config.augment, rng)
+        if mixed:
+            other, share = (torch.as_tensor(v, device=device) for v in partners(len(batch), rng))
+            keep = share.view(-1, 1, 1, 1).to(images.dtype)
+            images = keep * images + (1 - keep) * images[other]
+            return images, labels[torch.as_tensor(drawn[batch], device=device)[other]], share
         if joint is None:
             return (images,)
         noise = rng.random((len(batch), joint.noise), dtype=np.float32)
@@ -187,7 +195,11 @@ def _batch_and_loss(
             if joint is not None:
                 return joint.step(images, y_of, rows, others[0])
             z = net(images)
-        each = loss_of(z.float() if half else z, y_of)
+        z = z.float() if half else z
+        each = loss_of(z, y_of)
+        if mixed:
+            other, share = others[:2]
+            each = share * each + (1 - share) * loss_of(z, other)
         return each.mean() if objective is None else objective.total(each, rows)
 
     return draw, step_loss

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from debias_core.methods import amplibias, crossinject, ddb, diffinject, diffubias, recompose
 from debias_core.methods.baselines import (
+    augmented,
     bias_ensemble,
     dfr,
     disent,
     group_dro,
     jtt,
     lff,
+    oversample,
     rebias,
     selecmix,
     vanilla,
@@ -24,6 +26,8 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         vanilla.METHOD,
+        *augmented.METHODS,
+        oversample.METHOD,
         lff.METHOD,
         disent.METHOD,
         bias_ensemble.METHOD,

@@ -21,7 +21,10 @@ def offers_of(method: Method) -> tuple[Offer, ...]:
     if method.family == "training":
         return (
             Offer(
-                ClassifierConfig, "classifier", (*_TRAINING, "weight_decay"), whose="the training"
+                ClassifierConfig,
+                "classifier",
+                (*_TRAINING, "weight_decay", "augment"),
+                whose="the training",
             ),
             Offer(method.settings, method=method.name),
         )

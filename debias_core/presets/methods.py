@@ -101,6 +101,11 @@ def _own_of(dataset: str, method: str, preset: str, percent: float | None) -> An
             known = known | {"first_epochs": max(1, round(share * known["first_epochs"]))}
     else:
         net = BENCHMARKS[dataset].debias.classifier if dataset in BENCHMARKS else ClassifierConfig()
+    if dataset in BASELINES:  # the cheap remedies are vanilla's training, changed
+        net = BASELINES[dataset]["vanilla"].classifier
+    if any(f.name == "audit" for f in dataclasses.fields(METHODS[method].settings)):
+        base = photographs(dataset, preset) if is_brought(dataset) else BENCHMARKS.get(dataset)
+        known = known | ({} if base is None else {"audit": base.audit})
     return METHODS[method].settings(net, **known)
 
 

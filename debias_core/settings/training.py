@@ -10,7 +10,17 @@ from debias_core.settings.base import Settings, require, setting
 
 # "mlp255" is the MLP of LfF, DisEnt, DiffuBias and DiffInject as their code has it: fed x/255, not x.
 NETWORKS = ("mlp", "mlp255", "conv", "resnet18")
-AUGMENT = ("crop", "flip", "colour", "texture")
+AUGMENT = (
+    "crop",
+    "flip",
+    "colour",
+    "texture",
+    "blur_noise",
+    "shift",
+    "cutout",
+    "mixup",
+    "strongest",
+)
 
 
 @dataclass(frozen=True)

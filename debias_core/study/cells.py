@@ -344,6 +344,8 @@ def baseline_cell(
     arm = yield from metered(stage)(train)(project)
     (cost,) = (f for f in energy_by_stage(project) if f.stage == stage)
     made = cell(on, method, arm, cost.seconds, cost.kwh)
+    if kinds := config.classifier.augment:
+        made["told"] = f"{made['told']}; augmented: {', '.join(kinds)}"
     project.record_run("baseline", settings, made, cost.seconds)
     whole = _keep(kept, made, settings)
     shutil.rmtree(work, ignore_errors=True)
