@@ -16,8 +16,8 @@ from PIL import Image
 
 from debias_core.data import images
 from debias_core.data.importing import files, importers, limits
-from debias_core.data.importing.about import load_about
 from debias_core.data.importing.importers import import_images
+from debias_core.data.importing.journal import load_about
 from debias_core.data.importing.survey import survey
 from debias_core.data.table import load_table
 from debias_core.pipeline import drain

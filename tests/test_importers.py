@@ -9,11 +9,10 @@ from PIL import Image
 
 from debias_core.data.images import Facts
 from debias_core.data.importing import decoding, files, limits
-from debias_core.data.importing.about import load_about
 from debias_core.data.importing.candidates import Entry
 from debias_core.data.importing.decoding import Batch
 from debias_core.data.importing.importers import import_images, preview
-from debias_core.data.importing.journal import Journal
+from debias_core.data.importing.journal import Journal, load_about
 from debias_core.data.importing.survey import CLASS_FROM_NAME, survey
 from debias_core.data.table import load_table
 from debias_core.pipeline import drain

@@ -12,9 +12,9 @@ from sklearn.datasets import load_sample_images
 import app
 from debias_core.data import table
 from debias_core.data.catalog import DATA_SETS, is_brought, official
-from debias_core.data.importing.about import load_about
 from debias_core.data.importing.finding import check_there, find
 from debias_core.data.importing.importers import import_images
+from debias_core.data.importing.journal import load_about
 from debias_core.data.importing.layouts import IMAGENET9
 from debias_core.data.importing.survey import survey
 from debias_core.data.making import originals

@@ -6,7 +6,7 @@ import pytest
 
 from debias_core.data import pixel_file
 from debias_core.data.images import Facts
-from debias_core.data.importing.about import load_about, save_about
+from debias_core.data.importing.journal import load_about, save_about
 from debias_core.data.pixel_file import PixelWriter
 from debias_core.data.table import load_table, save_table
 from debias_core.records import UserError

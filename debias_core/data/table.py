@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from debias_core.data.images import Pixels
-from debias_core.data.importing.about import ABOUT
+from debias_core.data.importing.journal import ABOUT
 from debias_core.data.pixel_file import digest_of, is_map_of, map_array, rows_of, save_pixels
 from debias_core.records import Origin, UserError
 

@@ -116,7 +116,7 @@ def demo(
         stage = run_demo(workspace, on, device=where[0], devices=where, cluster=on_cluster)
         result = common.run(stage)
         tables.benchmark_table(result)
-        common.console.print(f"report: {result['report']}", markup=False, highlight=False)
+        common.say(f"report: {result['report']}")
     common.write_json(json_file, result)
 
 
@@ -231,13 +231,13 @@ def _say_which_images(dataset: str, published: Path | None, making_images: Itera
     """Which images a data set stands for here, printed; "" where its name says it."""
     data_set = DATA_SETS[dataset]
     if data_set.warning and making_images:
-        common.console.print(data_set.warning, markup=False)
+        common.say(data_set.warning)
     if published is not None:
         which = data_words.OFFICIAL.format(published)
     else:
         which = data_words.made_here(data_set)
     if which:
-        common.console.print(which, markup=False, highlight=False)
+        common.say(which)
     return which
 
 

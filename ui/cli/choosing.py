@@ -82,9 +82,7 @@ def _print_curves(curves: list[dict[str, Any]]) -> None:
                 f"{e['unexplained_recall']:.2f}", f"{e['separation']:.3f}",
             )  # fmt: skip
     common.console.print(table)
-    common.console.print(
-        f"{curves[0]['conflicting']:,} of {curves[0]['images']:,} images conflict."
-    )
+    common.say(f"{curves[0]['conflicting']:,} of {curves[0]['images']:,} images conflict.")
 
 
 @command.command("t-edit")
@@ -110,7 +108,7 @@ def t_edit_(
             look = [f"{result['look'][i]:.2f}"] if "look" in result else []
             table.add_row(str(t), f"{value:.3f}", *look)
         common.console.print(table)
-    common.console.print(augment_words.edit_time(result), markup=False, highlight=False)
+    common.say(augment_words.edit_time(result))
     return result
 
 
@@ -149,12 +147,12 @@ def check_model(
         gate.add_row(str(line["steps"]), *shown, "yes" if line["passes"] else "no")
     common.console.print(gate)
     s = result["samples"]
-    common.console.print(
+    common.say(
         f"{s['count']} samples against unseen images: KID {s['kid']:.4f} ± {s['kid_error']:.4f}, "
         f"FID {s['fid']:.3f} (as many training images: {s['kid_of_training_images']:.4f}, "
         f"{s['fid_of_training_images']:.3f}), in our own classifier's features"
     )
-    common.console.print(f"A sheet is in {project.folder('diffusion') / 'check.png'}", markup=False)
+    common.say(f"A sheet is in {project.folder('diffusion') / 'check.png'}")
     return result
 
 
@@ -221,7 +219,7 @@ def sweep(
     result = common.run(stage, project)
     tables.sweep_table(result)
     if (sheet := project.root / "sweep" / "sheet.png").is_file():
-        common.console.print(f"The first pairs of every cell are in {sheet}", markup=False)
+        common.say(f"The first pairs of every cell are in {sheet}")
     return result
 
 

@@ -69,6 +69,11 @@ def plain(text: str) -> str:
     return text.replace("[", r"\[")
 
 
+def say(text: str) -> None:
+    """Print a sentence as it is: no markup, no colours for its numbers."""
+    console.print(text, markup=False, highlight=False)
+
+
 def run(stage: Stage[T], project: Any = None) -> T:
     """Drain a stage behind one progress bar for each of its steps, alone on its project."""
     from debias_core.pipeline import drain
@@ -103,7 +108,7 @@ def write_json(path: Path | None, data: dict[str, Any], *, quiet: bool = False) 
     """Write every number to the file of --json, and (unless `quiet`) say so."""
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
     if path is not None and not quiet:
-        console.print(f"Every number is in {path}", markup=False)
+        say(f"Every number is in {path}")
 
 
 def write_text(path: Path | None, text: str) -> None:

@@ -76,15 +76,9 @@ def generate(
     images = common.run(stages.run_generate(project, settings, beside=beside, **machines), project)
     manifest = project.manifest("synthetic")
     _print_generated(images, manifest)
-    return {
-        "synthetic_count": len(images.origins),
-        "unet_evaluations_per_image": images.evaluations_per_image,
-        "share_of_generation_in_network": images.network_share,
-        "seconds": images.seconds,
-        "fidelity": manifest.get("fidelity"),
-        "forecast": manifest.get("forecast"),
-        "settings": to_json(settings),
-    }
+    numbers = _numbers(images, manifest, settings)
+    numbers["share_of_generation_in_network"] = images.network_share
+    return numbers | {"forecast": manifest.get("forecast")}
 
 
 def _forecast(
@@ -96,16 +90,27 @@ def _forecast(
 
     stage = run_forecast(project, settings, team=workers, **machines)
     forecast = asdict(common.run(stage, project))
-    common.console.print(augment_words.forecast(forecast), markup=False)
+    common.say(augment_words.forecast(forecast))
     return forecast
+
+
+def _numbers(images: Any, manifest: dict[str, Any], settings: Any) -> dict[str, Any]:
+    """What every command that makes images says of its set."""
+    return {
+        "synthetic_count": len(images.origins),
+        "unet_evaluations_per_image": images.evaluations_per_image,
+        "seconds": images.seconds,
+        "fidelity": manifest.get("fidelity"),
+        "settings": to_json(settings),
+    }
 
 
 def _print_generated(images: Any, manifest: dict[str, Any]) -> None:
     from ui.words import augment as augment_words
 
     if forecast := manifest.get("forecast"):
-        common.console.print(augment_words.held_against(forecast), markup=False)
-    common.console.print(
+        common.say(augment_words.held_against(forecast))
+    common.say(
         f"{len(images.origins)} images in {images.seconds:.1f} s, {images.evaluations_per_image:.1f} U-Net "
         f"forward-equivalents an image, {images.network_share:.0%} of the time inside the network."
     )
@@ -116,9 +121,7 @@ def _print_fidelity(manifest: dict[str, Any]) -> None:
     from ui.words import augment as augment_words
 
     if "fidelity" in manifest:
-        common.console.print(
-            augment_words.fidelity(manifest["fidelity"]), markup=False, highlight=False
-        )
+        common.say(augment_words.fidelity(manifest["fidelity"]))
 
 
 def _class_box(text: str) -> tuple[str, Any]:
@@ -160,9 +163,9 @@ def describe(
     _print_captions(described, project.table().class_names)
     findings = captions.in_words(project)
     for finding in findings:
-        common.console.print(f"{finding.text} (p {finding.p:.2g})", markup=False)
+        common.say(f"{finding.text} (p {finding.p:.2g})")
     if not findings:
-        common.console.print("In words nothing stands out against the rest of the classes.")
+        common.say("In words nothing stands out against the rest of the classes.")
     return {**asdict(described), "in_words": [asdict(f) for f in findings]}
 
 
@@ -176,10 +179,9 @@ def _print_captions(described: Any, class_names: Any) -> None:
         f"{w.word} ({w.count})" + ("" if w.on else " struck") for w in described.words
     )
     kept = sum(c.kept for c in described.captions)
-    common.console.print(
+    common.say(
         f"Words: {words}\n{kept} of {len(described.captions)} captions hold one of them. "
-        f"Stop words: {described.stop_words}.",
-        markup=False,
+        f"Stop words: {described.stop_words}."
     )
 
 
@@ -208,19 +210,12 @@ def draw(
     images = common.run(stage, project)
     manifest = project.manifest("synthetic")
     refused = sum(part["refused"] for part in manifest.get("parts", []))
-    common.console.print(
+    common.say(
         f"The set has {len(images.origins)} images now; {images.seconds:.1f} s in all"
         + (f"; the safety checker refused {refused}" if refused else "")
     )
     _print_fidelity(manifest)
-    return {
-        "synthetic_count": len(images.origins),
-        "refused": refused,
-        "unet_evaluations_per_image": images.evaluations_per_image,
-        "seconds": images.seconds,
-        "fidelity": manifest.get("fidelity"),
-        "settings": to_json(settings),
-    }
+    return _numbers(images, manifest, settings) | {"refused": refused}
 
 
 AMPLIFY = (
@@ -250,16 +245,16 @@ def amplify(
     stage = run_amplify(project, settings, **machine)
     result = common.run(stage, project)
     if share := result.get("aligned_share"):
-        common.console.print(
+        common.say(
             f"bias-aligned share: training images {share['training']:.2f}, synthetic images "
             f"{share['synthetic']:.2f} (read by {share['by']}, right on {share['reader_accuracy']:.2f})"
         )
     if result["average_precision"] is not None:
-        common.console.print(f"average precision {result['average_precision']:.3f}")
+        common.say(f"average precision {result['average_precision']:.3f}")
     if "set" in result:
         sheet = project.folder("amplify") / "sheet.png"
-        common.console.print(f"A row of images for each class is in {sheet}", markup=False)
-    common.console.print("Next: `ddb --recipe ddb-1` or `ddb --recipe ddb-2`.")
+        common.say(f"A row of images for each class is in {sheet}")
+    common.say("Next: `ddb --recipe ddb-1` or `ddb --recipe ddb-2`.")
     return result
 
 
@@ -292,14 +287,8 @@ def recompose(
     sheet.write_bytes(
         png(pair_sheet(project.table().where("train"), images.pixels[drawn], origins))
     )
-    common.console.print(f"The sheet of all pairs is in {sheet}", markup=False)
-    return {
-        "synthetic_count": len(images.origins),
-        "unet_evaluations_per_image": images.evaluations_per_image,
-        "seconds": images.seconds,
-        "fidelity": manifest.get("fidelity"),
-        "settings": to_json(settings),
-    }
+    common.say(f"The sheet of all pairs is in {sheet}")
+    return _numbers(images, manifest, settings)
 
 
 DDB = (
@@ -333,7 +322,7 @@ def ddb(
     columns = {n: settings.recipe if n == "debiased" else n for n in names}
     tables.accuracy_table(result, columns=columns)
     if groups := manifest["groups"]:
-        common.console.print(f"{groups['flagged']:,} images are flagged as conflicting.")
+        common.say(f"{groups['flagged']:,} images are flagged as conflicting.")
         if groups["warning"]:
-            common.console.print(groups["warning"], markup=False)
+            common.say(groups["warning"])
     return {**result, "groups": manifest["groups"], "settings": manifest["config"]}

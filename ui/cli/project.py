@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from debias_core.compute import ranks
-from debias_core.data.importing.wording import written_path
+from debias_core.data.importing.limits import written_path
 from debias_core.methods.catalog import names_of
 from debias_core.presets.models import PRESETS, diffusion_for
 from debias_core.records import UserError
@@ -59,7 +59,7 @@ def import_(
         ),
         project,
     )  # fmt: skip
-    common.console.print(preview(report), markup=False, highlight=False)
+    common.say(preview(report))
     return report.to_json()
 
 
@@ -84,7 +84,7 @@ def plant(
 
     new = common.open_project(workspace, into)
     report = common.run(importing.run_plant(project, new, bias, percent=ratio, seed=seed), new)
-    common.console.print(preview(report), markup=False, highlight=False)
+    common.say(preview(report))
     return report.to_json()
 
 
@@ -131,17 +131,15 @@ def _print_audit(images: Any, result: Any) -> None:
         classes = f"{images.class_names[images.y[at]]} → {images.class_names[predicted]}"
         table.add_row(str(rank), common.plain(images.ids[at]), f"{loss:.2f}", common.plain(classes))
     common.console.print(table)
-    common.console.print(
+    common.say(
         f"f_B can't explain {scores.unexplained:,} of {len(scores.ids):,} images (less than even odds for "
         f"their label); separation of the two groups {scores.separation:.3f}"
     )
     if result.precision_at_k is not None:
         ap = "unknown" if result.average_precision is None else f"{result.average_precision:.3f}"
-        common.console.print(
-            f"precision@{len(top.ids)} {result.precision_at_k:.2f}, average precision {ap}"
-        )
+        common.say(f"precision@{len(top.ids)} {result.precision_at_k:.2f}, average precision {ap}")
     if result.warning:
-        common.console.print(f"WARNING: {result.warning}", markup=False)
+        common.say(f"WARNING: {result.warning}")
 
 
 PRETRAIN = (Offer(DiffusionConfig, without=("checkpoint_every",)),)
@@ -211,7 +209,7 @@ def pretrain(
         known = ", ".join(("project", *models.PRETRAIN, *SMALL_MODELS))
         raise UserError(f"There is no '{what}' to pretrain on. Choose one of: {known}.")
     folder = common.run(stage, project if what == "project" else None)
-    common.console.print(f"The model is in {folder}", markup=False)
+    common.say(f"The model is in {folder}")
     return {"folder": str(folder), "settings": to_json(settings)}
 
 
@@ -270,7 +268,7 @@ def debias(
     arms = common.run(debias_stage.run_debias(project, settings, device=common.device()), project)
     result = summary(arms)
     tables.accuracy_table(result)
-    common.console.print(project.import_report().get("split_rule", ""), markup=False)
+    common.say(project.import_report().get("split_rule", ""))
     return {**result, "settings": to_json(settings)}
 
 
@@ -283,7 +281,7 @@ def report(
     from debias_core.stages import report as report_stage
 
     path = common.run(report_stage.run_report(project, device=common.device()), project)
-    common.console.print(f"The report is in {path}", markup=False)
+    common.say(f"The report is in {path}")
     return {"report": str(path)}
 
 
@@ -300,7 +298,7 @@ def export(
 
     paths = common.run(report_stage.run_export(project, what), project)
     for path in paths:
-        common.console.print(str(path), markup=False)
+        common.say(str(path))
     return {"files": [str(path) for path in paths]}
 
 
@@ -326,10 +324,9 @@ def repeat_(
     project = common.open_project(workspace, name)
     stage = repeat(project, read_config(config), source=source, model=model, device=common.device())
     result = common.run(stage, project)
-    common.console.print(
+    common.say(
         "The numbers are the same."
         if result["same"]
-        else f"The numbers differ, by {result['largest_difference']:.4f} at most.",
-        markup=False,
+        else f"The numbers differ, by {result['largest_difference']:.4f} at most."
     )
     common.write_json(json_file, result)

@@ -31,12 +31,10 @@ def cells_table(rows: list[dict[str, Any]], scored_on: str) -> None:
     common.console.print(table)
     reasons = dict.fromkeys(error for row in rows for error in row["errors"])
     for text in (*reasons, *footnotes(rows)):
-        common.console.print(text, markup=False, highlight=False)
-    common.console.print(
+        common.say(text)
+    common.say(
         f"Accuracy in % of the last epoch on the {scored_on} part, mean ± s.d. over the seeds; seconds and "
-        "Wh are a seed's.",
-        markup=False,
-        highlight=False,
+        "Wh are a seed's."
     )
 
 
@@ -87,7 +85,7 @@ def generalisation_table(found: dict[str, Any]) -> None:
     for line in lines:
         table.add_row(*map(common.plain, line))
     common.console.print(table)
-    common.console.print("\n".join(sentences(found)), markup=False, highlight=False)
+    common.say("\n".join(sentences(found)))
 
 
 def sweep_table(found: dict[str, Any]) -> None:
@@ -119,12 +117,10 @@ def sweep_table(found: dict[str, Any]) -> None:
     vanilla = list(
         dict.fromkeys(mean_and_sd(cell["vanilla"]["per_seed"]) for cell in found["cells"])
     )
-    common.console.print(
+    common.say(
         f"{found['scored_on'].capitalize()}; mean ± s.d. over seeds. Vanilla: {', '.join(vanilla)}. Label: the "
         "share of images that show the content's class; look: that are nearer to the original's colour."
-        + (" s/pt: seconds of generation for each point over vanilla." if gained else ""),
-        markup=False,
-        highlight=False,
+        + (" s/pt: seconds of generation for each point over vanilla." if gained else "")
     )
 
 
@@ -192,7 +188,7 @@ def ddb_table(result: dict[str, Any]) -> None:
         f"{two(result['unet_evaluations_per_image'])}\nseconds: {seconds}\n"
         f"{energy_line(result['energy'])}"
     )
-    common.console.print("\n".join(lines), markup=False, highlight=False)
+    common.say("\n".join(lines))
 
 
 def _percent(value: dict[str, Any] | None) -> str:
@@ -224,7 +220,7 @@ def benchmark_table(result: dict[str, Any]) -> None:
     accuracy_table(result, {"vanilla": "vanilla", "debiased": result["method"]})
     seconds = ", ".join(f"{k} {v:.1f}" for k, v in result["seconds"].items())
     label, look = result["label_fidelity"], result["look_fidelity"]
-    common.console.print(
+    common.say(
         f"{result['dataset']}, {result['method']}, {len(result['seeds'])} seeds at "
         f"{ratio_in_words(result['ratio_percent'])} conflicting, scored on the {result['scored_on']} part."
         f"{best_line(result['cells'])}\n"
@@ -235,9 +231,7 @@ def benchmark_table(result: dict[str, Any]) -> None:
         f"label fidelity: content's class {two(label['content'])}, original's "
         f"{two(label['original'])}, neither {two(label['neither'])}\n"
         f"look fidelity: nearer to the original's colour {two(look['look'])}\n"
-        f"seconds: {seconds}\n{energy_line(result['energy'])}",
-        markup=False,
-        highlight=False,
+        f"seconds: {seconds}\n{energy_line(result['energy'])}"
     )
 
 

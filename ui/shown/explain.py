@@ -126,7 +126,7 @@ def _sampled(
 
 
 def _measure(project: Project, view: AuditView, rows: NDArray[np.int64]) -> dict[str, Any]:
-    from debias_core.data.importing.about import load_about
+    from debias_core.data.importing.journal import load_about
     from debias_core.insight import measures
 
     at = view.position[rows]

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from debias_core.data.importing.wording import written_path
+from debias_core.data.importing.limits import written_path
 from debias_core.jobs.runner import devices
 from debias_core.records import UserError
 from debias_core.workspace.project import Project, notes, project_names

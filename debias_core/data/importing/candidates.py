@@ -13,7 +13,7 @@ from typing import Any
 from debias_core.data.images import Pixels
 from debias_core.data.importing import limits
 from debias_core.data.importing.arrays import ArrayFile
-from debias_core.data.importing.wording import amount
+from debias_core.data.importing.limits import amount
 from debias_core.records import Refusal, UserError
 
 SPLIT_FOLDERS = {"train": "train", "training": "train", "valid": "valid", "val": "valid",

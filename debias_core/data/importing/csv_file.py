@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from debias_core.data.importing import files, limits
 from debias_core.data.importing.candidates import SPLIT_FOLDERS, Entry, Listing
-from debias_core.data.importing.wording import amount, shown
+from debias_core.data.importing.limits import amount, shown
 from debias_core.records import Progress, Stage, UserError
 
 NO_LABEL = ("", "nan", "none", "null")

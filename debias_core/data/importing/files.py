@@ -9,7 +9,7 @@ from typing import BinaryIO
 from debias_core.data.images import FORMATS
 from debias_core.data.importing import arrays, limits
 from debias_core.data.importing.layouts import TABLES
-from debias_core.data.importing.wording import amount
+from debias_core.data.importing.limits import amount
 from debias_core.records import UserError
 
 SKIPPED_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}

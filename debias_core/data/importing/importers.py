@@ -22,8 +22,8 @@ from debias_core.data.importing.arrays import VALID_IS_TEST, read_image
 from debias_core.data.importing.candidates import Entry
 from debias_core.data.importing.decoding import decoded
 from debias_core.data.importing.journal import Journal
+from debias_core.data.importing.limits import amount
 from debias_core.data.importing.sources import candidates, check_hollow, sample
-from debias_core.data.importing.wording import amount
 from debias_core.data.table import SPLITS, ImageTable, save_table
 from debias_core.records import ImportReport, Progress, Refusal, Stage, UserError
 

@@ -12,7 +12,7 @@ from debias_core.data.importing import arrays, limits
 from debias_core.data.importing.candidates import SPLIT_FOLDERS, Entry, Listing, Parts
 from debias_core.data.importing.files import NO_IMAGE
 from debias_core.data.importing.layouts import Known, recognised
-from debias_core.data.importing.wording import amount, shown
+from debias_core.data.importing.limits import amount, shown
 from debias_core.records import UserError
 
 BESIDE = (

@@ -19,7 +19,7 @@ from debias_core.data.importing.candidates import Entry, Listing
 from debias_core.data.importing.csv_file import list_csv
 from debias_core.data.importing.folder import list_folder
 from debias_core.data.importing.labels import by_layout
-from debias_core.data.importing.wording import shown
+from debias_core.data.importing.limits import shown
 from debias_core.data.importing.zip_file import list_zip, open_zip
 from debias_core.records import Refusal, Stage, UserError
 

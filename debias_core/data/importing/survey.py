@@ -16,8 +16,8 @@ from debias_core.data.images import Pixels
 from debias_core.data.importing.candidates import SPLIT_FOLDERS, Entry
 from debias_core.data.importing.decoding import decode_entry
 from debias_core.data.importing.importers import split_rule
+from debias_core.data.importing.limits import shown
 from debias_core.data.importing.sources import candidates
-from debias_core.data.importing.wording import shown
 from debias_core.data.table import SPLITS
 from debias_core.records import Refusal, Stage, T
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from debias_core.data.importing import files, limits
 from debias_core.data.importing.arrays import ArrayFile
 from debias_core.data.importing.candidates import Listing, Parts
-from debias_core.data.importing.wording import amount
+from debias_core.data.importing.limits import amount
 from debias_core.records import Progress, Stage, UserError
 
 
