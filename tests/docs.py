@@ -83,7 +83,7 @@ def file_map() -> str:
         source = (ROOT / path).read_text()
         if (text := ast.get_docstring(ast.parse(source))) is not None:
             says = next((kind for kind, tells in OF_A_KIND.items() if tells(source)), None)
-            says = says or gist(text, path.stem)
+            says = says or gist(text, path)
             rooms.setdefault(str(path.parent), {}).setdefault(says, []).append(path.stem)
     lists = (
         f"## {'The door' if room == '.' else room.removeprefix('debias_core/')}\n\n"
@@ -97,7 +97,20 @@ def file_map() -> str:
     )
 
 
-AS_NAMED = "what the name says"  # a docstring of four words says little more
+AS_NAMED = "what the name says"
+DULL = (
+    "what",
+    "that",
+    "which",
+    "with",
+    "from",
+    "this",
+    "where",
+    "their",
+    "other",
+    "several",
+    "proj",
+)
 # What a module is that other documents describe or whose name says it; how its source is told.
 OF_A_KIND: dict[str, Callable[[str], Any]] = {
     "a [method](methods.md) each": re.compile(r"^METHODS? = \(?\s*Method\(", re.M).search,
@@ -107,16 +120,20 @@ OF_A_KIND: dict[str, Callable[[str], Any]] = {
 }
 
 
-def gist(docstring: str, name: str) -> str:
+def gist(docstring: str, path: Path) -> str:
     """What a docstring says first: whole clauses, as many as make 12 characters, without brackets and name."""
     sentence = re.sub(r" \([^)]*\)", "", " ".join(docstring.split("\n\n", maxsplit=1)[0].split()))
-    sentence = re.sub(rf"^{name}: ", "", sentence, flags=re.IGNORECASE)
+    sentence = re.sub(rf"^{path.stem}: ", "", sentence, flags=re.IGNORECASE)
     first, *others = re.split(r"(?<=[;:.?]) ", sentence)
     while len(first) < 12 and others:
         first += f" {others.pop(0)}"
     if len(first) > 55:
         first = re.split(r", (?:and|as|or|that|which) ", first)[0]
-    return first.rstrip(";:.") if first.count(" ") > 3 or name == "__init__" else AS_NAMED
+    # A docstring of four words, or with hardly a long word that is not in the path, says little more than the name.
+    named = tuple(word[:4] for word in re.split(r"[_/]", str(path.with_suffix("")).lower()) if word)
+    new = [w for w in re.findall(r"\w{4,}", first.lower()) if not w.startswith((*named, *DULL))]
+    brief = first.count(" ") < 4 or len(new) < 2
+    return AS_NAMED if brief and path.stem != "__init__" else first.rstrip(";:.")
 
 
 def python_files() -> list[Path]:
