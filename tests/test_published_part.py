@@ -23,7 +23,7 @@ from debias_core.workspace.project import Project
 from tests.conftest import CPU
 from ui.server import api
 from ui.shown import rows as shown_rows
-from ui.shown.place import Place
+from ui.shown.place import Place, stamp
 from ui.tabs import field_table as field_tab
 from ui.words import field_table as field_table_words
 
@@ -191,9 +191,9 @@ def test_the_page_begins_a_table_and_opens_on_the_one_begun_last(project, monkey
     wanted = TableConfig("digits", ("vanilla", "jtt"), (1.0, 5.0), 2)
     assert job.kind == "benchmark" and from_json(TableConfig, job.args["config"]) == wanted
     assert queue.actions(job) == ("now",) and job.kind in JOBS
-    before = place.stamp(project)
+    before = stamp(project)
     fill(project.workspace, rows("vanilla", "jtt", ratios=(1.0, 5.0)))
-    assert place.stamp(project) != before  # the page looks anew
+    assert stamp(project) != before  # the page looks anew
     shown = part.refresh("p", "digits")
     assert [line[:4] for line in shown[4]["value"]["data"]] == [
         ["Vanilla (ERM)", "nothing", "1 %", "1 / 1"], ["JTT", "nothing", "1 %", "1 / 1"],

@@ -8,7 +8,6 @@ from typing import Any
 
 import gradio as gr
 
-from debias_core.jobs import queue
 from debias_core.settings.base import to_json
 from debias_core.settings.training import AuditConfig, ClassifierConfig
 from ui.shown import cards
@@ -16,7 +15,7 @@ from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
 from ui.tabs import groups
-from ui.tabs.panel import Part, control, guarded
+from ui.tabs.panel import Part, control, enqueue, guarded
 from ui.widgets import widget
 from ui.words import audit as audit_words
 
@@ -76,14 +75,14 @@ def run(place: Place, project_name: str, network: str, epochs: float) -> None:
     # K as it was chosen before; it can be moved at any time.
     k = project.manifest("audit")["config"] if project.has("audit") else to_json(base)
     config = replace(base, classifier=classifier, top_k=k["top_k"], per_class=k["per_class"])
-    queue.submit(project.db, project.name, "audit", {"config": to_json(config)})
+    enqueue(project, "audit", config)
 
 
 def draw_tsne(place: Place, project_name: str) -> None:
     """Queue the t-SNE map."""
     project = place.project(project_name)
     project.manifest("audit")
-    queue.submit(project.db, project.name, "project", {})
+    enqueue(project, "project")
 
 
 def keep_guess(place: Place, project_name: str, event: gr.EventData) -> None:

@@ -7,10 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from debias_core.jobs import queue
 from debias_core.methods.catalog import METHODS, names_of
 from debias_core.records import UserError
-from debias_core.settings.base import to_json
 from debias_core.settings.training import ClassifierConfig
 from debias_core.study.published import told_of
 from debias_core.study.settings import CompareConfig
@@ -18,7 +16,7 @@ from debias_core.workspace.project import Project
 from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
-from ui.tabs.panel import Part, control, guarded, hidden, seeds_slider, text_table
+from ui.tabs.panel import Part, control, enqueue, guarded, hidden, seeds_slider, text_table
 from ui.words import train as train_words
 
 
@@ -62,7 +60,7 @@ def run(
     oracles = [m for m in methods if METHODS[m].needs_bias]
     if oracles and table_of(project).bias is None:
         raise UserError(train_words.NO_ORACLE.format(METHODS[oracles[0]].title))
-    queue.submit(project.db, project.name, "compare", {"config": to_json(config)})
+    enqueue(project, "compare", config)
 
 
 def _arms(project: Project) -> list[tuple[str, str, list[dict[str, Any]]]]:

@@ -21,7 +21,7 @@ from debias_core.workspace.project import Project
 from ui.shown import cards
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
-from ui.tabs.panel import Part, gallery, guarded, hidden, text_table
+from ui.tabs.panel import Part, enqueue, gallery, guarded, hidden, text_table
 from ui.tabs.plant import plant
 from ui.words import data as data_words
 
@@ -137,7 +137,7 @@ def run(
     else:
         args = _file_args(place, new, path, upload, int(size))
     try:
-        queue.submit(new.db, new.name, "import", {**args, "replace": False})
+        enqueue(new, "import", **args, replace=False)
     except UserError:
         if upload and args.get("upload"):  # so that it can be tried again
             shutil.move(args["source"]["path"], upload)

@@ -8,11 +8,10 @@ from typing import Any
 import gradio as gr
 
 from debias_core.insight import figures
-from debias_core.jobs import queue
 from debias_core.records import UserError
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
-from ui.tabs.panel import Part, guarded
+from ui.tabs.panel import Part, enqueue, guarded
 from ui.words import augment as augment_words
 
 
@@ -53,4 +52,4 @@ def submit(place: Place, by: str, project_name: str) -> None:
     project = place.project(project_name)
     if not shown_rows.has_model(project):
         raise UserError(augment_words.NO_MODEL)
-    queue.submit(project.db, project.name, "edit_time", {"by": by})
+    enqueue(project, "edit_time", by=by)

@@ -8,17 +8,15 @@ from typing import Any
 import gradio as gr
 
 from debias_core.data.catalog import DATA_SETS
-from debias_core.jobs import queue
 from debias_core.methods.catalog import METHODS
 from debias_core.presets.data_sets import BENCHMARKS
 from debias_core.records import UserError, ratio_in_words
-from debias_core.settings.base import to_json
 from debias_core.settings.data_sets import RATIOS
 from debias_core.study.settings import TableConfig
 from debias_core.workspace.project import notes
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
-from ui.tabs.panel import Part, guarded, seeds_slider
+from ui.tabs.panel import Part, enqueue, guarded, seeds_slider
 from ui.words import field_table as field_table_words
 from ui.words import train as train_words
 
@@ -106,7 +104,7 @@ def run(
     field_table.rows_of(config)
     if missing := field_table.missing(name, at):
         raise UserError(missing)
-    queue.submit(project.db, project.name, "benchmark", {"config": to_json(config)})
+    enqueue(project, "benchmark", config)
 
 
 def _form(name: str) -> tuple[Any, ...]:

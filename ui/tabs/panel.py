@@ -109,9 +109,11 @@ def _mistakes_shown() -> Iterator[None]:
         raise message(error) from None
 
 
-def enqueue(project: Project, kind: str, config: Any, needed_bytes: int = 0, **more: Any) -> None:
-    """Queue a job with these settings; it needs so much room on the disk."""
-    args = {"config": to_json(config), **more}
+def enqueue(
+    project: Project, kind: str, config: Any = None, needed_bytes: int = 0, **more: Any
+) -> None:
+    """Queue a job with these settings, where it has any; it needs so much room on the disk."""
+    args = more if config is None else {"config": to_json(config), **more}
     queue.submit(project.db, project.name, kind, args, needed_bytes=needed_bytes)
 
 

@@ -10,12 +10,11 @@ import numpy as np
 from debias_core.data.making.named import plant_bias
 from debias_core.data.making.planted import on_black, value_names
 from debias_core.data.table import ImageTable
-from debias_core.jobs import queue
 from debias_core.settings.data_sets import BIASES, MOST_PERCENT
 from ui.shown import cards as show
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
-from ui.tabs.panel import gallery, guarded
+from ui.tabs.panel import enqueue, gallery, guarded
 from ui.words import data as data_words
 
 EXAMPLES = 20  # images of the sheet, about
@@ -62,10 +61,7 @@ def run(
     new = place.new_project(name)
     value_names(bias, len(table.class_names))  # too many classes are told now, not by a job
     source = {"kind": "planted", "of": project_name, "bias": bias, "percent": ratio, "seed": 0}
-    queue.submit(
-        new.db, new.name, "import", {"source": source, "replace": False},
-        needed_bytes=table.pixels.nbytes,
-    )  # fmt: skip
+    enqueue(new, "import", needed_bytes=table.pixels.nbytes, source=source, replace=False)
     return gr.update(choices=place.names_with(new.name), value=new.name), data_words.IMPORTING
 
 

@@ -10,12 +10,11 @@ import gradio as gr
 
 from debias_core.insight import figures
 from debias_core.insight.report import headline
-from debias_core.jobs import queue
 from debias_core.workspace.project import Project
 from ui.shown import cards as show
 from ui.shown import explain
 from ui.shown.place import Place
-from ui.tabs.panel import Part, gallery, guarded, hidden
+from ui.tabs.panel import Part, enqueue, gallery, guarded, hidden
 from ui.words import report as report_words
 
 MAPS = {"PCA": "pca", "t-SNE": "tsne"}
@@ -117,11 +116,11 @@ def write_report(place: Place, project_name: str) -> None:
     """Queue the report of the last training."""
     project = place.project(project_name)
     project.manifest("debias")
-    queue.submit(project.db, project.name, "report", {})
+    enqueue(project, "report")
 
 
 def export(place: Place, project_name: str) -> None:
     """Queue the files to take away."""
     project = place.project(project_name)
     project.manifest("synthetic")
-    queue.submit(project.db, project.name, "export", {"what": "all"})
+    enqueue(project, "export", what="all")

@@ -9,12 +9,10 @@ from typing import Any
 import gradio as gr
 
 from debias_core.insight import figures
-from debias_core.jobs import queue
-from debias_core.settings.base import to_json
 from debias_core.settings.sweep import SWEEPABLE, Axis, SweepConfig
 from ui.shown import cards as show
 from ui.shown.place import Place
-from ui.tabs.panel import Part, gallery, guarded, hidden, seeds_slider
+from ui.tabs.panel import Part, enqueue, gallery, guarded, hidden, seeds_slider
 from ui.words import train as train_words
 
 
@@ -88,4 +86,4 @@ def run(
         inject=inject,
         debias=replace(settings, classifier=classifier),
     )
-    queue.submit(project.db, project.name, "sweep", {"config": to_json(config)})
+    enqueue(project, "sweep", config)

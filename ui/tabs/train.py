@@ -10,13 +10,11 @@ import gradio as gr
 
 from debias_core.insight import figures
 from debias_core.insight.report import accuracy_rows
-from debias_core.jobs import queue
-from debias_core.settings.base import to_json
 from debias_core.settings.training import ClassifierConfig, DebiasConfig
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
 from ui.tabs import compare, field_table, recipes, sweep
-from ui.tabs.panel import Part, control, guarded, hidden, seeds_slider, text_table
+from ui.tabs.panel import Part, control, enqueue, guarded, hidden, seeds_slider, text_table
 from ui.widgets import widget
 from ui.words import train as train_words
 
@@ -95,4 +93,4 @@ def run(
         min_fidelity=least,
     )
     synthetic.curated_set(project, config)  # nothing to train on is said now, not by a job
-    queue.submit(project.db, project.name, "debias", {"config": to_json(config)})
+    enqueue(project, "debias", config)
