@@ -158,11 +158,25 @@ class TopK:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """Which epoch (from 1) of which network an audit has taken for f_B, and how far the next epoch agrees.
+
+    `agreement` is the share of the images flagged after either of the two epochs that both flag, 0 to 1.
+    """
+
+    network: str
+    epoch: int
+    epochs: int  # that were trained
+    agreement: float
+
+
+@dataclass(frozen=True)
 class AuditResult:
     """A trained bias classifier's scores, its top-K, and how far the ranking can be believed.
 
     `precision_at_k` and `average_precision` are None when the bias attribute is unknown;
-    `warning` is set when the classifier has not learned, so that its ranking means nothing.
+    `warning` is set when the classifier has not learned, so that its ranking means nothing; `chosen` where it
+    was several epochs and networks that were looked at.
     """
 
     scores: Scores
@@ -171,6 +185,7 @@ class AuditResult:
     precision_at_k: float | None
     average_precision: float | None
     warning: str | None
+    chosen: Chosen | None = None  # where the audit chose
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ CE(f_B(x), y), highest first, and take the top K as bias-conflicting (Eqs. 3 and
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from debias_core.classifier.metrics import average_precision
-from debias_core.classifier.networks import Classifier
+from debias_core.classifier.networks import Classifier, build_classifier
 from debias_core.classifier.scoring import score
 from debias_core.classifier.training import train_classifier
+from debias_core.classifier.views import Views
 from debias_core.data.table import ImageTable
-from debias_core.records import AuditResult, GroupAccuracy, Scores, Stage, TopK, UserError
+from debias_core.records import AuditResult, Chosen, GroupAccuracy, Scores, Stage, TopK, UserError
 from debias_core.settings.training import AuditConfig
 
 SHORTCUT_GAP = 0.1
@@ -37,7 +39,8 @@ def audit(
     With `config.until_split` (ours; no bias labels) the training ends at the first epoch at which f_B's
     view of the samples has split into two groups, `Scores.separation` of SPLIT, at the latest after
     the settings' epochs: before, many aligned samples are still unexplained; long after, conflicting
-    ones are memorised. Goes on after the last finished epoch that `checkpoint` holds.
+    ones are memorised. With `config.steady` (ours, and the default of page and demo) the epoch and network are
+    taken whose flagged images are steadiest (`classifier/views.py`). Goes on after the last finished epoch that `checkpoint` holds.
 
     Raises:
         UserError: when there is no training part.
@@ -48,24 +51,58 @@ def audit(
             "The train split has fewer than 2 images: import more, or mark some as train."
         )
     blind = train.without_bias()
+    chosen = None
+    if config.steady:
+        net, scores, chosen = yield from _steadiest(
+            blind, config, device=device, checkpoint=checkpoint, piece=piece
+        )
+    else:
 
-    def has_split(net: Classifier) -> bool:
-        return score(net, blind, device=device).separation >= SPLIT
+        def has_split(net: Classifier) -> bool:
+            return score(net, blind, device=device).separation >= SPLIT
 
-    net = yield from train_classifier(
-        blind.pixels,
-        blind.y,
-        len(blind.class_names),
-        config.classifier,
-        seed=config.seed,
-        device=device,
-        stage="audit",
-        checkpoint=checkpoint,
-        piece=piece,
-        enough=has_split if config.until_split else None,
-    )
-    scores = score(net, blind, device=device)
-    return net, cut(train, scores, config.top_k, per_class=config.per_class)
+        net = yield from train_classifier(
+            blind.pixels, blind.y, len(blind.class_names), config.classifier, seed=config.seed,
+            device=device, stage="audit", checkpoint=checkpoint, piece=piece,
+            enough=has_split if config.until_split else None,
+        )  # fmt: skip
+        scores = score(net, blind, device=device)
+    return net, replace(cut(train, scores, config.top_k, per_class=config.per_class), chosen=chosen)
+
+
+def _steadiest(
+    train: ImageTable,
+    config: AuditConfig,
+    *,
+    device: torch.device,
+    checkpoint: Path | None,
+    piece: int | None,
+) -> Stage[tuple[Classifier, Scores, Chosen]]:
+    """Train each network, and take the epoch of the one whose flagged images are steadiest, its net and scores."""
+    networks = tuple(dict.fromkeys(filter(None, (config.classifier.network, config.other))))
+    views: dict[str, Views] = {}
+    for part, network in enumerate(networks):
+        # Beside the training's own folder, which each of its checkpoints replaces.
+        folder = kept = None
+        if checkpoint is not None:
+            folder, kept = checkpoint / network, checkpoint / f"{network}-views"
+        seen = views[network] = Views(train, device, kept)
+        stage = train_classifier(
+            train.pixels, train.y, len(train.class_names),
+            replace(config.classifier, network=network), seed=config.seed, device=device,
+            stage=f"audit, {network}", checkpoint=folder, piece=piece, enough=seen,
+        )  # fmt: skip
+        # Finished epochs are told first: the next one's number is known from them.
+        for progress in stage:
+            seen.done = progress.done
+            yield replace(progress, part=part, parts=len(networks))
+        seen.all_seen()
+    best = max(networks, key=lambda network: views[network].standing()[0])  # of equals the first
+    seen = views[best]
+    net = build_classifier(best, train.image_size, len(train.class_names), config.seed)
+    net.load_state_dict(seen.nets[seen.best()])
+    chosen = Chosen(best, seen.best() + 1, len(seen.scores), seen.standing()[1])
+    return net.to(device).eval(), seen.scores[seen.best()], chosen
 
 
 def rank(loss: NDArray[np.float32]) -> NDArray[np.int64]:

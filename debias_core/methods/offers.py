@@ -58,7 +58,7 @@ _OF_THE_LOOP = (
         ClassifierConfig, "debias.classifier", ("loss",), names={"loss": "retrain_loss"},
         whose="the retraining",
     ),
-    Offer(AuditConfig, "audit", ("top_k", "per_class")),
+    Offer(AuditConfig, "audit", ("top_k", "per_class", "steady")),
     Offer(DebiasConfig, "debias", ("synthetic_share",)),
 )  # fmt: skip
 

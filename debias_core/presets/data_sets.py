@@ -20,9 +20,10 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
     "cmnist": BenchmarkConfig(
         dataset="cmnist",
         audit=AuditConfig(
-            classifier=ClassifierConfig(network="mlp255", loss="gce", epochs=50, batch_size=256),
+            classifier=ClassifierConfig(network="mlp", loss="gce", epochs=50, batch_size=256),
             top_k=100,
             per_class=True,
+            steady=True,
         ),
         inject=InjectConfig(
             count=18_000,
@@ -137,7 +138,12 @@ def paper_reading(on: BenchmarkConfig) -> BenchmarkConfig:
     return dataclasses.replace(
         on,
         audit=dataclasses.replace(
-            on.audit, classifier=twice(on.audit.classifier), top_k=10, per_class=False
+            on.audit,
+            classifier=twice(on.audit.classifier),
+            top_k=10,
+            per_class=False,
+            steady=False,
+            other="",
         ),
         inject=InjectConfig(
             count=round(ratio * originals),

@@ -9,7 +9,7 @@ from debias_core.settings.amplification import AmplifyConfig, DDBConfig
 from debias_core.settings.base import Settings, require, setting
 from debias_core.settings.injection import InjectConfig
 from debias_core.settings.language import CaptionConfig, DrawConfig
-from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
+from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig, steady_audit
 
 RATIOS = (0.5, 1.0, 2.0, 5.0)  # percent of bias-conflicting training images, as in the papers
 MOST_PERCENT = 20.0  # of a planted bias; beyond it hardly one is left
@@ -68,7 +68,7 @@ class NamedDataConfig(Settings):
 class BenchmarkConfig(NamedDataConfig):
     """The whole loop on a named data set; by default the demo's, on the built-in Colored Digits."""
 
-    audit: AuditConfig = setting(AuditConfig, "The audit.")
+    audit: AuditConfig = setting(steady_audit, "The audit.")
     inject: InjectConfig = setting(InjectConfig, "Content injection.")
     describe: CaptionConfig | None = setting(
         None, "DiffuBias instead of injection: captions of the top-K."
@@ -98,7 +98,7 @@ class BenchmarkConfig(NamedDataConfig):
 class DDBBenchmarkConfig(NamedDataConfig):
     """A recipe of DDB on a named data set; by default the demo's, on the built-in Colored Digits."""
 
-    audit: AuditConfig = setting(AuditConfig, "The audit beside it; a recipe may use its losses.")
+    audit: AuditConfig = setting(steady_audit, "The audit beside it; a recipe may use its losses.")
     amplify: AmplifyConfig = setting(AmplifyConfig, "The drawings and the amplifier.")
     ddb: DDBConfig = setting(DDBConfig, "The recipe.")
     curves: bool = setting(

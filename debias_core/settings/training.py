@@ -58,6 +58,15 @@ class AuditConfig(Settings):
         False,
         "End once f_B's view of the images has split into two groups; after all epochs at most.",
     )
+    # `classifier/views.py`
+    steady: bool = setting(
+        False,
+        "Take the epoch at which the flagged images change least, after all epochs at most.",
+    )
+    other: str = setting(
+        "", "With steady: a second network, of which the steadier one is taken; empty: none.",
+        choices=("", *NETWORKS), flag="other_network",
+    )  # fmt: skip
     # `classifier` is then the amplifier's own
     by: str = setting(
         "gce", "Rank by f_B, trained with GCE, or by DDB's amplifier, trained before.",
@@ -69,6 +78,11 @@ class AuditConfig(Settings):
     def uncut(self) -> AuditConfig:
         """What f_B and its ranking depend on: the settings but for K, which only cuts it."""
         return dataclasses.replace(self, top_k=0, per_class=False)
+
+
+def steady_audit() -> AuditConfig:
+    """The audit of small images: the steadiest epoch of two networks that see differently."""
+    return AuditConfig(steady=True, other="mlp")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from debias_core.data.pixel_file import PARSING, map_array
 from debias_core.data.table import MANY_ROWS
-from debias_core.records import AuditResult, Scores, TopK, UserError
+from debias_core.records import AuditResult, Chosen, Scores, TopK, UserError
 from debias_core.workspace.files import mapped
 from debias_core.workspace.project_base import SCORES, ProjectBase
 
@@ -24,7 +25,10 @@ class AuditFiles(ProjectBase):
 
     def save_audit(self, net: Classifier, result: AuditResult, about: dict[str, Any]) -> None:
         """Write f_B, its scores and the top-K."""
-        self.save_net(net, self.folder("audit"), about["config"]["classifier"]["network"])
+        network = about["config"]["classifier"]["network"]
+        if result.chosen is not None:
+            network = result.chosen.network
+        self.save_net(net, self.folder("audit"), network)
         self.save_losses("audit", result.scores)
         self.save_top_k(result, about)
 
@@ -76,6 +80,7 @@ class AuditFiles(ProjectBase):
                 "precision_at_k": result.precision_at_k,
                 "average_precision": result.average_precision,
                 "warning": result.warning,
+                "chosen": None if result.chosen is None else asdict(result.chosen),
             },
         )
 
@@ -129,5 +134,5 @@ class AuditFiles(ProjectBase):
         top = TopK(ids, scores.loss[rows], m["top_k"]["rule"])
         return AuditResult(
             scores, top, m["train_accuracy"], m["precision_at_k"], m["average_precision"],
-            m["warning"],
+            m["warning"], Chosen(**m["chosen"]) if m.get("chosen") else None,
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,11 +18,12 @@ from debias_core.settings.base import Offer, options_of, to_json, with_given
 from debias_core.settings.data_sets import BIASES
 from debias_core.settings.diffusion import DiffusionConfig
 from debias_core.settings.language import SMALL_MODELS, SmallModelConfig
-from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
+from debias_core.settings.training import ClassifierConfig, DebiasConfig, steady_audit
 from debias_core.study.settings import CompareConfig
 from ui.cli import common, tables
 from ui.cli.common import DEFAULT_WORKSPACE, JsonFile, Name, Seed, Seeds, Workspace
 from ui.cli.from_settings import Given, refuse, takes
+from ui.words import audit as audit_words
 
 command = typer.Typer()
 
@@ -89,8 +90,8 @@ def plant(
 
 
 AUDIT = (
-    Offer(AuditConfig()),
-    Offer(AuditConfig().classifier, "classifier", ("network", "epochs", "q", "lr")),
+    Offer(steady_audit()),
+    Offer(steady_audit().classifier, "classifier", ("network", "epochs", "q", "lr")),
 )
 
 
@@ -105,7 +106,7 @@ def audit(
     """Train the bias classifier and rank the training images by its loss."""
     from debias_core.stages import audit as audit_stage
 
-    settings = with_given(AuditConfig(seed=seed), AUDIT, given)
+    settings = with_given(replace(steady_audit(), seed=seed), AUDIT, given)
     result = common.run(audit_stage.run_audit(project, settings, device=common.device()), project)
     _print_audit(project.table(), result)
     return {
@@ -116,6 +117,7 @@ def audit(
         "average_precision": result.average_precision,
         "unexplained": result.scores.unexplained,
         "separation": result.scores.separation,
+        "chosen": None if result.chosen is None else asdict(result.chosen),
         "warning": result.warning,
         "settings": to_json(settings),
     }
@@ -135,6 +137,8 @@ def _print_audit(images: Any, result: Any) -> None:
         f"f_B can't explain {scores.unexplained:,} of {len(scores.ids):,} images (less than even odds for "
         f"their label); separation of the two groups {scores.separation:.3f}"
     )
+    if result.chosen is not None:
+        common.console.print(audit_words.chosen(asdict(result.chosen)), markup=False)
     if result.precision_at_k is not None:
         ap = "unknown" if result.average_precision is None else f"{result.average_precision:.3f}"
         common.say(f"precision@{len(top.ids)} {result.precision_at_k:.2f}, average precision {ap}")

@@ -151,6 +151,8 @@ def finding(project: Project) -> str:
         len(result.top_k.ids), result.precision_at_k, result.average_precision
     )
     warning = f"\n\n⚠️ **{result.warning}**" if result.warning else ""
+    if manifest.get("chosen"):
+        score = f"{score} {audit_words.chosen(manifest['chosen'])}"
     return f"{text}\n\n{score}{warning}"
 
 

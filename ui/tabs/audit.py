@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from debias_core.settings.base import to_json
-from debias_core.settings.training import AuditConfig, ClassifierConfig
+from debias_core.settings.training import ClassifierConfig, steady_audit
 from ui.shown import cards
 from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
@@ -69,7 +69,7 @@ def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
 
 def run(place: Place, project_name: str, network: str, epochs: float) -> None:
     """Queue an audit."""
-    project, base = place.project(project_name), AuditConfig()
+    project, base = place.project(project_name), steady_audit()
     table_of(project)  # without data this says what to do
     classifier = replace(base.classifier, network=network, epochs=int(epochs))
     # K as it was chosen before; it can be moved at any time.

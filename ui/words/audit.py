@@ -44,6 +44,22 @@ def audited(on_test: dict[str, Any] | None, train_accuracy: float, shortcut: boo
     )
 
 
+def chosen(about: dict[str, Any]) -> str:
+    """Which epoch of which network was taken, and how sure that is (`records.Chosen`)."""
+    if not about["agreement"]:
+        return (
+            f"No epoch of f_B ({about['network']}) flags the same images as the next: the flagged images mean little. "
+            "Train it longer, or look at them one by one."
+        )
+    sure = (
+        "clear" if about["agreement"] >= 0.8 else "fair" if about["agreement"] >= 0.6 else "shaky"
+    )
+    return (
+        f"f_B is the {about['network']} network after epoch {about['epoch']} of {about['epochs']}, where what it "
+        f"flags is steadiest: the next epoch agrees on {about['agreement']:.0%} of the flagged images ({sure})."
+    )
+
+
 def guess_answer(on_test: dict[str, Any] | None, shortcut: bool | None) -> str:
     """The classroom's answer, measured."""
     if on_test is None or shortcut is None:

@@ -1,0 +1,114 @@
+"""What a classifier says of its own training images after each epoch, and the epoch at which that is steadiest.
+
+Notation (ours):
+    F_e    flagged after epoch e: the images whose label gets less than even odds
+    a_e    how far epoch e and the next agree: |F_e ∩ F_e+1| / (|F_e ∪ F_e+1| + FEW), where f_B explains all but
+           MOST_FLAGGED of the images after both, else nothing; FEW keeps a handful of flags from agreeing by chance
+    s_e    |F_e ∩ F_e+1| - |F_e △ F_e+1|: the images that two epochs agree to flag, less those that one of them flags
+
+While f_B learns the shortcut F_e shrinks fast; then it stands still, for as long as the images that break the
+pattern are not learnt by heart; then it goes on shrinking. Of one network the epoch of the highest a_e is taken, of
+several networks the one whose s_e is highest there: a network that sees the shortcut flags many images, and stands by
+them. No bias label has a part. Chosen on digits with a colour and with a background planted (`docs/log.md`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from debias_core.classifier.networks import Classifier
+from debias_core.classifier.scoring import score
+from debias_core.data.table import ImageTable
+from debias_core.records import Scores
+
+MOST_FLAGGED = 0.3  # share of the images; with more of them f_B has learnt nothing yet
+FEW = 10  # images
+PATIENCE = 5  # epochs after the steadiest one
+
+
+def agreement(flagged: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """a_e [E - 1] of the flags [E, N] after each epoch; -1 where too many are flagged."""
+    now, after = flagged[:-1], flagged[1:]
+    a = (now & after).sum(1) / ((now | after).sum(1) + FEW)
+    learnt = (now.mean(1) <= MOST_FLAGGED) & (after.mean(1) <= MOST_FLAGGED)
+    return np.where(learnt, a, -1.0)
+
+
+@dataclass
+class Views:
+    """The `enough` of a training (`train_classifier`): keeps each epoch's scores, and the net of the steadiest.
+
+    In `folder`, where one is given, they outlive the process; `done` is how many epochs the training has finished,
+    which whoever drains it keeps up to date.
+    """
+
+    train: ImageTable
+    device: torch.device
+    folder: Path | None
+    done: int = 0
+    scores: list[Scores] = field(default_factory=list)
+    nets: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+
+    def __call__(self, net: Classifier) -> bool:
+        """Look at the net after the next epoch; whether the training may end."""
+        self._recall(self.done)
+        seen = score(net, self.train, device=self.device)
+        self.scores.append(seen)
+        self.nets[self.done] = {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file(self.nets[self.done], self.folder / f"net-{self.done}.safetensors")
+            arrays = {"loss": seen.loss, "p_true": seen.p_true, "pred": seen.pred}
+            np.savez(self.folder / f"view-{self.done}.npz", **arrays)  # type: ignore[arg-type]
+        best = self.best()
+        for old in set(self.nets) - {best, self.done}:
+            del self.nets[old]
+            if self.folder is not None:
+                (self.folder / f"net-{old}.safetensors").unlink(missing_ok=True)
+        return self.found() and self.done - best >= PATIENCE
+
+    def _recall(self, epochs: int) -> None:
+        """Take over the first so many epochs from the folder, as another process left them."""
+        if self.folder is None or len(self.scores) >= epochs:
+            return
+        ids = self.train.ids
+        for e in range(len(self.scores), epochs):
+            with np.load(self.folder / f"view-{e}.npz", allow_pickle=False) as view:
+                self.scores.append(Scores(ids, view["loss"], view["p_true"], view["pred"]))
+        for path in self.folder.glob("net-*.safetensors"):
+            if (e := int(path.stem.removeprefix("net-"))) < epochs:
+                self.nets[e] = load_file(path)
+
+    @property
+    def flagged(self) -> NDArray[np.bool_]:
+        """[E, N] after each epoch."""
+        return np.stack([s.p_true < 0.5 for s in self.scores])
+
+    def found(self) -> bool:
+        """Whether there are two epochs in succession after which f_B explains enough."""
+        return len(self.scores) > 1 and float(agreement(self.flagged).max()) >= 0
+
+    def best(self) -> int:
+        """The steadiest epoch, from 0: the first of the best, the last one where none is found."""
+        return int(agreement(self.flagged).argmax()) if self.found() else len(self.scores) - 1
+
+    def standing(self) -> tuple[float, float]:
+        """s of the best epoch, and the share of what it and the next flag that both flag; where none is found
+        -∞ and 0."""
+        e, flagged = self.best(), self.flagged
+        if not self.found():
+            return -np.inf, 0.0
+        both = int((flagged[e] & flagged[e + 1]).sum())
+        either = int((flagged[e] | flagged[e + 1]).sum())
+        return float(both - (either - both)), both / either if either else 1.0
+
+    def all_seen(self) -> None:
+        """Take over what a training that is finished has left."""
+        self._recall(self.done)
