@@ -26,7 +26,7 @@ from debias_core.settings.diffusion import DiffusionConfig, UNetConfig
 from debias_core.settings.training import DebiasConfig
 
 CPU = torch.device("cpu")
-TINY = RecomposeConfig(count=9, steps=3, train_steps=3, train_batch=4, draw_batch=4)
+TINY = RecomposeConfig(count=9, w=1.0, patch=2, steps=3, train_steps=3, train_batch=4, draw_batch=4)
 
 
 def scores_of(table, p_true, pred):

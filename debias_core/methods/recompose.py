@@ -108,8 +108,8 @@ def origins(
 
 def model_settings(train: ImageTable, config: RecomposeConfig) -> DiffusionConfig:
     """How v_θ is trained on images of this size and number of classes."""
-    classes = len(train.class_names)
-    unet = conditional_unet(train.image_size, classes, patch=config.patch, shortcuts=classes)
+    classes, patch = len(train.class_names), config.patch or (2 if train.image_size > 24 else 1)
+    unet = conditional_unet(train.image_size, classes, patch=patch, shortcuts=classes)
     return replace(
         conditional_model(), unet=unet, steps=config.train_steps, batch_size=config.train_batch,
         lr=config.train_lr, seed=config.seed, checkpoint_every=100,

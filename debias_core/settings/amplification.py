@@ -45,8 +45,9 @@ class RecomposeConfig(Settings):
         step=90,
         shown=(90, 5400),
     )
+    # 0.5 and more: truer to the label, but less varied, and worse to train on (docs/log.md)
     w: float = setting(
-        1.0, "Guidance towards the label: 0 draws as the model sees it, more draws plainer things.",
+        0.0, "Guidance towards the label: 0 draws as the model sees it, more draws plainer things.",
         low=0, high=20, label="w, guidance towards the label", step=0.5, shown=(0, 4),
     )  # fmt: skip
     steps: int = setting(20, "Steps of DDIM for each image, with η = 0.", low=2, high=1000)
@@ -56,14 +57,15 @@ class RecomposeConfig(Settings):
         label="Flagged images in a batch", step=0.05, shown=(0.05, 1),
     )  # fmt: skip
     train_steps: int = setting(
-        800, "Training steps of the diffusion model.", low=1, label="Training steps", step=100,
+        500, "Training steps of the diffusion model.", low=1, label="Training steps", step=100,
         shown=(100, 5000),
     )  # fmt: skip
     train_batch: int = setting(32, "Images a training step of the diffusion model.", low=2)
     train_lr: float = setting(1e-3, "Learning rate of the diffusion model.", above=0, below=1)
     patch: int = setting(
-        2, "Side of the squares of pixels that the network takes as one: 2 is a third of the time.",
-        low=1, high=4,
+        0,
+        "Side of the squares of pixels that the network takes as one: 2 is a third of the time; 0: 2 above 24 px.",
+        low=0, high=4,
     )  # fmt: skip
     seed: int = setting(0, "Seed of the model and the images.", flag=None)
 

@@ -13,11 +13,14 @@ from debias_core.presets.data_sets import BENCHMARKS, PAPER_READING, paper_readi
 from debias_core.presets.methods import (
     CROSSINJECT,
     DDB,
+    RECOMPOSE,
+    RECOMPOSED,
     baseline_config,
     diffubias_for,
     photographs_ddb,
 )
 from debias_core.records import UserError
+from debias_core.settings.amplification import RecomposeConfig
 from debias_core.settings.base import changed, from_json, to_json, with_given
 from debias_core.settings.data_sets import BenchmarkConfig, DDBBenchmarkConfig, NamedDataConfig
 
@@ -124,6 +127,9 @@ def benchmark_of(
     known = METHODS[method]
     if known.family == "images":
         own = known.settings(count=base.inject.count)
+        if method == "recompose":
+            own = RECOMPOSE.get(dataset, RecomposeConfig())
+            base = replace(base, debias=replace(base.debias, **RECOMPOSED))
         audit = replace(base.audit, per_class=base.audit.per_class or known.per_class)
         return replace(base, audit=audit, maker=method, own=own)
     if method == "crossinject":
