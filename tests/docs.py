@@ -87,17 +87,17 @@ def file_map() -> str:
             rooms.setdefault(str(path.parent), {}).setdefault(says, []).append(path.stem)
     lists = (
         f"## {'The door' if room == '.' else room.removeprefix('debias_core/')}\n\n"
-        + "\n".join(f"- {', '.join(names)}: {says}" for says, names in files.items())
+        + "\n".join(f"- {', '.join(names)}{says and f': {says}'}" for says, names in files.items())
         for room, files in rooms.items()
     )
     return (
-        f"{NOTICE}# The map\n\nEvery module, and what it is; rooms are those of `debias_core/`, but for `ui/`.\n\n"
+        f"{NOTICE}# The map\n\nEvery module, and what it is where its name does not say it; rooms are those of `debias_core/`, but for `ui/`.\n\n"
         + "\n\n".join(lists)
         + "\n"
     )
 
 
-AS_NAMED = "what the name says"
+AS_NAMED = ""
 DULL = (
     "what",
     "that",
