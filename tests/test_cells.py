@@ -252,7 +252,7 @@ def test_a_method_that_makes_images_is_a_cell_too(tmp_path, quick_judge):
     assert mine["method"] == "crossinject" and mine["seconds"] > 0
     (kept,) = tables_of.table_of(tmp_path, "digits")["cells"]
     assert {k: kept[k] for k in mine} == mine
-    both = [*command[:4], "--method", "vanilla", *command[4:]]
+    both = [*command[:4], "--method", "vanilla", "--generator", "shipped", *command[4:]]
     assert app.main(both) == 0
     table = json.loads(out.read_text())["cells"]
     assert [c["method"] for c in table] == ["crossinject", "vanilla"]

@@ -186,7 +186,7 @@ def test_plant_bias_reads_no_attribute_that_was_there(table):
 def test_the_command_says_where_each_method_works(tmp_path, capsys):
     out, text = tmp_path / "out.json", tmp_path / "out.md"
     command = [
-        "benchmark", "digits", "--method", "vanilla", "--method", "jtt", "--method", "crossinject",
+        "benchmark", "digits", "--method", "vanilla", "--method", "jtt", "--method", "diffubias",
         "--bias", "corner", "--bias", "size", "--ratio", "5", "--seeds", "1", "--network", "mlp", "--epochs",
         "1", "--hold-out", "0.1", "--workspace", str(tmp_path / "ws"), "--json", str(out),
         "--markdown", str(text),
@@ -197,15 +197,15 @@ def test_the_command_says_where_each_method_works(tmp_path, capsys):
     assert len(cells) == 6
     # The last epoch is what counts; the best by the validation part stands beside it.
     assert cells["jtt", "size"]["best_on_validation"]["epoch"] >= 1
-    assert "pretrain --name" in cells["crossinject", "size"]["error"]
+    assert "captioner can't say size" in cells["diffubias", "size"]["error"]
     table = found["generalisation"]
     assert table["kinds"] == ["corner", "size"]
-    assert table["verdicts"]["crossinject"] == {"not applicable": ["corner 5 %", "size 5 %"]}
+    assert table["verdicts"]["diffubias"] == {"not applicable": ["corner 5 %", "size 5 %"]}
     gain = table["rows"][1]["kinds"]["size"]["gain"]
     assert gain == pytest.approx(
         cells["jtt", "size"]["unbiased_accuracy"] - cells["vanilla", "size"]["unbiased_accuracy"]
     )
-    assert "| crossinject | 5 % | not applicable | not applicable |" in text.read_text()
+    assert "| diffubias | 5 % | not applicable | not applicable |" in text.read_text()
     capsys.readouterr()
     assert app.main(["benchmark", "bar", "--bias", "corner", "--workspace", str(tmp_path)]) == 2
     assert "`plant`" in capsys.readouterr().err

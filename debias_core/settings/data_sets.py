@@ -7,10 +7,12 @@ from typing import Any
 
 from debias_core.settings.amplification import AmplifyConfig, DDBConfig
 from debias_core.settings.base import Settings, require, setting
+from debias_core.settings.diffusion import DiffusionConfig
 from debias_core.settings.injection import InjectConfig
 from debias_core.settings.language import CaptionConfig, DrawConfig
 from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig, steady_audit
 
+GENERATORS = ("biased", "shipped")  # with what an injection of a named data set draws
 RATIOS = (0.5, 1.0, 2.0, 5.0)  # percent of bias-conflicting training images, as in the papers
 MOST_PERCENT = 20.0  # of a planted bias; beyond it hardly one is left
 # What can be planted into clean images (`data/making/planted.py`), alone or two at once as in colour+corner.
@@ -69,6 +71,10 @@ class BenchmarkConfig(NamedDataConfig):
     """The whole loop on a named data set; by default the demo's, on the built-in Colored Digits."""
 
     audit: AuditConfig = setting(steady_audit, "The audit.")
+    # None: the model that ships, or where none does the project's own.
+    pretrain: DiffusionConfig | None = setting(
+        None, "How the generator of an injection is trained on the biased training part."
+    )
     inject: InjectConfig = setting(InjectConfig, "Content injection.")
     describe: CaptionConfig | None = setting(
         None, "DiffuBias instead of injection: captions of the top-K."

@@ -35,8 +35,10 @@ def run_generate(
     cluster: Cluster | None = None,
     with_flags: bool = True,
     beside: bool = False,
+    shipped: bool = False,
 ) -> Stage[SyntheticSet]:
-    """Make the synthetic set of `config.method`; with `beside` next to the current one.
+    """Make the synthetic set of `config.method`; with `beside` next to the current one, with `shipped` by the
+    model that ships, where one does.
 
     Images marked as wrong label or junk are left out.
 
@@ -47,8 +49,10 @@ def run_generate(
     """
     # Which set this is, and whether a forecast was made of it.
     config = settled(config, device)
-    table, top, excluded, set_id = sets.about_set(project, config)
-    net, diffusion = models.diffusion_model(project, device, swaps=bool(config.direct))
+    table, top, excluded, set_id = sets.about_set(project, config, shipped=shipped)
+    net, diffusion = models.diffusion_model(
+        project, device, swaps=bool(config.direct), shipped=shipped
+    )
     earlier = project.set_id() if beside else None
     sink = project.sink(set_id, config.count, table.image_size)
     said = forecast.forecast_of(project, set_id)

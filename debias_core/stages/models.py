@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,21 +141,45 @@ def run_pretrain_named(
     return folder
 
 
+def ensure_generator(
+    project: Project, config: DiffusionConfig, *, device: torch.device
+) -> Stage[None]:
+    """The project's own diffusion model, trained with these settings on its train part unless it is there.
+
+    Raises:
+        UserError: when a model of other settings lies there, which is not written over.
+    """
+    folder = project.folder("diffusion")
+    checkpoint = folder / "checkpoint"
+    if project.has("diffusion"):
+        there = model_config(folder)
+        if to_json(replace(there, steps=config.steps)) != to_json(config) or (
+            there.steps > config.steps
+        ):
+            raise UserError(
+                f"Project '{project.name}' has a diffusion model that was trained otherwise "
+                f"({there.steps:,} steps): it is not written over. Take another --workspace, or remove {folder}."
+            )
+        if there.steps == config.steps and steps_done(checkpoint) in (0, config.steps):
+            return
+    yield from run_pretrain(project, config, device=device, restart=False)
+
+
 def diffusion_model(
-    project: Project, device: torch.device, *, swaps: bool = False
+    project: Project, device: torch.device, *, swaps: bool = False, shipped: bool = False
 ) -> tuple[EpsilonNet, DiffusionConfig]:
     """The project's diffusion model, on the device."""
-    return load_model(diffusion_folder(project, swaps=swaps), device)
+    return load_model(diffusion_folder(project, swaps=swaps, shipped=shipped), device)
 
 
-def diffusion_folder(project: Project, *, swaps: bool = False) -> Path:
+def diffusion_folder(project: Project, *, swaps: bool = False, shipped: bool = False) -> Path:
     """The project's own diffusion model; for the named data sets the one that ships with the app, with
-    `swaps` that for direct injection.
+    `swaps` that for direct injection. With `shipped` the own one only where none ships.
 
     Raises:
         UserError: when there is neither.
     """
-    folder = project.model_folder(project.table(), swaps=swaps)
+    folder = project.model_folder(project.table(), swaps=swaps, shipped=shipped)
     if folder is None and is_corrupted_cifar10(project.table()):
         raise UserError(
             "No diffusion model ships for CIFAR-10: run `pretrain cifar10` first (it learns from the "
@@ -192,9 +217,9 @@ def class_masks(
     return tuple(masks)
 
 
-def model_id(project: Project, *, swaps: bool = False) -> str:
+def model_id(project: Project, *, swaps: bool = False, shipped: bool = False) -> str:
     """Which diffusion model `diffusion_model` loads: a digest of its weights."""
-    return weights_digest(diffusion_folder(project, swaps=swaps))
+    return weights_digest(diffusion_folder(project, swaps=swaps, shipped=shipped))
 
 
 def run_pretrain_small(

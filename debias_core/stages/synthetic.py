@@ -26,7 +26,7 @@ from debias_core.workspace.project import Project
 
 
 def about_set(
-    project: Project, config: InjectConfig
+    project: Project, config: InjectConfig, *, shipped: bool = False
 ) -> tuple[ImageTable, NDArray[np.str_], list[str], str]:
     """(images, the audit's top-K, ids that are left out, id) of the set that these settings make.
 
@@ -36,7 +36,7 @@ def about_set(
     table = project.table()
     audited = project.has("audit") or config.method == "diffinject"
     top = project.audit().top_k.ids if audited else np.array([], dtype=np.str_)
-    model = models.model_id(project, swaps=bool(config.direct))
+    model = models.model_id(project, swaps=bool(config.direct), shipped=shipped)
     marks = judgements.current(project.db, project.name, table.data_id)
     excluded = sorted(i for i, mark in marks.items() if mark in judgements.NOT_AMPLIFIED)
     return table, top, excluded, id_of_set(to_json(config), table.data_id, top, excluded, model)

@@ -19,6 +19,7 @@ import torch
 from debias_core.classifier.arms import summary
 from debias_core.compute.team import Cluster
 from debias_core.data.catalog import own_bias
+from debias_core.diffusion.unet import model_config
 from debias_core.insight.energy import intensity
 from debias_core.insight.fidelity import Fidelity, fidelity_of
 from debias_core.methods.catalog import METHODS
@@ -56,12 +57,12 @@ def cell(
     seconds: float | None,
     kwh: float | None,
     *,
-    own_model: bool = False,
+    told: str | None = None,
 ) -> dict[str, Any]:
     """One cell of the table as the JSON has it: a method's arm at one seed, after its last epoch.
 
-    `config` says which data set; with `own_model` the generator was trained on the project's images. `best_on_validation` is the epoch of the best validation accuracy with
-    its test accuracy, where there was a validation part. `best_on_test` is what DisEnt, BiasEnsemble, SelecMix
+    `config` says which data set, `told` what the method was told where its name does not say it.
+    `best_on_validation` is the epoch of the best validation accuracy with its test accuracy, where there was a validation part. `best_on_test` is what DisEnt, BiasEnsemble, SelecMix
     and DiffuBias print (the highest of all epochs): it stands there to be compared with theirs, and nothing is
     ever chosen by it. Both are None where what is reported is no epoch of the curve (DFR's last layer).
     """
@@ -76,7 +77,7 @@ def cell(
     return {
         "dataset": config.dataset,
         "method": method,
-        "told": told_of(method, config.dataset, config.bias, own_model=own_model),
+        "told": told or told_of(method, config.dataset, config.bias),
         "bias": config.bias or own_bias(config.dataset),
         "ratio": config.percent,
         "seed": arm.seed,
@@ -178,7 +179,8 @@ def run_benchmark(
     Several `devices`, or the workers of a `cluster`, generate. Alone on each project, which with `locked` is the
     caller's concern. `told` hears of the seeds so far whenever one is finished.
     """
-    clock, started = Clock("import", "audit", "generate", "judge", "debias"), now()
+    clock = Clock("import", "pretrain", "audit", "generate", "judge", "debias")
+    started = now()
     audits: list[AuditResult] = []
     synthetic: list[SyntheticSet] = []
     arms: list[ArmResult] = []
@@ -212,8 +214,13 @@ def run_benchmark(
                 yield from ensure_data(project, config, seed, anew=anew)
                 yield Progress(f"import, seed {seed}", 1, 1)
             if METHODS[config.method].family == "injection":
+                if config.pretrain is not None:
+                    with clock("pretrain"):
+                        own = replace(config.pretrain, seed=seed)
+                        stage = models.ensure_generator(project, own, device=device)
+                        yield from named(stage, seed)
                 # Said now when there is no model, not after the audit.
-                models.diffusion_folder(project, swaps=bool(config.inject.direct))
+                generator_of(project, config)
             with clock("audit"):
                 audit = ensure_audit(project, replace(config.audit, seed=seed), device=device)
                 audits.append((yield from named(audit, seed)))
@@ -234,8 +241,8 @@ def run_benchmark(
             mine = next(a for a in vanilla_and_mine if a.arm == "debiased")
             took = clock.seconds["total"] - before
             kwh = energy_since([project], since)["kwh"]["total"]
-            own_model = _own_model(project, config)
-            cells.append(cell(config, config.method, mine, took, kwh, own_model=own_model))
+            known = _generator_told(project, config)
+            cells.append(cell(config, config.method, mine, took, kwh, told=known))
             if told is not None:
                 told(so_far(done))
     return {**so_far(len(seeds)), "arms": tuple(arms)}
@@ -299,16 +306,33 @@ def _make(
     inject = replace(config.inject, seed=seed)
     return (
         yield from generate.run_generate(
-            project, inject, device=device, devices=devices, cluster=cluster, with_flags=with_flags
+            project, inject, device=device, devices=devices, cluster=cluster, with_flags=with_flags,
+            shipped=config.pretrain is None,
         )
-    )
+    )  # fmt: skip
 
 
-def _own_model(project: Project, config: BenchmarkConfig) -> bool:
-    """Whether the generator is none of those that ship."""
+def generator_of(project: Project, config: BenchmarkConfig) -> Path:
+    """Where the diffusion model of an injection lies.
+
+    Raises:
+        UserError: when there is none.
+    """
+    swaps = bool(config.inject.direct)
+    return models.diffusion_folder(project, swaps=swaps, shipped=config.pretrain is None)
+
+
+def _generator_told(project: Project, config: BenchmarkConfig) -> str | None:
+    """What the generator was told, where it is none of those that ship; None: what its method's name says."""
     if config.draw is not None:
-        return config.draw.model not in SMALL_PAINTERS
-    return project.has("diffusion")
+        model = config.draw.model
+        return None if model in SMALL_PAINTERS else f"pretrained model {model}"
+    if METHODS[config.method].family != "injection":
+        return None
+    folder = generator_of(project, config)
+    if folder != project.folder("diffusion"):
+        return None
+    return METHODS[config.method].model_told if model_config(folder).swap else "nothing"
 
 
 def energy_since(projects: Sequence[Project], since: float) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from debias_core.presets.methods import DDB, DIFFUBIAS
 from debias_core.records import Stage, UserError
 from debias_core.study.cells import line_key, over_seeds, run_cells, told_in
 from debias_core.study.published import Own, beside, published_over
-from debias_core.study.rows import Row, row_of
+from debias_core.study.rows import Row, row_of, table_generator
 from debias_core.study.settings import TableConfig
 from debias_core.study.table_text import COSTS, METRICS
 from debias_core.workspace.project import note_of
@@ -70,7 +70,7 @@ def rows_of(config: TableConfig) -> list[Row]:
     return [
         row_of(
             config.dataset, method, percent, seeds=config.seeds,
-            paper_protocol=config.paper_protocol,
+            paper_protocol=config.paper_protocol, generator=table_generator(config.dataset),
         )
         for percent in config.ratios
         for method in config.methods

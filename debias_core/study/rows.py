@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from debias_core.data.catalog import is_brought
+from debias_core.data.catalog import is_brought, names_made_here, other_bias
 from debias_core.methods.catalog import METHODS
 from debias_core.methods.offers import offers_of
 from debias_core.presets.data_sets import BENCHMARKS, PAPER_READING, paper_reading, photographs
@@ -19,12 +19,21 @@ from debias_core.presets.methods import (
     diffubias_for,
     photographs_ddb,
 )
+from debias_core.presets.models import generator_for
 from debias_core.records import UserError
 from debias_core.settings.amplification import RecomposeConfig
-from debias_core.settings.base import changed, from_json, to_json, with_given
-from debias_core.settings.data_sets import BenchmarkConfig, DDBBenchmarkConfig, NamedDataConfig
+from debias_core.settings.base import changed, from_json, require, to_json, with_given
+from debias_core.settings.data_sets import (
+    GENERATORS,
+    BenchmarkConfig,
+    DDBBenchmarkConfig,
+    NamedDataConfig,
+)
 
 Settings = BenchmarkConfig | DDBBenchmarkConfig
+IMAGE_SIZE = {"digits": 16, "cmnist": 28, "cifar10c": 32}  # of the data sets that are made here
+# Inversion and steps cost an image some sixty evaluations, where one prediction costs one: fewer are made.
+MOST_INVERTED = {"cmnist": 6_000}
 
 
 @dataclass(frozen=True)
@@ -47,9 +56,12 @@ def row_of(
     *,
     preset: str = "small",
     paper_protocol: bool = False,
+    generator: str | None = None,
     **given: Any,
 ) -> Row:
     """The row of a method with its own settings there, but for what is given (None: as it is).
+
+    `generator` is one of GENERATORS; None: the model that ships, and one of the biased part where none does.
 
     `given` has values of `NamedDataConfig` and of the options of `offers_of`, by their names; those of
     other methods are no concern of this one.
@@ -71,10 +83,47 @@ def row_of(
         on = benchmark_of(dataset, method, percent, preset)
         if paper_protocol and method == "diffinject" and dataset in PAPER_READING:
             on = paper_reading(on)
+        if family == "injection":
+            on = _with_generator(on, given.get("bias") or "", generator, given)
     if family != "training":
         on = with_given(on, offers_of(METHODS[method]), given)
     part = {f.name: given[f.name] for f in fields(NamedDataConfig) if f.name in given}
     return Row(method, changed(replace(on, percent=percent), **part), baseline)
+
+
+def table_generator(dataset: str) -> str | None:
+    """The generator of a table's injections where none is asked for: no table is told by what ships."""
+    return "biased" if dataset in names_made_here(grey=True) else None
+
+
+def _with_generator(
+    on: BenchmarkConfig, bias: str, generator: str | None, given: Mapping[str, Any]
+) -> BenchmarkConfig:
+    """An injection by a model of the biased training part: without swaps, and so by inversion and steps.
+
+    Raises:
+        UserError: for direct injection, which needs swaps.
+    """
+    planted = other_bias(on.dataset, bias)
+    require(
+        generator in (None, *GENERATORS),
+        f"A generator is {' or '.join(GENERATORS)}, not '{generator}'.",
+    )
+    require(
+        not (planted and generator == "shipped"),
+        f"No diffusion model ships for {on.dataset} with {bias}: leave --generator shipped out.",
+    )
+    if generator != "biased" and not planted:
+        return on
+    require(
+        not given.get("direct"),
+        "--direct needs a model that was trained with swaps, which say that colours are interchangeable: use "
+        "--generator shipped, or leave --direct out.",
+    )
+    size = given.get("size") or on.size or IMAGE_SIZE[on.dataset]
+    most = MOST_INVERTED.get(on.dataset, on.inject.count)
+    inject = replace(on.inject, direct=(), count=min(on.inject.count, most))
+    return replace(on, pretrain=generator_for(size), inject=inject)
 
 
 # Under which name the settings of a method that makes images in its own way stand in JSON, if not its own.

@@ -58,12 +58,15 @@ class ProjectBase:
             return False
         return self._marker(stage).is_file()
 
-    def model_folder(self, table: ImageTable, *, swaps: bool = False) -> Path | None:
+    def model_folder(
+        self, table: ImageTable, *, swaps: bool = False, shipped: bool = False
+    ) -> Path | None:
         """Where the diffusion model lies: the project's own, else the one that ships for its images
-        (with `swaps` that for direct injection, where it is another)."""
-        if self.has("diffusion"):
-            return self.folder("diffusion")
-        return shipped_model(table, swaps=swaps, kind=self.source().get("kind", ""))
+        (with `swaps` that for direct injection, where it is another); with `shipped` the other way round."""
+        own = self.folder("diffusion") if self.has("diffusion") else None
+        if own is not None and not shipped:
+            return own
+        return shipped_model(table, swaps=swaps, kind=self.source().get("kind", "")) or own
 
     def _marker(self, stage: str) -> Path:
         return self.folder(stage) / MARKERS.get(stage, "manifest.json")

@@ -54,6 +54,15 @@ Ratios = Annotated[
     list[float] | None,
     typer.Option(help=f"Percent of bias-conflicting images, one or more. {data_words.RATIOS}."),
 ]
+Generator = Annotated[
+    str | None,
+    typer.Option(
+        help="diffinject and crossinject: draw with a model that was trained on the biased training part here, once "
+        "a data set, bias, ratio and seed, and told nothing (biased); or with the one that ships, which was told "
+        "that colours are interchangeable (shipped). By default biased in a table and with --paper-protocol, "
+        "shipped where one method is told in full."
+    ),
+]
 PaperProtocol = Annotated[
     bool,
     typer.Option(
@@ -167,6 +176,7 @@ def benchmark(
     devices: Devices = None,
     cluster: OnCluster = None,
     paper_protocol: PaperProtocol = False,
+    generator: Generator = None,
     json_file: JsonFile = None,
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write the cells to this file.")
@@ -184,29 +194,40 @@ def benchmark(
     for path in (json_file, csv_file, markdown_file):
         common.check_json(path)
     making_images = [name for name in methods if METHODS[name].makes_images]
-    _refuse_idle(methods, given, {} if making_images else {"devices": devices})
+    idle = {} if making_images else {"devices": devices}
+    if not set(methods) & set(names_of("injection")):
+        idle["generator"] = generator
+    _refuse_idle(methods, given, idle)
     if paper_protocol:
         _check_protocol(dataset, methods)
     where, on_cluster = common.devices(devices, cluster)
+
+    # One method that is no training is told in full, all else cell by cell
+    percents = list(dict.fromkeys(ratio or [own_ratio]))
+    in_full = (
+        len(methods) == len(percents) == 1
+        and not (bias or first_seed)
+        and methods[0] not in names_of("training")
+    )
+    if generator is None and (paper_protocol or not in_full):
+        generator = rows.table_generator(dataset)
 
     # Every row of the table
     wanted = [
         rows.row_of(
             dataset, name, percent, bias=kind, seeds=seeds, preset=preset,
-            official=published is not None, paper_protocol=paper_protocol, **given,
+            official=published is not None, paper_protocol=paper_protocol, generator=generator,
+            **given,
         )
         for kind in _planted(dataset, bias or [""])
-        for percent in dict.fromkeys([*ratio] if ratio else [own_ratio])
+        for percent in percents
         for name in methods
     ]  # fmt: skip
 
-    # One method that is no training is told in full, all else cell by cell
+    # They are run
     machines = {"device": where[0], "devices": where, "cluster": on_cluster}
     said = _say_which_images(dataset, published, making_images)
     output = _Output(json_file, csv_file, markdown_file, said)
-    in_full = (
-        len(wanted) == 1 and not (bias or first_seed) and methods[0] not in names_of("training")
-    )
     if in_full:
         result = _in_full(workspace, wanted[0], seeds, machines, output)
     else:
