@@ -214,13 +214,8 @@ def run_benchmark(
                 yield from ensure_data(project, config, seed, anew=anew)
                 yield Progress(f"import, seed {seed}", 1, 1)
             if METHODS[config.method].family == "injection":
-                if config.pretrain is not None:
-                    with clock("pretrain"):
-                        own = replace(config.pretrain, seed=seed)
-                        stage = models.ensure_generator(project, own, device=device)
-                        yield from named(stage, seed)
-                # Said now when there is no model, not after the audit.
-                generator_of(project, config)
+                with clock("pretrain"):
+                    yield from named(_generator(project, config, seed, device), seed)
             with clock("audit"):
                 audit = ensure_audit(project, replace(config.audit, seed=seed), device=device)
                 audits.append((yield from named(audit, seed)))
@@ -310,6 +305,20 @@ def _make(
             shipped=config.pretrain is None,
         )
     )  # fmt: skip
+
+
+def _generator(
+    project: Project, config: BenchmarkConfig, seed: int, device: torch.device
+) -> Stage[None]:
+    """Train the generator of an injection where a table trains its own.
+
+    Raises:
+        UserError: when there is no model: now, and not after the audit.
+    """
+    if config.pretrain is not None:
+        own = replace(config.pretrain, seed=seed)
+        yield from models.ensure_generator(project, own, device=device)
+    generator_of(project, config)
 
 
 def generator_of(project: Project, config: BenchmarkConfig) -> Path:

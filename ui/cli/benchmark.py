@@ -189,26 +189,20 @@ def benchmark(
     # What is asked for, and whether it can be
     published = _published_images(dataset, data)
     methods = list(dict.fromkeys(method or ["diffinject"]))
-    own_ratio = rows.base_of(dataset, preset).percent
     _refuse_unknown(methods, METHODS)
     for path in (json_file, csv_file, markdown_file):
         common.check_json(path)
     making_images = [name for name in methods if METHODS[name].makes_images]
-    idle = {} if making_images else {"devices": devices}
-    if not set(methods) & set(names_of("injection")):
-        idle["generator"] = generator
+    idle = _idle_generator(methods, generator) | ({} if making_images else {"devices": devices})
     _refuse_idle(methods, given, idle)
     if paper_protocol:
         _check_protocol(dataset, methods)
     where, on_cluster = common.devices(devices, cluster)
 
     # One method that is no training is told in full, all else cell by cell
-    percents = list(dict.fromkeys(ratio or [own_ratio]))
-    in_full = (
-        len(methods) == len(percents) == 1
-        and not (bias or first_seed)
-        and methods[0] not in names_of("training")
-    )
+    percents = [*dict.fromkeys([*ratio] if ratio else [rows.base_of(dataset, preset).percent])]
+    one = len(methods) == len(percents) == 1 and not (bias or first_seed)
+    in_full = one and methods[0] not in names_of("training")
     if generator is None and (paper_protocol or not in_full):
         generator = rows.table_generator(dataset)
 
@@ -279,6 +273,11 @@ def _refuse_idle(methods: list[str], given: Given, idle: dict[str, Any]) -> None
     """Refuse the options that none of the methods has a use for: settings, or `idle` where it is given."""
     unknown = unknown_to([METHODS[name] for name in methods], given)
     refuse(methods[0], [*unknown, *(name for name, value in idle.items() if value is not None)])
+
+
+def _idle_generator(methods: Iterable[str], generator: str | None) -> dict[str, Any]:
+    """The option --generator, where no injection is among the methods."""
+    return {} if set(methods) & set(names_of("injection")) else {"generator": generator}
 
 
 def _check_protocol(dataset: str, methods: Iterable[str]) -> None:
