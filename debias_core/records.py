@@ -210,6 +210,8 @@ class Origin:
     precision: str = "float32"
     scale_to_50_steps: bool = True
     t_start: int = 999
+    mask_norm: bool = True
+    calibration: float = 1.0
     prompt: str = ""  # of a drawing
     negative: str = ""
     guidance: float = 0.0  # of a drawing; w, of images that are drawn by class alone

@@ -193,7 +193,7 @@ def test_published_figures_stand_at_their_ratio():
         (["digits", "--method", "lff", "--precision", "half"], "float32, bf16"),
         (["digits", "--method", "jtt", "--precision", "bf16"], "jtt does not know --precision"),
         (["digits", "--method", "lff", "--paper-protocol"], "MLP alone"),
-        (["digits", "--method", "diffinject", "--paper-protocol"], "--network mlp255"),
+        (["digits", "--method", "crossinject", "--paper-protocol"], "--network mlp255"),
         (["imagenet", "--method", "lff"], "no benchmark 'imagenet'"),
         (["cifar10c", "--method", "lff", "--method", "ddb-1"], "no settings for 'cifar10c'"),
         (["digits", "--method", "lff", "--ratio", "30"], "ratio must be 0 to 20"),

@@ -14,7 +14,11 @@ from torch import Tensor, nn
 from debias_core.data.images import scaled
 from debias_core.records import UserError
 
-HIDDEN = (100, 100, 100)  # an MLP's hidden layers, as on Colored MNIST (LfF; DiffInject 3)
+HIDDEN = (
+    100,
+    100,
+    100,
+)  # an MLP's, as on Colored MNIST (LfF; DiffInject 3, whose public code has 100-100-16)
 
 
 class Classifier(nn.Module):

@@ -29,11 +29,18 @@ from debias_core.settings.injection import InjectConfig
 PARALLEL = 0.9995  # beyond this |cos| the arc is a line, and sin θ is not to be divided by
 
 
-def slerp(h: Tensor, c: Tensor, gamma: Tensor | float, mask: Tensor | None = None) -> Tensor:
+def slerp(
+    h: Tensor,
+    c: Tensor,
+    gamma: Tensor | float,
+    mask: Tensor | None = None,
+    *,
+    mask_norm: bool = True,
+) -> Tensor:
     """h̃ [B, C, h, w]: c is rescaled to |h|, then met on the arc at γ (Eq. 8).
 
     With a mask [h, w] or [B, 1, h, w] in [0, 1], angle and norms are those inside the mask and
-    h̃ = h + m·(slerp - h). Norms and dot are float32; (nearly) parallel inputs are interpolated
+    h̃ = h + m·(slerp - h); without `mask_norm` c is then not rescaled. Norms and dot are float32; (nearly) parallel inputs are interpolated
     on the line, and zero inputs or an empty mask leave h as it is: never NaN.
     """
     h32, c32 = h.float(), c.float()
@@ -49,14 +56,21 @@ def slerp(h: Tensor, c: Tensor, gamma: Tensor | float, mask: Tensor | None = Non
     weight_h = torch.where(straight, 1 - g, torch.sin((1 - g) * theta) / torch.sin(theta))
     weight_c = torch.where(straight, g, torch.sin(g * theta) / torch.sin(theta))
     weight_h = torch.where(usable, weight_h, torch.ones_like(g))
-    weight_c = torch.where(usable, weight_c * norm_a / norm_b.clamp_min(1e-20), torch.zeros_like(g))
+    rescale = norm_a / norm_b.clamp_min(1e-20) if m is None or mask_norm else 1.0
+    weight_c = torch.where(usable, weight_c * rescale, torch.zeros_like(g))
     shape = (-1, 1, 1, 1)
     mixed = weight_h.view(shape) * h32 + weight_c.view(shape) * c32
     return (mixed if m is None else h32 + m * (mixed - h32)).to(h.dtype)
 
 
 def blend(
-    h: Tensor, c: Tensor, gamma: Tensor | float, mask: Tensor | None = None, *, mode: str = "slerp"
+    h: Tensor,
+    c: Tensor,
+    gamma: Tensor | float,
+    mask: Tensor | None = None,
+    *,
+    mode: str = "slerp",
+    mask_norm: bool = True,
 ) -> Tensor:
     """h̃ [B, C, h, w] in one of the modes; the others are there to be compared with Slerp.
 
@@ -64,7 +78,7 @@ def blend(
     outside it h stays.
     """
     if mode == "slerp":
-        return slerp(h, c, gamma, mask)
+        return slerp(h, c, gamma, mask, mask_norm=mask_norm)
     g = torch.as_tensor(gamma, dtype=torch.float32, device=h.device).reshape(-1, 1, 1, 1)
     h32, c32 = h.float(), c.float()
     mixed = {"lerp": h32 + g * (c32 - h32), "add": h32 + g * c32, "replace": c32}[mode]
@@ -119,6 +133,8 @@ def inject(
     mask: Tensor | None = None,
     mode: str = "slerp",
     scale_to_50_steps: bool = True,
+    mask_norm: bool = True,
+    calibration: float = 1.0,
 ) -> Tensor:
     """Generate from the originals' x_T with the contents' h injected while t ≥ t_edit.
 
@@ -145,11 +161,15 @@ def inject(
                 once = net.encode(x_T, t)
                 eps = net.decode(once)[rows]
                 state = Bottleneck(once.h[rows], tuple(f[rows] for f in once.skips), once.emb)
-                edited = blend(state.h, bank[k][content], gamma, mask, mode=mode)
+                edited = blend(
+                    state.h, bank[k][content], gamma, mask, mode=mode, mask_norm=mask_norm
+                )
                 eps_edited = net.decode(state._replace(h=edited))
             else:
                 state = net.encode(x, t)
-                edited = blend(state.h, bank[k][content], gamma, mask, mode=mode)
+                edited = blend(
+                    state.h, bank[k][content], gamma, mask, mode=mode, mask_norm=mask_norm
+                )
                 eps, eps_edited = net.decode_pair(state, edited)
             displacement = kappa * (a_next * (1 - a_t) / a_t) ** 0.5 * (eps - eps_edited)
         else:
@@ -157,7 +177,7 @@ def inject(
         eta = 1.0 if t <= t_boost and k > 0 else 0.0
         noise = z[:, boosted] if eta else None
         boosted += int(eta)
-        x = ddim_step(x, eps, a_t, a_next, eta=eta, z=noise)
+        x = ddim_step(x, eps, a_t, a_next, eta=eta, z=noise, calibration=calibration)
         if displacement is not None:
             x = x + displacement
     return x
@@ -176,6 +196,7 @@ def inject_directly(
     z: Tensor,
     mask: Tensor | None = None,
     mode: str = "slerp",
+    mask_norm: bool = True,
 ) -> Tensor:
     """P̃ at each of the falling `times`, from the noised original; the last is the image (ours).
 
@@ -191,7 +212,8 @@ def inject_directly(
         a_t = float(a_bar[t])
         x_t = noised(x, z[:, i], a_t)
         state = net.encode(x_t, t)
-        eps = net.decode(state._replace(h=blend(state.h, bank[t][content], gamma, mask, mode=mode)))
+        edited = blend(state.h, bank[t][content], gamma, mask, mode=mode, mask_norm=mask_norm)
+        eps = net.decode(state._replace(h=edited))
         x = predicted_x0(x_t, eps, a_t).clamp(-1, 1)
     return x
 

@@ -100,6 +100,7 @@ class Preview:
                 z=z,
                 mask=mask,
                 mode=c.mode,
+                mask_norm=c.mask_norm,
             )
             return self._frame.take(x)
         z = self._noise(rows, (boost_steps(self._a_bar, c.steps, c.t_boost, c.t_start),))
@@ -120,6 +121,8 @@ class Preview:
             mask=mask,
             mode=c.mode,
             scale_to_50_steps=c.scale_to_50_steps,
+            mask_norm=c.mask_norm,
+            calibration=c.calibration,
         )
         return self._frame.take(x)
 

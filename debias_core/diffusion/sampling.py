@@ -34,11 +34,22 @@ def sigma(a_t: float, a_next: float, eta: float) -> float:
 
 
 def ddim_step(
-    x: Tensor, eps: Tensor, a_t: float, a_next: float, *, eta: float = 0.0, z: Tensor | None = None
+    x: Tensor,
+    eps: Tensor,
+    a_t: float,
+    a_next: float,
+    *,
+    eta: float = 0.0,
+    z: Tensor | None = None,
+    calibration: float = 1.0,
 ) -> Tensor:
-    """x_next = √ᾱ_next·P_t + √(1-ᾱ_next-σ²)·ε + σ·z; with ᾱ_next = 1 this is P_t itself."""
+    """x_next = √ᾱ_next·P_t + c·√(1-ᾱ_next-σ²)·ε + σ·z; with ᾱ_next = 1 this is P_t itself.
+
+    `calibration` is c, a factor of the direction D_t (Asyrp).
+    """
     s = sigma(a_t, a_next, eta)
-    x_next = a_next**0.5 * predicted_x0(x, eps, a_t) + max(0.0, 1 - a_next - s * s) ** 0.5 * eps
+    way_back = calibration * max(0.0, 1 - a_next - s * s) ** 0.5 * eps
+    x_next = a_next**0.5 * predicted_x0(x, eps, a_t) + way_back
     return x_next if s == 0 or z is None else x_next + s * z
 
 

@@ -111,6 +111,8 @@ def origins(train: ImageTable, pairs: Pairs, config: InjectConfig) -> tuple[Orig
             precision=config.precision,
             scale_to_50_steps=config.scale_to_50_steps,
             t_start=config.t_start,
+            mask_norm=config.mask_norm,
+            calibration=config.calibration,
         )
         for i, (c, o) in enumerate(zip(pairs.content, pairs.original, strict=True))
     )
@@ -268,6 +270,8 @@ class Maker:
             mask=mask,
             mode=c.mode,
             scale_to_50_steps=c.scale_to_50_steps,
+            mask_norm=c.mask_norm,
+            calibration=c.calibration,
         )
 
     def _make_directly(
@@ -291,6 +295,7 @@ class Maker:
             z=z[:, 0],
             mask=mask,
             mode=c.mode,
+            mask_norm=c.mask_norm,
         )
 
     def _half(self) -> torch.autocast:

@@ -113,9 +113,19 @@ BENCHMARKS = {
 } | BENCHMARKS
 
 
+def reading_of(on: BenchmarkConfig) -> str:
+    """Whose settings of DiffInject these are: "paper" or "our variant"; "" of another method."""
+    if on.method != "diffinject":
+        return ""
+    if on.dataset not in PAPER_READING:
+        return "our variant"
+    return "paper" if on == paper_reading(on) else "our variant"
+
+
 # DiffInject where its paper has it: γ, whether within a mask, synthetic ÷ original images, original images
 # (of Dogs & Cats at 1 %; at 5 % there are 372 more).
 PAPER_READING: dict[str, tuple[float, bool, float, int]] = {
+    "digits": (0.9, True, 0.1, 1_300),  # ours: Colored MNIST's, in proportion
     "cmnist": (0.9, True, 0.1, 60_000),
     "cifar10c": (0.3, False, 0.1, 45_000),
     "bffhq": (0.7, True, 0.6, 19_200),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from debias_core.settings.base import Settings, require, setting
 
@@ -60,7 +61,12 @@ class InjectConfig(Settings):
         999, "Invert to this t and start there; 999: from x_T, as published.", sweep=True
     )
     steps: int = setting(
-        25, "Steps from x_T to the image; inversion takes as many.", low=2, high=1000, sweep=True
+        25,
+        "Steps from x_T to the image; inversion takes as many (50 in the paper's reference, 1000 in DiffInject's "
+        "public scripts).",
+        low=2,
+        high=1000,
+        sweep=True,
     )
     # Ours; see `injection.inject_directly`.
     direct: tuple[int, ...] = setting(
@@ -83,8 +89,21 @@ class InjectConfig(Settings):
         sweep=True, label="Contents that share one original", step=1, shown=(1, 4),
     )  # fmt: skip
     mask: tuple[float, float, float, float] | None = setting(
-        None, "Where to inject: a box left,top,right,bottom in fractions of the image.", sweep=True
-    )
+        None,
+        "Where to inject: a box left,top,right,bottom in fractions of the image; 0.375,0.5,0.625,0.875 are the cells "
+        "of DiffInject's public code (rows 4 to 6, columns 3 to 4 of 8), whose scripts leave it off.",
+        sweep=True,
+    )  # fmt: skip
+    mask_norm: bool = setting(
+        True,
+        "Inside a mask, rescale the content's h to the norm of the original's; DiffInject's public code does not.",
+        sweep=True,
+    )  # fmt: skip
+    calibration: float = setting(
+        1.0,
+        "Factor of D_t, the way back to x_t, at every step: 0.9985 in DiffInject's public code (Asyrp's calibration).",
+        above=0, high=2, sweep=True,
+    )  # fmt: skip
     mask_cells: tuple[int, ...] | None = setting(
         None, "Where to inject: 0 or 1 for each cell of h, row by row.", flag=None
     )
@@ -151,6 +170,15 @@ class InjectConfig(Settings):
             f"Unknown inversion '{self.inversion}'. Choose reference or fixed_point:1 to fixed_point:10.",
         )
         return int(m)
+
+
+# Settings that older versions did not know, as they were then: sets and cells keep their names.
+_NEWER = {"mask_norm": True, "calibration": 1.0}
+
+
+def without_newer(inject: dict[str, Any]) -> dict[str, Any]:
+    """An injection's settings as JSON, without those that an older version did not know and that change nothing."""
+    return {k: v for k, v in inject.items() if k not in _NEWER or v != _NEWER[k]}
 
 
 # The centre of an image, as a mask box: the middle 6 × 6 of an 8 × 8 bottleneck.

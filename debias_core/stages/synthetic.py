@@ -17,7 +17,7 @@ from debias_core.insight.fidelity import fidelity_of
 from debias_core.records import Stage, StopAsked, SyntheticSet, UserError
 from debias_core.settings.base import to_json
 from debias_core.settings.data_sets import BenchmarkConfig
-from debias_core.settings.injection import InjectConfig
+from debias_core.settings.injection import InjectConfig, without_newer
 from debias_core.settings.training import DebiasConfig
 from debias_core.stages import fidelity_judge, models
 from debias_core.workspace import judgements
@@ -148,7 +148,7 @@ def id_of_set(
 
     `top` are the ids of the audit's top-K, which CrossInject does not look at.
     """
-    settings = {k: v for k, v in config.items() if k != "batch_size"}
+    settings = {k: v for k, v in without_newer(config).items() if k != "batch_size"}
     used = top.tolist() if config.get("method", "diffinject") == "diffinject" else []
     return fingerprint(settings, data_id, used, list(excluded), model)
 

@@ -23,6 +23,7 @@ from debias_core.diffusion.unet import model_config
 from debias_core.insight.energy import intensity
 from debias_core.insight.fidelity import Fidelity, fidelity_of
 from debias_core.methods.catalog import METHODS
+from debias_core.presets.data_sets import reading_of
 from debias_core.records import (
     ArmResult,
     AuditResult,
@@ -66,6 +67,7 @@ def cell(
     and DiffuBias print (the highest of all epochs): it stands there to be compared with theirs, and nothing is
     ever chosen by it. Both are None where what is reported is no epoch of the curve (DFR's last layer).
     """
+    makes = METHODS[method].makes_images  # a training's `config` is only the data set
     worst_beside = published_worst(config.dataset, method) if as_published(config) else None
 
     def highest(curve: tuple[float, ...]) -> dict[str, float] | None:
@@ -78,6 +80,7 @@ def cell(
         "dataset": config.dataset,
         "method": method,
         "told": told or told_of(method, config.dataset, config.bias),
+        "reading": reading_of(config) if makes and isinstance(config, BenchmarkConfig) else "",
         "bias": config.bias or own_bias(config.dataset),
         "ratio": config.percent,
         "seed": arm.seed,

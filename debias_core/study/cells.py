@@ -40,6 +40,7 @@ from debias_core.records import (
 )
 from debias_core.settings.base import to_json
 from debias_core.settings.data_sets import BenchmarkConfig, DDBBenchmarkConfig
+from debias_core.settings.injection import without_newer
 from debias_core.settings.language import SMALL_CAPTIONERS
 from debias_core.study.benchmark import Told, benchmark_project, cell, run_benchmark
 from debias_core.study.ddb_benchmark import ddb_cell
@@ -290,7 +291,8 @@ def _settings_of(row: Row) -> dict[str, Any]:
         return to_json(row.baseline)
     # Without what was not asked for: the keys of older cells stay what they were.
     new = ("size", "bias", "hold_out", "official", "pretrain")
-    return {k: v for k, v in on_json(replace(row.on, seeds=1)).items() if v or k not in new}
+    data = {k: v for k, v in on_json(replace(row.on, seeds=1)).items() if v or k not in new}
+    return {**data, "inject": without_newer(data["inject"])} if "inject" in data else data
 
 
 def _kept(project: Project, method: str, settings: dict[str, Any], seed: int) -> Path:
@@ -375,6 +377,7 @@ def over_seeds(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         **{name: first.get(name) for name in ("dataset", "method", "bias", "ratio")},
         "told": told_in(first),
+        "reading": first.get("reading", ""),
         **{name: spread([c[name] for c in cells]) for name in (*METRICS, *COSTS)},
         "best_on_validation": spread([b["unbiased_accuracy"] if b else None for b in best]),
         "published": figure,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from debias_core.data.catalog import other_bias
+from debias_core.methods.catalog import METHODS
 from debias_core.records import mean_and_sd, ratio_in_words
 from debias_core.study.published import published_over
 
@@ -58,10 +59,13 @@ def heads(rows: Sequence[dict[str, Any]]) -> list[str]:
 def in_words(row: dict[str, Any]) -> dict[str, str]:
     """One line of the table as text, by column (`heads`)."""
     ratio = "" if row["ratio"] is None else ratio_in_words(row["ratio"])
-    method = f"{row['method']} ({row['about']})" if row.get("about") else row["method"]
+    method = row["method"] + READINGS.get(row.get("reading", ""), "")
+    method = f"{method} ({row['about']})" if row.get("about") else method
     figure = "" if row["published"] is None else f"{100 * row['published']:.2f} %"
     if figure and row["published_over"]:
         figure += f" {MARK}"
+    if figure and more_was_told(row):
+        figure += f" {TOLD_MARK}"
     said = {
         "method": method, "told": row.get("told") or "", BIAS: row.get("bias") or "", "ratio": ratio, "published": figure,
         SEEDS: f"{len(row['seeds'])} / {row.get('wanted', len(row['seeds']))}",
@@ -92,13 +96,24 @@ def _short(value: dict[str, Any] | None, factor: float) -> str:
     return f"{mean:.2f}" if mean < 10 else f"{mean:.1f}" if mean < 1_000 else f"{mean:.0f}"
 
 
-MARK = "¹"
+READINGS = {"paper": " (paper)", "our variant": ", our variant"}
+MARK, TOLD_MARK = "¹", "²"
+
+
+def more_was_told(row: dict[str, Any]) -> bool:
+    """Whether ours was told more than the published method beside it."""
+    method, told = METHODS.get(row["method"]), row.get("told")
+    return bool(method and told and row["published"] is not None and told != method.told)
 
 
 def footnotes(rows: Sequence[dict[str, Any]]) -> list[str]:
     """What the marks in the table mean, a sentence each."""
     over = dict.fromkeys(row["published_over"] for row in rows if row["published_over"])
-    return [
+    untold = [
+        f"{TOLD_MARK} The published figure is of a method that was told less than ours (column told): they are not "
+        "to be compared."
+    ] * any(map(more_was_told, rows))
+    return untold + [
         f"{MARK} Published is the accuracy over the {which} images alone, ours over all: compare it with "
         f"the column '{which}'."
         for which in over
