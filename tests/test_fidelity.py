@@ -16,7 +16,7 @@ from debias_core.data.table import save_table
 from debias_core.insight import fidelity as measures
 from debias_core.insight.fidelity import fidelity, mean_colour, train_judge
 from debias_core.pipeline import drain
-from debias_core.records import Cost, Origin, SyntheticSet
+from debias_core.records import Cost, Origin, SyntheticSet, UserError
 from debias_core.stages import fidelity_judge, importing, synthetic
 from debias_core.workspace.project import Project
 from tests.conftest import CPU
@@ -96,6 +96,8 @@ def test_every_finished_set_knows_its_fidelity_as_worked_by_hand(table, tmp_path
         return object()
 
     monkeypatch.setattr(fidelity_judge, "run_judge", judge)
+    own = {"accuracy": 0.75, "on": "test"}
+    monkeypatch.setattr(fidelity_judge, "own_accuracy", lambda *_, **__: own)
     project.sink("s", 4, 8).add(0, pixels, origins, Cost(4, 4, 2.0, 2.0))
     about = {"config": {}}
     drain(
@@ -116,6 +118,8 @@ def test_every_finished_set_knows_its_fidelity_as_worked_by_hand(table, tmp_path
     said = augment_words.generated(project.manifest("synthetic"))
     assert "reads 50% as the content's class, 25% as the original's, 25% as neither" in said
     assert "75% are nearer to the original's colour" in said
+    told = "It was told: colour and texture say nothing of the class; it reads 75.0% of the test part right"
+    assert told in said
     drawn = augment_words.fidelity({**found, "look": None, "to_original": None})
     assert "Look fidelity" not in drawn and f"{found['to_content']:.2f}" in drawn
 
@@ -141,3 +145,40 @@ def test_the_command_prints_the_fidelity_of_its_run(tmp_path, capsys, quick_judg
     assert found == Project(tmp_path, "p").manifest("synthetic")["fidelity"]
     assert found["content"] + found["original"] + found["neither"] == pytest.approx(1)
     assert augment_words.fidelity(found) in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_judge_of_a_planted_bias_is_told_nothing_and_says_how_good_it_is(tmp_path, monkeypatch):
+    project = Project(tmp_path, "p")
+    importing.import_named(project, "digits", percent=5.0, seed=0, bias="corner")
+    assert fidelity_judge.told_to_judge(project) == measures.BY_SHAPE  # there is no audit yet
+    train = project.table().where("train")
+    seen = {}
+
+    def train_classifier(pixels, y, classes, config, *, repeats, **_):
+        seen.update(config=config, repeats=repeats)
+        yield from ()
+        raise UserError("enough")
+
+    monkeypatch.setattr(measures, "train_classifier", train_classifier)
+    flagged = np.arange(len(train)) < 65
+    with pytest.raises(UserError, match="enough"):
+        drain(train_judge(train, device=CPU, flagged=flagged))
+    # The flagged ones are drawn as often as the rest, no image is augmented, and the steps are the same.
+    assert seen["repeats"][:65].sum() == pytest.approx(seen["repeats"][65:].sum(), rel=0.02)
+    assert seen["config"].augment == () and measures.JUDGE.augment
+    steps = seen["config"].epochs * seen["repeats"].sum() / seen["config"].batch_size
+    assert steps == pytest.approx(measures.MIN_STEPS, rel=0.2)
+    with pytest.raises(UserError, match="enough"):
+        drain(train_judge(train, device=CPU))
+    assert seen["repeats"] is None and seen["config"].augment == measures.JUDGE.augment
+
+
+def test_a_judge_s_own_accuracy_is_of_images_that_it_has_not_seen(table, monkeypatch):
+    read = np.eye(3, dtype=np.float32)[table.where("test").y]
+    read[0] = read[0][[1, 2, 0]]  # one of twelve is wrong
+    monkeypatch.setattr(measures, "probabilities", lambda *_, **__: read)
+    found = measures.own_accuracy(None, table, device=CPU)
+    assert found == {"accuracy": pytest.approx(11 / 12), "on": "test"}
+    assert measures.own_accuracy(None, table.where("train"), device=CPU) is None
+    said = augment_words.judge({"told": "nothing", "accuracy": None, "on": None})
+    assert "told: nothing; there are no unseen images" in said

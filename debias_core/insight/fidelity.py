@@ -32,6 +32,11 @@ JUDGE = ClassifierConfig(
     network="conv", lr=3e-3, decay=True, batch_size=128, epochs=4,
     augment=("crop", "colour", "texture"),
 )  # fmt: skip
+# What was told to a judge: one that learned augmented images, one that learned images free of the bias, and one
+# that learned the biased images alone, with those that the audit flags drawn as often as the rest.
+BY_SHAPE = "colour and texture say nothing of the class"
+BIAS_FREE = "images free of the bias"
+UNTOLD = "nothing"
 MIN_STEPS = 400  # small sets are gone over more often, but
 MOST_EPOCHS = 100
 COLOUR_BATCH = 4_096  # images whose colours are measured at a time
@@ -65,19 +70,31 @@ def train_judge(
     device: torch.device,
     checkpoint: Path | None = None,
     key: str = "",
+    flagged: NDArray[np.bool_] | None = None,
 ) -> Stage[Classifier]:
     """A classifier that knows the classes of `train` by shape; no bias labels are looked at.
+
+    With the images that an audit flagged [N] it is told nothing: they are drawn as often as the rest, and no
+    image is augmented.
 
     Goes on after the last finished epoch that `checkpoint` holds, if that was made with this `key`.
     """
     blind = train.without_bias()
     batches = -(-len(blind) // JUDGE.batch_size)
     epochs = max(JUDGE.epochs, min(MOST_EPOCHS, -(-MIN_STEPS // batches)))
-    config = replace(JUDGE, epochs=epochs)
+    config, repeats = replace(JUDGE, epochs=epochs), None
+    if flagged is not None:
+        n = int(flagged.sum())
+        times = max(1, round((len(flagged) - n) / n)) if n else 1
+        repeats = np.where(flagged, times, 1)
+        # As many steps as with each image once.
+        epochs = max(1, round(epochs * len(flagged) / int(repeats.sum())))
+        config = replace(JUDGE, epochs=epochs, augment=())
     return (
         yield from train_classifier(
             blind.pixels, blind.y, len(blind.class_names), config,
             seed=seed, device=device, stage="judge of label fidelity", checkpoint=checkpoint, key=key,
+            repeats=repeats,
         )
     )  # fmt: skip
 
@@ -111,6 +128,18 @@ def fidelity(
         to_content=float(to_content.mean()),
         look=float((to_original < to_content[injected]).mean()) if injected.any() else None,
     )
+
+
+def own_accuracy(
+    judge: Classifier, table: ImageTable, *, device: torch.device
+) -> dict[str, float | str] | None:
+    """The judge's own accuracy on the images that it has not seen, and of which part; None where there are none."""
+    for part in ("test", "valid"):
+        if (table.split == part).any():
+            unseen = table.where(part)
+            right = probabilities(judge, unseen.pixels, device=device).argmax(1) == unseen.y
+            return {"accuracy": float(right.mean()), "on": part}
+    return None
 
 
 def fidelity_of(

@@ -11,15 +11,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from debias_core.classifier.networks import Classifier, load_classifier, save_classifier
 from debias_core.classifier.scoring import probabilities
 from debias_core.data.catalog import DATA_SETS
 from debias_core.data.making.named import free_of_bias
 from debias_core.data.table import ImageTable
-from debias_core.insight.fidelity import JUDGE, train_judge
+from debias_core.insight.fidelity import (
+    BIAS_FREE,
+    BY_SHAPE,
+    JUDGE,
+    UNTOLD,
+    own_accuracy,
+    train_judge,
+)
 from debias_core.records import Stage, SyntheticSet
-from debias_core.workspace.files import turn, write_json
+from debias_core.workspace.files import fingerprint, turn, write_json
 from debias_core.workspace.project import Project
 
 
@@ -29,8 +37,21 @@ def run_judge(project: Project, *, device: torch.device) -> Stage[Classifier]:
     return (yield from kept_judge(project.root / "judge", lambda: train, train.data_id, device))
 
 
+def run_untold_judge(project: Project, *, device: torch.device) -> Stage[Classifier]:
+    """A judge that was told nothing: trained on the biased part, with the images that the project's audit flags
+    drawn as often as the rest; trained once and kept."""
+    train, flagged = project.table().where("train"), project.audit().scores.p_true < 0.5
+    made_of = fingerprint(train.data_id, flagged.nonzero()[0].tolist())
+    folder = project.root / "judge" / "untold"
+    return (yield from kept_judge(folder, lambda: train, made_of, device, flagged))
+
+
 def kept_judge(
-    folder: Path, images: Callable[[], ImageTable], made_of: str, device: torch.device
+    folder: Path,
+    images: Callable[[], ImageTable],
+    made_of: str,
+    device: torch.device,
+    flagged: NDArray[np.bool_] | None = None,
 ) -> Stage[Classifier]:
     """The judge in `folder`; trained on what `images` gives unless it was made of `made_of` already."""
     if _is_judge_of(folder, made_of):
@@ -38,7 +59,9 @@ def kept_judge(
     with (yield from turn(folder / "judge.lock", "judge")):
         if not _is_judge_of(folder, made_of):  # another process may have trained it meanwhile
             train, work = images(), folder / "checkpoint"
-            net = yield from train_judge(train, device=device, checkpoint=work, key=made_of)
+            net = yield from train_judge(
+                train, device=device, checkpoint=work, key=made_of, flagged=flagged
+            )
             save_classifier(
                 net, folder, network=JUDGE.network, image_size=train.image_size,
                 class_names=train.class_names,
@@ -52,11 +75,12 @@ def judge_for(project: Project, *, device: torch.device) -> Stage[Classifier]:
     """The judge that is independent of the project's bias where there is one, for measurements.
 
     For a named data set it is trained on the train part free of its bias, one for all projects of the
-    workspace; else it is the project's own.
+    workspace; else it is the one that was told nothing (`run_untold_judge`), or without an audit the project's own.
     """
-    source, class_names = project.source(), project.table().class_names
-    name = source.get("kind", "")
-    if name not in DATA_SETS or not DATA_SETS[name].has_clean or source.get("bias"):
+    told, name, class_names = told_to_judge(project), _kind(project), project.table().class_names
+    if told == UNTOLD:
+        return (yield from run_untold_judge(project, device=device))
+    if told == BY_SHAPE:
         return (yield from run_judge(project, device=device))
 
     def images() -> ImageTable:
@@ -72,6 +96,26 @@ def judge_for(project: Project, *, device: torch.device) -> Stage[Classifier]:
     folder = project.workspace / ".judges" / name
     made_of = "random colours" if DATA_SETS[name].grey else "clean images"
     return (yield from kept_judge(folder, images, made_of, device))
+
+
+def told_to_judge(project: Project) -> str:
+    """What the judge of `judge_for` was told of the bias."""
+    source, name = project.source(), _kind(project)
+    if name in DATA_SETS and DATA_SETS[name].has_clean and not source.get("bias"):
+        return BIAS_FREE
+    return UNTOLD if project.has("audit") else BY_SHAPE
+
+
+def _kind(project: Project) -> str:
+    return str(project.source().get("kind", ""))
+
+
+def about_judge(
+    project: Project, judge: Classifier, told: str, *, device: torch.device
+) -> dict[str, Any]:
+    """What a judge was told, and its own accuracy (0 to 1) on the part `on`, both None without unseen images."""
+    found = own_accuracy(judge, project.table(), device=device)
+    return {"told": told, **(found or {"accuracy": None, "on": None})}
 
 
 def known_judge(project: Project, device: torch.device) -> Classifier | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from debias_core.classifier.networks import Classifier
 from debias_core.data.making.digits import is_colored_digits
 from debias_core.data.table import ImageTable
-from debias_core.insight.fidelity import fidelity_of
+from debias_core.insight.fidelity import BY_SHAPE, fidelity_of
 from debias_core.records import Stage, StopAsked, SyntheticSet, UserError
 from debias_core.settings.base import to_json
 from debias_core.settings.data_sets import BenchmarkConfig
@@ -74,7 +74,8 @@ def finish_set(
     if judge is not None:  # of what the person gets: with the images beside, without refused ones
         of_set = fidelity_of(judge, project.table(), made, device=device)
         shares = {k: v for k, v in vars(of_set).items() if k != "score"}  # each image has its own
-        about = {**about, "fidelity": shares}
+        told = fidelity_judge.about_judge(project, judge, BY_SHAPE, device=device)
+        about = {**about, "fidelity": {**shares, "judge": told}}
     project.finish_synthetic(set_id, made, about)
     project.record_run(
         "synthetic", about["config"], {"set": set_id, "count": len(made.origins)}, made.seconds

@@ -188,6 +188,7 @@ def run_benchmark(
     synthetic: list[SyntheticSet] = []
     arms: list[ArmResult] = []
     judged: list[Fidelity] = []
+    judges: list[dict[str, Any]] = []
     cells: list[dict[str, Any]] = []
     seeds = list(range(config.seeds)) if only is None else [only]
 
@@ -195,14 +196,7 @@ def run_benchmark(
         return {
             **shared_figures(config, config.method, seeds[:done], audits, cells, clock),
             **summary(arms),
-            "label_fidelity": {
-                name: spread([getattr(f, name) for f in judged])
-                for name in ("content", "original", "neither")
-            },
-            "look_fidelity": {
-                name: spread([getattr(f, name) for f in judged])
-                for name in ("look", "to_original", "to_content")
-            },
+            **_fidelity(judged, judges),
             "synthetic_count": config.count,
             "unet_evaluations_per_image": sum(s.evaluations_per_image for s in synthetic)
             / len(synthetic),
@@ -230,8 +224,9 @@ def run_benchmark(
                 )  # fmt: skip
                 synthetic.append((yield from named(made, seed)))
             with clock("judge"):
-                judge = yield from named(fidelity_judge.judge_for(project, device=device), seed)
-                judged.append(fidelity_of(judge, project.table(), synthetic[-1], device=device))
+                found, about = yield from named(_judge(project, synthetic[-1], device), seed)
+                judged.append(found)
+                judges.append(about)
             with clock("debias"):
                 debias = replace(config.debias, seeds=(seed,))
                 vanilla_and_mine = yield from _debias(project, debias, device)
@@ -308,6 +303,28 @@ def _make(
             shipped=config.pretrain is None,
         )
     )  # fmt: skip
+
+
+def _judge(
+    project: Project, made: SyntheticSet, device: torch.device
+) -> Stage[tuple[Fidelity, dict[str, Any]]]:
+    """The fidelity of a set, and what the judge of it was told, with its own accuracy."""
+    judge = yield from fidelity_judge.judge_for(project, device=device)
+    found = fidelity_of(judge, project.table(), made, device=device)
+    told = fidelity_judge.told_to_judge(project)
+    return found, fidelity_judge.about_judge(project, judge, told, device=device)
+
+
+def _fidelity(judged: Sequence[Fidelity], judges: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Label and look fidelity over the seeds, and the judge of each."""
+    shares = {
+        key: {name: spread([getattr(f, name) for f in judged]) for name in names}
+        for key, names in (
+            ("label_fidelity", ("content", "original", "neither")),
+            ("look_fidelity", ("look", "to_original", "to_content")),
+        )
+    }
+    return {**shares, "label_fidelity": {**shares["label_fidelity"], "judges": list(judges)}}
 
 
 def _generator(

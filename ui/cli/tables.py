@@ -11,6 +11,7 @@ from rich.table import Column, Table
 
 from debias_core.records import mean_and_sd, ratio_in_words
 from ui.cli import common
+from ui.words import augment as augment_words
 
 
 def cells_table(rows: list[dict[str, Any]], scored_on: str) -> None:
@@ -230,6 +231,7 @@ def benchmark_table(result: dict[str, Any]) -> None:
         f"{result['unet_evaluations_per_image']:.1f} U-Net forward-equivalents each\n"
         f"label fidelity: content's class {two(label['content'])}, original's "
         f"{two(label['original'])}, neither {two(label['neither'])}\n"
+        f"its judge: {augment_words.judge(label['judges'][0])}\n"
         f"look fidelity: nearer to the original's colour {two(look['look'])}\n"
         f"seconds: {seconds}\n{energy_line(result['energy'])}"
     )

@@ -187,12 +187,22 @@ def generated(about: dict[str, Any]) -> str:
     return f"{text}. {fidelity(about['fidelity'])}" if "fidelity" in about else f"{text}."
 
 
-def fidelity(found: dict[str, float | None]) -> str:
+def judge(about: dict[str, Any]) -> str:
+    """What a judge of label fidelity was told, and how good it is itself."""
+    text = f"It was told: {about['told']}"
+    if about["accuracy"] is None:
+        return f"{text}; there are no unseen images to try it on."
+    return f"{text}; it reads {about['accuracy']:.1%} of the {about['on']} part right."
+
+
+def fidelity(found: dict[str, Any]) -> str:
     """Label fidelity and look fidelity of a set (`insight.fidelity.Fidelity`)."""
     label = (
         f"Label fidelity: a judge by shape reads {found['content']:.0%} as the content's class, "
         f"{found['original']:.0%} as the original's, {found['neither']:.0%} as neither."
     )
+    if "judge" in found:  # older sets do not say it
+        label += f" {judge(found['judge'])}"
     if found["look"] is None:  # drawn from words or noise
         return f"{label} Mean distance of colour to the content's image: {found['to_content']:.2f}."
     return (
