@@ -47,8 +47,8 @@ class RecomposeConfig(Settings):
     )
     # 0.5 and more: truer to the label, but less varied, and worse to train on (docs/log.md)
     w: float = setting(
-        0.0, "Guidance towards the label: 0 draws as the model sees it, more draws plainer things.",
-        low=0, high=20, label="w, guidance towards the label", step=0.5, shown=(0, 4),
+        0.0, "0 draws as the model sees it, more draws plainer things.",
+        low=0, high=20, label="w, guidance to the label", step=0.5, shown=(0, 4),
     )  # fmt: skip
     steps: int = setting(20, "Steps of DDIM for each image, with η = 0.", low=2, high=1000)
     draw_batch: int = setting(180, "Images that are drawn at a time.", low=1)

@@ -53,7 +53,7 @@ class Part:
 
 
 def gallery(look: str, **how: Any) -> gr.Gallery:
-    """Pictures side by side that a click does not enlarge; `look` is small, wide or strips (`page.css`)."""
+    """Pictures side by side that a click does not enlarge; `look` is small, wide, sheet or strips (`page.css`)."""
     return gr.Gallery(
         show_label=False, height="auto", object_fit="contain", buttons=[], allow_preview=False,
         elem_classes=look, **how,

@@ -27,13 +27,15 @@ def recompose(place: Place, project: gr.Dropdown) -> Part:
     form = Form(RecomposeConfig, lambda values: RecomposeConfig(**values))
     with gr.Accordion(words.TITLE, open=False):
         gr.Markdown(words.INTRO)
-        with gr.Row():
-            for name in shown(RecomposeConfig):
-                form.add(name)
-            beside = gr.Checkbox(False, label=augment_words.BESIDE, info=augment_words.BESIDE_INFO)
+        names = shown(RecomposeConfig)
+        for pair in zip(names[::2], names[1::2], strict=True):
+            with gr.Row():
+                for name in pair:
+                    form.add(name)
+        beside = gr.Checkbox(False, label=augment_words.BESIDE, info=augment_words.BESIDE_INFO)
         button = gr.Button(words.BUTTON)
         status = gr.Markdown()
-        sheet = gallery("wide", columns=1, visible=False)
+        sheet = gallery("sheet", columns=1, visible=False)
     timer = gr.Timer(EVERY, active=False)
     outputs = [status, sheet, timer]
     draw = form.on(button.click, [project, beside], timer, submit, place)

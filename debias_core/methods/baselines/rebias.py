@@ -51,6 +51,7 @@ METHOD = Method(
     title="ReBias",
     sentence="Makes its features independent of those of a net that sees single pixels.",
     paper="Bahng et al., ICML 2020",
+    told="the bias shows in single pixels",
     family="training",
     settings=ReBiasConfig,
     run=train,
