@@ -266,6 +266,7 @@ class GroupAccuracy:
     worst_group: str
     aligned: float | None
     conflicting: float | None
+    gaps: dict[str, float] | None = None  # of two shortcuts at once, as on UrbanCars
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ class Photographs:
     gamma: float = 0.7
 
 
-# known: BFFHQ, BAR and Dogs & Cats as DiffuBias' Table 6 (100 epochs, Adam 1e-4, batch 64; crop and flip),
+# known: BFFHQ, BAR and Dogs & Cats as DiffuBias: Table 6 has batch 64, crop and flip; its public code 100 epochs
+# and Adam 1e-4 (the text, 4.1.2: 50 epochs, with step decay, and as many images as aligned ones);
 # γ of DiffInject; Waterbirds 300 epochs, UrbanCars 300 and CelebA 50 as JTT and Whac-A-Mole; ReBias: 120 on
 # ImageNet-9. ours: ResNet-18 everywhere, from scratch, Adam; the epochs and the rate of the small ones.
 PHOTOGRAPHS: dict[str, Photographs] = {

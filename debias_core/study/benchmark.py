@@ -19,7 +19,6 @@ import torch
 from debias_core.classifier.arms import summary
 from debias_core.compute.team import Cluster
 from debias_core.data.catalog import own_bias
-from debias_core.diffusion.unet import model_config
 from debias_core.insight.energy import intensity
 from debias_core.insight.fidelity import Fidelity, fidelity_of
 from debias_core.methods.catalog import METHODS
@@ -34,13 +33,21 @@ from debias_core.records import (
     spread,
 )
 from debias_core.settings.data_sets import BenchmarkConfig, DDBBenchmarkConfig
-from debias_core.settings.language import SMALL_PAINTERS
-from debias_core.stages import captions, drawings, fidelity_judge, generate, models
+from debias_core.stages import captions, drawings, fidelity_judge, generate
 from debias_core.stages import debias as debias_stage
 from debias_core.stages import report as report_stage
 from debias_core.stages import synthetic as sets
 from debias_core.stages.make_images import run_make_images
-from debias_core.study.published import Own, as_published, beside, printed, published_worst, told_of
+from debias_core.study.generator import ensure_generator, generator_told
+from debias_core.study.published import (
+    Own,
+    as_published,
+    beside,
+    printed,
+    published_worst,
+    sources_beside,
+    told_of,
+)
 from debias_core.study.ready import ensure_audit, ensure_data, finished
 from debias_core.study.rows import on_json
 from debias_core.workspace.database import now
@@ -90,7 +97,9 @@ def cell(
         "worst_group_accuracy": arm.accuracy.worst,
         "worst_group": arm.accuracy.worst_group,
         "published": beside(config, method),
+        **sources_beside(config, method),
         "published_worst_group": worst_beside,
+        "gaps": arm.accuracy.gaps,
         "scored_on": "validation" if config.validation else "test",
         "epoch_reported": "last",
         "epochs": arm.epochs,
@@ -212,7 +221,7 @@ def run_benchmark(
                 yield Progress(f"import, seed {seed}", 1, 1)
             if METHODS[config.method].family == "injection":
                 with clock("pretrain"):
-                    yield from named(_generator(project, config, seed, device), seed)
+                    yield from named(ensure_generator(project, config, seed, device), seed)
             with clock("audit"):
                 audit = ensure_audit(project, replace(config.audit, seed=seed), device=device)
                 audits.append((yield from named(audit, seed)))
@@ -234,7 +243,7 @@ def run_benchmark(
             mine = next(a for a in vanilla_and_mine if a.arm == "debiased")
             took = clock.seconds["total"] - before
             kwh = energy_since([project], since)["kwh"]["total"]
-            known = _generator_told(project, config)
+            known = generator_told(project, config)
             cells.append(cell(config, config.method, mine, took, kwh, told=known))
             if told is not None:
                 told(so_far(done))
@@ -325,43 +334,6 @@ def _fidelity(judged: Sequence[Fidelity], judges: Sequence[dict[str, Any]]) -> d
         )
     }
     return {**shares, "label_fidelity": {**shares["label_fidelity"], "judges": list(judges)}}
-
-
-def _generator(
-    project: Project, config: BenchmarkConfig, seed: int, device: torch.device
-) -> Stage[None]:
-    """Train the generator of an injection where a table trains its own.
-
-    Raises:
-        UserError: when there is no model: now, and not after the audit.
-    """
-    if config.pretrain is not None:
-        own = replace(config.pretrain, seed=seed)
-        yield from models.ensure_generator(project, own, device=device)
-    generator_of(project, config)
-
-
-def generator_of(project: Project, config: BenchmarkConfig) -> Path:
-    """Where the diffusion model of an injection lies.
-
-    Raises:
-        UserError: when there is none.
-    """
-    swaps = bool(config.inject.direct)
-    return models.diffusion_folder(project, swaps=swaps, shipped=config.pretrain is None)
-
-
-def _generator_told(project: Project, config: BenchmarkConfig) -> str | None:
-    """What the generator was told, where it is none of those that ship; None: what its method's name says."""
-    if config.draw is not None:
-        model = config.draw.model
-        return None if model in SMALL_PAINTERS else f"pretrained model {model}"
-    if METHODS[config.method].family != "injection":
-        return None
-    folder = generator_of(project, config)
-    if folder != project.folder("diffusion"):
-        return None
-    return METHODS[config.method].model_told if model_config(folder).swap else "nothing"
 
 
 def energy_since(projects: Sequence[Project], since: float) -> dict[str, Any]:

@@ -381,6 +381,8 @@ def over_seeds(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
         **{name: spread([c[name] for c in cells]) for name in (*METRICS, *COSTS)},
         "best_on_validation": spread([b["unbiased_accuracy"] if b else None for b in best]),
         "published": figure,
+        "published_source": first.get("published_source"),
+        "published_also": first.get("published_also") or {},
         "published_over": None if figure is None else published_over(first["dataset"]),
         "seeds": [c["seed"] for c in cells if c.get("error") is None],
         "errors": sorted({c["error"] for c in cells if c.get("error") is not None}),

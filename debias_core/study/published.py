@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from debias_core.data.catalog import names_made_here, other_bias
 from debias_core.methods.catalog import METHODS
@@ -72,6 +73,25 @@ FIELD: dict[str, dict[str, tuple[float | None, ...]]] = {
         "a2": (None, 71.15, None, 83.07),
     },
 }
+# Where a data set's figures in FIELD are from, and those that are from elsewhere.
+FROM = {
+    "cmnist": "LC's table, as the field copies it", "cifar10c": "DiffuBias, Table 3",
+    "bffhq": "DiffuBias, Table 3", "dogs_cats": "DiffuBias, Table 3", "bar": "DiffuBias, Table 3",
+    "waterbirds": "DDB's table", "imagenet9": "DDB's table",
+}  # fmt: skip
+FROM_ELSEWHERE = {
+    **{("cmnist", m): "DiffInject, Table 1" for m in ("bias-ensemble", "diffinject", "amplibias", "a2")},
+    **{(d, "diffinject"): "DiffInject, Table 1" for d in ("cifar10c", "bffhq", "dogs_cats")},
+    **{(d, m): "DDB" for d in ("bffhq", "bar") for m in ("ddb-1", "ddb-2")},
+    ("cifar10c", "group-dro"): "the field's tables", ("waterbirds", "dfr"): "DFR",
+}  # fmt: skip
+# What another paper prints of the same method on the same data.
+ALSO: dict[str, dict[str, tuple[tuple[float | None, ...], str]]] = {
+    "cmnist": {
+        "group-dro": ((59.67, 71.33, 76.30, 84.40), "DeNetDM, Table 1"),
+        "disent": ((59.12, 71.04, 82.86, 88.29), "DeNetDM's own runs"),
+    },
+}
 # Where there is one training set: BAR as first published (average), ImageNet-A.
 FIELD_ALONE: dict[str, dict[str, float]] = {
     "bar": {"vanilla": 51.85, "lff": 62.98, "jtt": 68.53, "ddb-1": 70.40, "ddb-2": 72.81},
@@ -80,7 +100,7 @@ FIELD_ALONE: dict[str, dict[str, float]] = {
 # Where they are over some of the test images alone (DisEnt's BFFHQ figures too, but not those above).
 PUBLISHED_OVER = {"dogs_cats": "conflicting"}
 # Of Waterbirds the papers print the worst of the four groups, our "worst group" (DDB's table, of nets that begin
-# with ImageNet's weights; DFR's own). Of UrbanCars they print gaps between accuracies, which no figure of ours is, and of CelebA we have none.
+# with ImageNet's weights; DFR's own). Of UrbanCars they print gaps (`metrics.two_shortcut_gaps`), of which none stands here, and of CelebA we have none.
 FIELD_WORST: dict[str, dict[str, float]] = {
     "waterbirds": {
         "vanilla": 62.60, "lff": 78.00, "jtt": 83.80, "group-dro": 91.40, "dfr": 92.90,
@@ -97,6 +117,24 @@ def published(dataset: str, method: str, percent: float | None) -> float | None:
     row = FIELD.get(dataset, {}).get(method)
     figure = row[RATIOS.index(percent)] if row and percent in RATIOS else None
     return None if figure is None else figure / 100
+
+
+def published_source(dataset: str, method: str, percent: float | None) -> str | None:
+    """Where `published` has its figure from; None where there is none."""
+    if published(dataset, method, percent) is None:
+        return None
+    if percent is None and dataset == "bar":
+        return "DDB's table"
+    return FROM_ELSEWHERE.get((dataset, method)) or FROM.get(dataset)
+
+
+def published_also(dataset: str, method: str, percent: float | None) -> dict[str, float]:
+    """What other papers print of the same, 0 to 1, by where: they do not agree."""
+    figures, source = ALSO.get(dataset, {}).get(method, ((), ""))
+    if percent not in RATIOS or not figures:
+        return {}
+    figure = figures[RATIOS.index(percent)]
+    return {} if figure is None else {source: figure / 100}
 
 
 def published_over(dataset: str) -> str | None:
@@ -152,3 +190,19 @@ def printed(config: BenchmarkConfig | DDBBenchmarkConfig | Own, method: str) -> 
 def as_published(config: BenchmarkConfig | DDBBenchmarkConfig | Own) -> bool:
     """Whether these are the papers' images and their test part."""
     return not config.validation and not other_bias(config.dataset, config.bias)
+
+
+def sources_beside(
+    config: BenchmarkConfig | DDBBenchmarkConfig | Own, method: str
+) -> dict[str, Any]:
+    """Where the published accuracy beside ours is from, and what other papers print of the same."""
+    if not as_published(config):
+        return {"published_source": None, "published_also": {}, "published_worst_source": None}
+    of = (config.dataset, method, config.percent)
+    worst = published_worst(config.dataset, method)
+    from_ = FROM_ELSEWHERE.get(of[:2]) or FROM.get(config.dataset)
+    return {
+        "published_source": published_source(*of),
+        "published_also": published_also(*of),
+        "published_worst_source": None if worst is None else from_,
+    }

@@ -61,7 +61,8 @@ def in_words(row: dict[str, Any]) -> dict[str, str]:
     ratio = "" if row["ratio"] is None else ratio_in_words(row["ratio"])
     method = row["method"] + READINGS.get(row.get("reading", ""), "")
     method = f"{method} ({row['about']})" if row.get("about") else method
-    figure = "" if row["published"] is None else f"{100 * row['published']:.2f} %"
+    figures = [row["published"], *(row.get("published_also") or {}).values()]
+    figure = "" if figures[0] is None else " or ".join(f"{100 * f:.2f} %" for f in figures)
     if figure and row["published_over"]:
         figure += f" {MARK}"
     if figure and more_was_told(row):
@@ -113,11 +114,21 @@ def footnotes(rows: Sequence[dict[str, Any]]) -> list[str]:
         f"{TOLD_MARK} The published figure is of a method that was told less than ours (column told): they are not "
         "to be compared."
     ] * any(map(more_was_told, rows))
-    return untold + [
-        f"{MARK} Published is the accuracy over the {which} images alone, ours over all: compare it with "
-        f"the column '{which}'."
-        for which in over
-    ]
+    also = {
+        f"{row['method']} at {ratio_in_words(row['ratio'])}: published as {100 * row['published']:.2f} % by "
+        f"{row['published_source']}, as {100 * figure:.2f} % by {source}."
+        for row in rows
+        for source, figure in (row.get("published_also") or {}).items()
+    }
+    return (
+        untold
+        + sorted(also)
+        + [
+            f"{MARK} Published is the accuracy over the {which} images alone, ours over all: compare it with "
+            f"the column '{which}'."
+            for which in over
+        ]
+    )
 
 
 def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
