@@ -171,6 +171,18 @@ def test_diffubias_on_colored_mnist_takes_k_of_all_and_the_models_that_ship(aske
     assert asked_for.draw.model == "mnist-text2image" and asked_for.debias.synthetic_share is None
 
 
+def test_diffubias_takes_a_captioner_a_painter_and_its_paper_s_settings(asked, tmp_path):
+    command = ["benchmark", "cmnist", "--workspace", str(tmp_path), "--method", "diffubias"]
+    app.main([*command, "--captioner", "me/says", "--text2image", "me/draws", "--per-image", "2"])
+    app.main([*command, "--paper-protocol", "--ratio", "1"])
+    theirs, paper = asked
+    assert (theirs.describe.model, theirs.draw.model) == ("me/says", "me/draws")
+    assert theirs.describe.per_image == 2
+    assert (paper.draw.count, paper.audit.top_k, paper.audit.per_class) == (59_400, 100, False)
+    assert paper.audit.classifier.epochs == paper.debias.classifier.epochs == 50
+    assert paper.describe.per_image == 3 and paper.describe.model == "mnist-captioner"
+
+
 def test_the_paper_s_reading_of_diffinject_is_one_switch(asked, tmp_path):
     command = ["benchmark", "cmnist", "--workspace", str(tmp_path), "--paper-protocol"]
     app.main(command)

@@ -8,6 +8,7 @@ from dataclasses import fields
 from debias_core.methods.method import Method
 from debias_core.settings.base import Offer, options_of
 from debias_core.settings.data_sets import NamedDataConfig
+from debias_core.settings.language import CaptionConfig
 from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
 
 _TRAINING = ("network", "epochs", "lr", "batch_size")
@@ -44,7 +45,8 @@ def offers_of(method: Method) -> tuple[Offer, ...]:
         without=("method", "batch_size", "size"),
         method=method.name,
     )
-    return (*_OF_THE_LOOP, own)
+    says = Offer(CaptionConfig, "describe", ("model", "per_image"), method=method.name)
+    return (*_OF_THE_LOOP, own, *([says] if method.family == "words" else []))
 
 
 _OF_THE_LOOP = (

@@ -114,6 +114,33 @@ BENCHMARKS = {
 } | BENCHMARKS
 
 
+# Training images of the data sets that DiffuBias' paper has (its Table 5), and Colored Digits' (ours).
+DIFFUBIAS_IMAGES = {
+    "digits": 1_300, "cmnist": 60_000, "cifar10c": 45_000, "bffhq": 19_200, "dogs_cats": 8_117, "bar": 1_775,
+}  # fmt: skip
+
+
+def diffubias_reading(on: BenchmarkConfig) -> BenchmarkConfig:
+    """DiffuBias' settings as its text has them, in place of ours, on one of DIFFUBIAS_IMAGES.
+
+    known: K 100 in all, f_B and f_D of 50 epochs (4.1.2), the text filter, as many images as aligned ones, each once
+    an epoch. ours: network, rate and how it falls (theirs: step decay), and the models that say and draw.
+    """
+    assert on.describe is not None and on.draw is not None
+    aligned = DIFFUBIAS_IMAGES[on.dataset] * (1 - (on.percent or 0) / 100)
+    return dataclasses.replace(
+        on,
+        audit=dataclasses.replace(
+            on.audit, classifier=dataclasses.replace(on.audit.classifier, epochs=50), top_k=100, per_class=False
+        ),
+        describe=dataclasses.replace(on.describe, per_image=3),
+        draw=dataclasses.replace(on.draw, count=round(aligned), text_filter=True, recombine=False),
+        debias=dataclasses.replace(
+            on.debias, classifier=dataclasses.replace(on.debias.classifier, epochs=50), synthetic_share=None
+        ),
+    )  # fmt: skip
+
+
 def reading_of(on: BenchmarkConfig) -> str:
     """Whose settings of DiffInject these are: "paper" or "our variant"; "" of another method."""
     if on.method != "diffinject":

@@ -9,7 +9,14 @@ from typing import Any
 from debias_core.data.catalog import is_brought, names_made_here, other_bias
 from debias_core.methods.catalog import METHODS
 from debias_core.methods.offers import offers_of
-from debias_core.presets.data_sets import BENCHMARKS, PAPER_READING, paper_reading, photographs
+from debias_core.presets.data_sets import (
+    BENCHMARKS,
+    DIFFUBIAS_IMAGES,
+    PAPER_READING,
+    diffubias_reading,
+    paper_reading,
+    photographs,
+)
 from debias_core.presets.methods import (
     CROSSINJECT,
     DDB,
@@ -83,6 +90,8 @@ def row_of(
         on = benchmark_of(dataset, method, percent, preset)
         if paper_protocol and method == "diffinject" and dataset in PAPER_READING:
             on = paper_reading(on)
+        if paper_protocol and method == "diffubias" and dataset in DIFFUBIAS_IMAGES:
+            on = diffubias_reading(on)
         if family == "injection":
             on = _with_generator(on, given.get("bias") or "", generator, given)
     if family != "training":

@@ -12,7 +12,7 @@ import typer
 from debias_core.data.catalog import DATA_SETS, names_made_here, own_bias
 from debias_core.methods.catalog import METHODS, names_of
 from debias_core.methods.offers import offers_of, unknown_to
-from debias_core.presets.data_sets import PAPER_READING
+from debias_core.presets.data_sets import DIFFUBIAS_IMAGES, PAPER_READING
 from debias_core.records import UserError
 from debias_core.settings.base import Offer
 from debias_core.settings.data_sets import BIASES, DDBBenchmarkConfig, NamedDataConfig
@@ -69,7 +69,8 @@ PaperProtocol = Annotated[
         "--paper-protocol",
         help="As the papers have it. Baselines with an MLP: divide pixels by 255 twice, as their code does "
         "(jtt and group-dro at a rate that suits this); "
-        f"diffinject on {', '.join(PAPER_READING)}: all of its paper's settings.",
+        f"diffinject on {', '.join(PAPER_READING)}: all of its paper's settings; diffubias: K, epochs and number of "
+        "images as in its text.",
     ),
 ]
 
@@ -283,7 +284,8 @@ def _idle_generator(methods: Iterable[str], generator: str | None) -> dict[str, 
 def _check_protocol(dataset: str, methods: Iterable[str]) -> None:
     """Refuse --paper-protocol where there is none."""
     trainings = set(methods) & set(names_of("training"))
-    if not trainings and not ("diffinject" in methods and dataset in PAPER_READING):
+    known = {"diffinject": [*PAPER_READING], "diffubias": [*DIFFUBIAS_IMAGES]}
+    if not trainings and not any(dataset in known.get(name, []) for name in methods):
         first = next(iter(methods))
         raise UserError(f"{first} does not know --paper-protocol: use --network mlp255.")
 
