@@ -296,7 +296,8 @@ def test_heat_is_a_picture_for_a_convolutional_net_and_null_for_an_mlp(client):
 def test_what_images_share_is_told_with_counts_and_a_caution(client):
     top = get(client, "p/order")["top"]
     found = post(client, "p/share", {"rows": top})
-    has_keys(found, "text", "findings", "note")
+    has_keys(found, "text", "findings", "note", "remedy")
+    assert (found["remedy"] is None) == (not found["findings"])
     assert found["text"] and "not proof" in found["note"]
     for f in found["findings"]:
         has_keys(f, "text", "scope", "count", "of", "rest_count", "rest_of", "effect", "p")

@@ -250,6 +250,20 @@ def test_what_they_share_is_the_colour_and_is_called_an_association(page):
     expect(panel).to_contain_text(re.compile("association, not proof", re.I))
 
 
+def test_the_cheap_remedy_is_proposed_and_leads_to_where_it_is_compared(page):
+    panel = page.locator(".ds-share")
+    expect(panel).to_contain_text("colours are interchangeable")
+    panel.get_by_role("button", name="Compare it with vanilla").click()
+    expect(page.get_by_role("tab", name="Train", exact=True)).to_have_attribute(
+        "aria-selected", "true"
+    )
+    box = page.locator("#compare")
+    expect(box.get_by_role("checkbox", name="Augmentation: colour", exact=True)).to_be_checked()
+    expect(box.locator("input[type=checkbox]:checked")).to_have_count(2)
+    expect(box.get_by_role("button", name="Compare", exact=True)).to_be_in_viewport()
+    tab(page, "Audit")
+
+
 def test_a_lasso_on_the_map_fills_the_grid_and_the_line_says_so(page, demo):
     expect(page.locator(".ds-map .ds-legend button")).to_have_count(10)
     plot = page.locator(".ds-map .ds-plot")

@@ -74,8 +74,8 @@ def test_the_page_submits_a_comparison_and_shows_it_as_it_grows(project):
     submit = next(iter(page.fns.values())).fn
     assert part.refresh("p")[0] == train_words.NOT_COMPARED
     with pytest.raises(gr.Error, match="at least one method"):
-        submit("p", [], "mlp", 2, 1)
-    submit("p", ["vanilla", "jtt"], "mlp", 2, 2)
+        submit("p", [], "mlp", 2, 1, [])
+    submit("p", ["vanilla", "jtt"], "mlp", 2, 2, [])
     (job,) = queue.of_project(project.db, "p")
     assert job.kind == "compare" and from_json(CompareConfig, job.args["config"]) == FEW
     for p in run_compare(project, FEW, device=CPU):

@@ -163,3 +163,35 @@ def test_any_baseline_can_be_augmented_and_its_row_says_so(tmp_path):
     for cell in json.loads(out.read_text())["cells"]:
         assert cell["told"] == "nothing; augmented: colour, crop"
         assert cell["settings"]["classifier"]["augment"] == ["colour", "crop"]
+
+
+def test_each_named_property_has_its_remedy_and_any_other_the_flagged_images():
+    from debias_core.insight.comparison import Finding
+    from debias_core.insight.properties import remedy
+
+    def about(name):
+        return remedy((Finding("", "all classes", name, 3, 3, 0, 9, 1.0, 0.01),))
+
+    assert {n: about(n) for n in ("colour", "brightness", "sharpness", "texture", "position")} == {
+        "colour": "augment-colour", "brightness": "augment-colour", "sharpness": "augment-blur-noise",
+        "texture": "augment-texture", "position": "augment-crop-shift",
+    }  # fmt: skip
+    assert about("folder") == about("camera") == "oversample-flagged"
+    assert remedy(()) is None
+
+
+def test_a_comparison_augments_every_method_and_says_so(project):
+    from debias_core.records import UserError
+    from debias_core.study.compare import run_compare
+    from debias_core.study.settings import CompareConfig
+    from ui.shown.rows import compared_rows
+
+    config = CompareConfig(("vanilla", "augment-cutout"), (0,), "mlp", 1, ("colour",))
+    cells = drain(run_compare(project, config, device=CPU))
+    told = [row[-1] for row in compared_rows(cells, [])]
+    assert told == [
+        "nothing; augmented: colour",
+        "no single region matters; augmented: colour",
+    ]
+    with pytest.raises(UserError, match="no augmentation 'color'"):
+        CompareConfig(augment=("color",))

@@ -49,6 +49,13 @@ CATEGORIES = {"colour": "colour", "format": "file format", "folder": "source fol
 # What a different colour changes as well, if it is only known that something is unusual.
 LOOK = {"colour", "brightness", "contrast", "saturation"}
 SIZE = {"width", "height", "bytes"}
+# The training that makes a property useless as a shortcut, by its name; of others none is known.
+REMEDIES = {
+    **dict.fromkeys(LOOK, "augment-colour"),
+    "sharpness": "augment-blur-noise",
+    "texture": "augment-texture",
+    "position": "augment-crop-shift",
+}
 
 
 def shared(
@@ -110,6 +117,14 @@ def say(findings: tuple[Finding, ...], chosen: int | None = None) -> str:
         f"{len(findings)} things stand out against the rest of the class, strongest first "
         "(association, not proof):"
     )
+
+
+def remedy(findings: tuple[Finding, ...]) -> str | None:
+    """The method to try before any generator against the strongest finding; None where nothing stands out.
+
+    Where no augmentation is known the flagged images are drawn more often, which needs to know no property.
+    """
+    return REMEDIES.get(findings[0].property.lower(), "oversample-flagged") if findings else None
 
 
 # ---- numbers: ranks within classes ----

@@ -48,8 +48,9 @@ def run_compare(
         for seed in config.seeds:
             for method in config.methods:
                 settings = baseline_config(
-                    dataset, method, network=config.network or None, epochs=config.epochs or None
-                )
+                    dataset, method, network=config.network or None, epochs=config.epochs or None,
+                    augment=config.augment or None,
+                )  # fmt: skip
                 size = settings.classifier.batch_size
                 stage = baseline_cell(
                     project, method, settings, seed, on=Own(project.name), device=device,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from debias_core.methods.catalog import METHODS, names_of
 from debias_core.presets.data_sets import BENCHMARKS
 from debias_core.settings.base import require
-from debias_core.settings.training import NETWORKS
+from debias_core.settings.training import AUGMENT, NETWORKS
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class CompareConfig:
     seeds: tuple[int, ...] = (0,)
     network: str = ""  # of every method; "": its own
     epochs: int = 0  # 0: its own
+    augment: tuple[str, ...] = ()  # changes of every method's training images, beside its own
 
     def __post_init__(self) -> None:
         require(len(self.methods) >= 1, "Choose at least one method to compare.")
@@ -35,6 +36,11 @@ class CompareConfig:
         require(
             self.network in ("", *NETWORKS),
             f"Unknown network '{self.network}'. Choose one of: {', '.join(NETWORKS)}.",
+        )
+        strange = [kind for kind in self.augment if kind not in AUGMENT]
+        require(
+            not strange,
+            f"There is no augmentation '{(*strange, '')[0]}'. Choose from: {', '.join(AUGMENT)}.",
         )
         require(0 <= self.epochs <= 10_000, f"epochs must be 1 to 10,000, but is {self.epochs}.")
 

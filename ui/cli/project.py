@@ -218,7 +218,11 @@ def pretrain(
 
 
 COMPARE = (
-    Offer(ClassifierConfig, fields=("network", "epochs"), whose="every method; default: its own"),
+    Offer(
+        ClassifierConfig,
+        fields=("network", "epochs", "augment"),
+        whose="every method; default: its own",
+    ),
 )
 
 
@@ -248,7 +252,7 @@ def compare(
 
 
 DEBIAS = (
-    Offer(ClassifierConfig, "classifier", ("network", "epochs", "lr", "batch_size")),
+    Offer(ClassifierConfig, "classifier", ("network", "epochs", "lr", "batch_size", "augment")),
     Offer(DebiasConfig),
 )
 

@@ -83,6 +83,7 @@ def neighbours(project: Project, view: AuditView, row: int) -> list[int]:
 def what_they_share(project: Project, view: AuditView, rows: NDArray[np.int64]) -> dict[str, Any]:
     """Which properties of the images in `rows` are over-represented against the rest."""
     from debias_core.insight import properties
+    from debias_core.methods.catalog import METHODS
     from debias_core.stages import captions
 
     if len(rows) and (rows.min() < 0 or rows.max() >= len(view)):
@@ -100,6 +101,7 @@ def what_they_share(project: Project, view: AuditView, rows: NDArray[np.int64]) 
         note = f"{audit_words.SHARE_SAMPLE.format(int(rest.sum()), len(view))} {note}"
     findings = properties.shared(measured, y, view.table.class_names, chosen)
     findings += captions.in_words(project, [view.sample_id(r) for r in rows])
+    cheap = METHODS[method] if (method := properties.remedy(findings)) else None
     return {
         "text": properties.say(findings, len(rows)),
         "findings": [
@@ -111,6 +113,10 @@ def what_they_share(project: Project, view: AuditView, rows: NDArray[np.int64]) 
             for f in findings
         ],
         "note": note,
+        "remedy": cheap and {
+            "method": cheap.name, "button": audit_words.REMEDY_BUTTON,
+            "text": audit_words.remedy(cheap.title, cheap.sentence, cheap.told),
+        },
     }  # fmt: skip
 
 

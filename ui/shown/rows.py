@@ -232,9 +232,8 @@ def compared_rows(
         names = [f"{n}_accuracy" for n in ("unbiased", "aligned", "conflicting", "worst_group")]
         seconds = f"{sum(run['seconds'] for run in runs) / len(runs):.0f}"
         accuracy = [mean_and_sd([run[name] for run in runs]) for name in names]
-        rows.append(
-            [METHODS[method].title, str(len(runs)), *accuracy, seconds, METHODS[method].told]
-        )
+        known = runs[0].get("told") or METHODS[method].told
+        rows.append([METHODS[method].title, str(len(runs)), *accuracy, seconds, known])
     for name, known, runs in arms:
         keys = ("average", "aligned", "conflicting", "worst")
         accuracy = [mean_and_sd([run[key] for run in runs]) for key in keys]

@@ -44,7 +44,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             tsne = gr.Button(audit_words.TSNE_BUTTON)
 
     depth.input(lambda d: DEPTHS[d], depth, [network, epochs], show_progress="hidden")
-    part = Part([finding, explorer, settings], partial(refresh, place))
+    part = Part([finding, explorer, settings], partial(refresh, place), proposes=explorer.remedy)
     part.queued += [
         button.click(guarded(run, place), [project, network, epochs], None),
         tsne.click(guarded(draw_tsne, place), [project], None),

@@ -16,14 +16,23 @@ from debias_core.workspace.project import Project
 from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
-from ui.tabs.panel import Part, control, enqueue, guarded, hidden, seeds_slider, text_table
+from ui.tabs.panel import (
+    Part,
+    augmentations,
+    control,
+    enqueue,
+    guarded,
+    hidden,
+    seeds_slider,
+    text_table,
+)
 from ui.words import train as train_words
 
 
 def compare(place: Place, project: gr.Dropdown) -> Part:
     """Train the chosen methods, each at every seed."""
     base = CompareConfig()
-    with gr.Accordion(train_words.COMPARE_TITLE, open=False):
+    with gr.Accordion(train_words.COMPARE_TITLE, open=False, elem_id="compare") as box:
         gr.Markdown(train_words.COMPARE_INTRO)
         methods = gr.CheckboxGroup(
             [(METHODS[name].title, name) for name in names_of("training")],
@@ -33,12 +42,23 @@ def compare(place: Place, project: gr.Dropdown) -> Part:
             network = control(ClassifierConfig, "network", info=None, min_width=240)
             epochs = gr.Slider(0, 200, 0, step=1, label=train_words.COMPARE_EPOCHS, min_width=240)
             seeds = seeds_slider(min_width=240)
+        augment = augmentations()
         button = gr.Button(train_words.COMPARE_BUTTON)
         status = gr.Markdown()
         table = text_table(train_words.COMPARE_COLUMNS, visible=False, show_label=False)
-    asked = [project, methods, network, epochs, seeds]
+    asked = [project, methods, network, epochs, seeds, augment]
     begun = button.click(guarded(run, place), asked, None)
-    return Part([status, table], partial(refresh, place), [], [begun])
+    return Part(
+        [status, table], partial(refresh, place), [], [begun], takes=(choose, [box, methods])
+    )
+
+
+def choose(event: gr.EventData) -> tuple[Any, Any]:
+    """Open the panel, with vanilla and the proposed method chosen."""
+    name = str(event._data.get("method", ""))
+    if name not in names_of("training"):
+        raise UserError(train_words.UNKNOWN_METHOD)
+    return gr.update(open=True), ["vanilla", name]
 
 
 def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
@@ -52,11 +72,13 @@ def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
 
 
 def run(
-    place: Place, project_name: str, methods: list[str], network: str, epochs: float, seeds: float
-) -> None:
+    place: Place, project_name: str, methods: list[str], network: str, epochs: float, seeds: float,
+    augment: list[str],
+) -> None:  # fmt: skip
     """Queue a comparison."""
     project = place.project(project_name)
-    config = CompareConfig(tuple(methods), tuple(range(int(seeds))), network, int(epochs))
+    which = tuple(range(int(seeds)))
+    config = CompareConfig(tuple(methods), which, network, int(epochs), tuple(augment))
     oracles = [m for m in methods if METHODS[m].needs_bias]
     if oracles and table_of(project).bias is None:
         raise UserError(train_words.NO_ORACLE.format(METHODS[oracles[0]].title))
@@ -73,6 +95,8 @@ def _arms(project: Project) -> list[tuple[str, str, list[dict[str, Any]]]]:
             made = project.manifest("synthetic")
             method = made.get("method") or made["config"].get("method", "")
             known = told_of(method, project.source().get("kind", "")) or ""
+        if kinds := manifest["config"]["classifier"].get("augment"):
+            known = f"{known or 'nothing'}; augmented: {', '.join(kinds)}"
         arms.append((train_words.WITH_SYNTHETIC, known, manifest["arms"]))
     if project.has("ddb"):
         manifest = project.manifest("ddb")

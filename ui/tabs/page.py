@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -28,6 +29,12 @@ NAMES_OPENED = """(_, ...rest) => {
   return [tab ? tab.textContent.trim() : '', ...rest];
 }"""
 
+# The panel of the choice may lie below what a screen shows.
+TO_THE_CHOICE = """() => {
+  setTimeout(() => document.getElementById('compare')?.scrollIntoView({block: 'center'}), 600);
+  return [];
+}"""
+
 
 def build(place: Place) -> gr.Blocks:
     """The whole page over one workspace."""
@@ -48,7 +55,7 @@ def build(place: Place) -> gr.Blocks:
         opened = gr.Textbox(visible=False)
         parts: list[Part] = []
         late: list[tuple[Callable[..., Any], list[Any], list[Any]]] = []
-        with gr.Tabs(selected=words.STEPS[1]):
+        with gr.Tabs(selected=words.STEPS[1]) as tabs:
             for name, make in TABS.items():
                 with gr.Tab(name, id=name) as tab:
                     part = make(place, project)
@@ -58,6 +65,14 @@ def build(place: Place) -> gr.Blocks:
                 if part.filled is not None:
                     handler, asked, shown = part.filled
                     late.append((_where(name, handler, shown), [opened, *asked], shown))
+
+        # A remedy that one tab proposes is chosen in another, which is opened.
+        for proposes in filter(None, (part.proposes for part in parts)):
+            for name, part in zip(TABS, parts, strict=True):
+                if part.takes is not None:
+                    choose, chosen = part.takes
+                    opens = proposes(guarded(choose), None, chosen, **QUIET)
+                    opens.success(partial(_open, name), None, tabs, **QUIET, js=TO_THE_CHOICE)
 
         # What fills all tabs: the page that is opened, another project, a job or an event that changed it.
         inputs = [project, *(item for part in parts for item in part.inputs)]
@@ -108,6 +123,10 @@ def _where(name: str, handler: Callable[..., Any], shown: list[Any]) -> Callable
     return lambda opened, *asked: (
         handler(*asked) if opened == name else tuple(gr.skip() for _ in shown)
     )
+
+
+def _open(name: str) -> Any:
+    return gr.update(selected=name)
 
 
 def _nudge(project_name: str) -> Any:

@@ -16,6 +16,7 @@ import gradio as gr
 from debias_core.jobs import queue
 from debias_core.records import UserError
 from debias_core.settings.base import about, to_json
+from debias_core.settings.training import AUGMENT
 from debias_core.workspace.project import Project
 from ui.words import train as train_words
 
@@ -27,7 +28,8 @@ class Part:
     `refresh(project_name, *values of inputs)` returns one value for each of `outputs`. After an event
     in `changed` the layout refreshes every tab; after one in `queued` only the job drawer looks anew.
     `opened` is an event's (handler, inputs, outputs) for when the tab is opened, and `filled` for when it was
-    refreshed while it is the open one.
+    refreshed while it is the open one. `proposes` is an event that names a method to compare, and `takes` the
+    (handler, outputs) of the panel that chooses it.
     """
 
     outputs: list[Any]
@@ -37,6 +39,8 @@ class Part:
     inputs: list[Any] = field(default_factory=list)
     opened: tuple[Callable[..., Any], list[Any], list[Any]] | None = None
     filled: tuple[Callable[..., Any], list[Any], list[Any]] | None = None
+    proposes: Callable[..., gr.events.Dependency] | None = None
+    takes: tuple[Callable[..., Any], list[Any]] | None = None
 
     def with_more(self, more: Part) -> Part:
         """This part with another behind it."""
@@ -49,6 +53,7 @@ class Part:
         return Part(
             [*self.outputs, *more.outputs], refresh, [*self.changed, *more.changed],
             [*self.queued, *more.queued], [*self.inputs, *more.inputs], self.opened, self.filled,
+            self.proposes or more.proposes, self.takes or more.takes,
         )  # fmt: skip
 
 
@@ -69,6 +74,14 @@ def seeds_slider(value: int = 1, **how: Any) -> gr.Slider:
     """How many seeds; the label, unless there is another, and the hint are the same in every panel."""
     how = {"label": train_words.SEEDS, "info": train_words.SEEDS_INFO, **how}
     return gr.Slider(1, 10, value, step=1, **how)
+
+
+def augmentations() -> gr.Dropdown:
+    """Which changes of the training images; none unless some are chosen."""
+    return gr.Dropdown(
+        list(AUGMENT), value=[], multiselect=True, label=train_words.AUGMENTATIONS,
+        info=train_words.AUGMENTATIONS_INFO,
+    )  # fmt: skip
 
 
 def hidden() -> Any:

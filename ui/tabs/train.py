@@ -14,7 +14,16 @@ from debias_core.settings.training import ClassifierConfig, DebiasConfig
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
 from ui.tabs import compare, field_table, recipes, sweep
-from ui.tabs.panel import Part, control, enqueue, guarded, hidden, seeds_slider, text_table
+from ui.tabs.panel import (
+    Part,
+    augmentations,
+    control,
+    enqueue,
+    guarded,
+    hidden,
+    seeds_slider,
+    text_table,
+)
 from ui.widgets import widget
 from ui.words import train as train_words
 
@@ -30,6 +39,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         seeds = seeds_slider(min_width=180)
         only = control(DebiasConfig, "only_accepted", min_width=220)
         least = control(DebiasConfig, "min_fidelity", min_width=220)
+    augment = augmentations()
     button = gr.Button(train_words.TRAIN_BUTTON, variant="primary")
 
     # What came of it, now and earlier.
@@ -46,7 +56,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
         column_widths=["150px", "290px", *["120px"] * 6],
     )  # fmt: skip
 
-    asked = [project, network, epochs, seeds, only, least]
+    asked = [project, network, epochs, seeds, only, least, augment]
     begun = button.click(guarded(run, place), asked, None)
     part = Part([status, curves, table, bars, runs], partial(refresh, place), [], [begun])
 
@@ -78,7 +88,7 @@ def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
 
 def run(
     place: Place, project_name: str, network: str, epochs: float, seeds: float, only: bool,
-    least: float,
+    least: float, augment: list[str],
 ) -> None:  # fmt: skip
     """Queue the training of both."""
     from debias_core.stages import synthetic
@@ -87,7 +97,9 @@ def run(
     settings = synthetic.debias_settings(project.table())
     config = replace(
         settings,
-        classifier=replace(settings.classifier, network=network, epochs=int(epochs)),
+        classifier=replace(
+            settings.classifier, network=network, epochs=int(epochs), augment=tuple(augment)
+        ),
         seeds=tuple(range(int(seeds))),
         only_accepted=only,
         min_fidelity=least,

@@ -15,7 +15,7 @@ from fastapi import APIRouter, HTTPException, Response
 # The events that a widget sends to Python. gr.HTML offers `.changed(…)` and the like because the
 # names stand, in quotes, in its js_on_load.
 EVENTS: dict[str, tuple[str, ...]] = {
-    "explorer": ("changed",),
+    "explorer": ("changed", "remedy"),
     "curate": ("changed",),
     "drawer": ("changed",),
     "curves": (),

@@ -112,6 +112,9 @@ DebiasStudio.widget("explorer", (ctx) => {
     found.append(el("p", {}, el("strong", {}, answer.text || "Nothing stands out.")),
       el("ul", {}, answer.findings.map((f) => el("li", {}, f.text, " ", el("span", { class: "ds-small" }, strength(f))))),
       el("p", { class: "ds-small" }, answer.note));
+    if (!answer.remedy) return;
+    const { method, text, button: label } = answer.remedy;
+    found.append(el("p", { class: "ds-remedy" }, text), button(label, () => ctx.trigger("remedy", { method })));
   }
   model.selection.subscribe((now, before) => {
     if (now.rows === before.rows) return;

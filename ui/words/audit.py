@@ -19,6 +19,7 @@ SHARE_NOTE = (
     "An association, not proof: look at the images. Sharpness and colour are measured on the images "
     "as they were scaled for this project."
 )
+REMEDY_BUTTON = "Compare it with vanilla"
 NOT_AUDITED = "Not audited yet. Press *Run the audit*: it takes seconds on small images."
 GUESS_QUESTION = "Guess first: what does this model look at to name a digit?"
 GUESSES = {"shape": "The shape of the digit", "colour": "Its colour", "both": "A bit of both"}
@@ -57,6 +58,14 @@ def chosen(about: dict[str, Any]) -> str:
     return (
         f"f_B is the {about['network']} network after epoch {about['epoch']} of {about['epochs']}, where what it "
         f"flags is steadiest: the next epoch agrees on {about['agreement']:.0%} of the flagged images ({sure})."
+    )
+
+
+def remedy(title: str, sentence: str, told: str) -> str:
+    """A method that is worth a try before any image is made, and what it is told."""
+    return (
+        f"Try the cheap remedy before any generator: “{title}”. {sentence} "
+        f"What it is told of the shortcut: {told}."
     )
 
 

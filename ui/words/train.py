@@ -13,6 +13,11 @@ TRAIN_INTRO = (
 TRAIN_BUTTON = "Train both"
 SEEDS = "Seeds"
 SEEDS_INFO = "More than one shows how much is luck."
+AUGMENTATIONS = "Augmentations"
+AUGMENTATIONS_INFO = (
+    "Every training changes its images in these ways: what they change is told not to matter."
+)
+UNKNOWN_METHOD = "There is no such method to compare: choose one below."
 RUNS = "All trainings on this data"
 RUN_COLUMNS = (
     "finished", "settings", "synthetic images", "rejected", "vanilla, all", "debiased, all",
