@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from debias_core.methods.catalog import METHODS
@@ -31,6 +32,20 @@ def accuracy_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> st
     return markdown(columns, [[_cell(row, column) for column in columns] for row in rows])
 
 
+def by_bias(rows: Sequence[dict[str, Any]]) -> str:
+    """A line for each method with its accuracy over all test images, a column for each bias, and their mean."""
+    kinds = list(dict.fromkeys(row["bias"] for row in rows))
+    lines = []
+    for name in dict.fromkeys(row["method"] for row in rows):
+        of = {row["bias"]: row for row in rows if row["method"] == name}
+        figures = [of[kind]["unbiased_accuracy"]["mean"] if kind in of else None for kind in kinds]
+        known = [f for f in figures if f is not None]
+        mean = f"{100 * fmean(known):.1f}" if len(known) == len(kinds) else ""
+        line = [METHODS[name].title, next(iter(of.values())).get("told") or told(METHODS[name])]
+        lines.append([*line, *("" if f is None else f"{100 * f:.1f}" for f in figures), mean])
+    return markdown(["method", "told", *kinds, "mean"], lines)
+
+
 def markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     every = [columns, ["---"] * len(columns), *lines]
@@ -51,7 +66,7 @@ def _cell(row: dict[str, Any], column: str) -> str:
         return "" if row["published"] is None else f"{100 * row['published']:.2f} %"
     return {
         "method": method.title,
-        "told": told(method),
+        "told": row.get("told") or told(method),
         "ratio": ratio_in_words(row["ratio"]),
         "seeds": ", ".join(map(str, row["seeds"])),
     }[column]

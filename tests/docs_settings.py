@@ -50,8 +50,8 @@ def settings() -> str:
             often.setdefault(name, line)
     return (
         "# Settings\n\nIn brackets: the default; what is allowed. A class within another has its name: `audit` is an "
-        f"AuditConfig; but {', '.join(_within(classes))}. After *also* stand those that files of "
-        "settings hold and no `--help` lists; their class says what they are."
+        f"AuditConfig; but {', '.join(_within(classes))}. What files of settings hold and no `--help` lists is said in its "
+        "class alone."
         "\n\n## Of several classes\n\n"
         + "\n".join(f"- {line}" for line in often.values())
         + "".join(_class(cls, fields, set(often.values())) for cls, fields in lines.items())
@@ -78,10 +78,8 @@ def _class(cls: Any, fields: dict[str, str], shared: set[str]) -> str:
     others += [f"`{name}`" for name, line in fields.items() if line in shared]
     if not fields:  # in files alone
         return ""
-    in_files = [f"`{name}`" for name, _ in _fields(cls) if name not in fields]
     listed = [f"- {line}" for line in fields.values() if line not in shared]
     listed += [f"- And {', '.join(others)}."] if others else []
-    listed += [f"- Also: {', '.join(in_files)}."] if in_files else []
     head = cls.__name__ + (f" ({', '.join(users)})" if users else "")
     return f"\n\n## {head}\n\n{text}" + "\n".join(listed)
 
@@ -122,7 +120,7 @@ def commands() -> str:
     shared = list(often.values())
     heads = [
         "# Commands",
-        "`python app.py COMMAND --help` says more of one command. A setting is an option of the same name, "
+        "`python app.py COMMAND --help` lists all options of one command; here are those that are its own. A setting is an option of the same name, "
         "`--t-edit` for `t_edit` ([settings.md](settings.md)).",
         "## Of most commands",
         _list(common),
@@ -140,18 +138,9 @@ def _own_options(command: Any) -> list[tuple[str, str, str]]:
 
 
 def _command(name: str, command: Any, own: list[Any], common: list[Any], shared: list[Any]) -> str:
-    """A command: what it does, its own options, and by name those that other commands have."""
-    baselines = {method.settings for method in METHODS.values() if method.family == "training"}
-    classes = dict.fromkeys(
-        "its methods" if option.of in baselines else option.of.__name__
-        for option in getattr(command.callback, "options", {}).values()
-    )
-    others = [line[0] for line in own if line in shared]
-    if classes:
-        others.append(f"settings of {', '.join(classes)}")
+    """A command: what it does, and its own options; the others that it has, `--help` lists."""
     lacking = [line[0] for line in common if line not in own]
-    notes = [f"And {', '.join(others)}."] if others else []
-    notes += [f"Without {', '.join(lacking)}."] if lacking else []
+    notes = [f"Without {', '.join(lacking)}."] if lacking else []
     parts = [
         f"## {name or 'Without a command'}",
         " ".join(command.help.split()),
