@@ -179,7 +179,7 @@ def project(workspace, table):
 
 def command(made, epochs=3):
     return ["audit", "--workspace", str(made.workspace), "--name", "p", "--network", "mlp",
-            "--epochs", str(epochs)]  # fmt: skip
+            "--no-steady", "--epochs", str(epochs)]  # fmt: skip
 
 
 def rank_of(process):

@@ -21,7 +21,7 @@ def test_the_demo_writes_every_number(tmp_path, quick_judge):
         assert abs(sum(value["per_seed"]) / 2 - value["mean"]) < 1e-9
         assert 0 <= value["mean"] <= 1
     assert r["synthetic_count"] == 20 and r["k"] == 10 and r["scored_on"] == "test"
-    stages = {"import", "audit", "generate", "judge", "debias", "report", "total"}
+    stages = {"import", "pretrain", "audit", "generate", "judge", "debias", "report", "total"}
     assert set(r["seconds"]) == stages
     assert r["unet_evaluations_per_image"] > 4
     assert (tmp_path / "ws" / "demo" / "report" / "report.html").is_file()

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.scoring import score
+from debias_core.compute import ranks
 from debias_core.data.table import ImageTable
 from debias_core.records import Scores
 
@@ -62,16 +63,17 @@ class Views:
         seen = score(net, self.train, device=self.device)
         self.scores.append(seen)
         self.nets[self.done] = {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(self.nets[self.done], self.folder / f"net-{self.done}.safetensors")
+        keep = None if not ranks.leads() else self.folder  # the first process writes
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            save_file(self.nets[self.done], keep / f"net-{self.done}.safetensors")
             arrays = {"loss": seen.loss, "p_true": seen.p_true, "pred": seen.pred}
-            np.savez(self.folder / f"view-{self.done}.npz", **arrays)  # type: ignore[arg-type]
+            np.savez(keep / f"view-{self.done}.npz", **arrays)  # type: ignore[arg-type]
         best = self.best()
         for old in set(self.nets) - {best, self.done}:
             del self.nets[old]
-            if self.folder is not None:
-                (self.folder / f"net-{old}.safetensors").unlink(missing_ok=True)
+            if keep is not None:
+                (keep / f"net-{old}.safetensors").unlink(missing_ok=True)
         return self.found() and self.done - best >= PATIENCE
 
     def _recall(self, epochs: int) -> None:
