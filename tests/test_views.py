@@ -103,7 +103,7 @@ def test_a_training_ends_some_epochs_after_its_steadiest(table):
     assert result.chosen.epochs >= result.chosen.epoch + 5
 
 
-@pytest.mark.parametrize("bias", ["position", "corner"])  # rule chosen on colour and background
+@pytest.mark.parametrize("bias", ["position", "corner"])
 def test_it_finds_what_thirty_epochs_have_forgotten(bias):
     table = named_table("digits", 5, 0, bias=bias)
     old = drain(audit(table, AuditConfig(top_k=0), device=CPU))[1]
