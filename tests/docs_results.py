@@ -41,7 +41,7 @@ def by_bias(rows: Sequence[dict[str, Any]]) -> str:
         figures = [of[kind]["unbiased_accuracy"]["mean"] if kind in of else None for kind in kinds]
         known = [f for f in figures if f is not None]
         mean = f"{100 * fmean(known):.1f}" if len(known) == len(kinds) else ""
-        line = [METHODS[name].title, next(iter(of.values())).get("told") or told(METHODS[name])]
+        line = [METHODS[name].title, told_in(next(iter(of.values())))]
         lines.append([*line, *("" if f is None else f"{100 * f:.1f}" for f in figures), mean])
     return markdown(["method", "told", *kinds, "mean"], lines)
 
@@ -57,6 +57,12 @@ def told(method: Method) -> str:
     return f"its model: {method.model_told}" if method.model_told else method.told
 
 
+def told_in(row: dict[str, Any]) -> str:
+    """What the method of a row was told: the row says it where it hangs on a generator."""
+    method = METHODS[row["method"]]
+    return row.get("told") or told(method) if method.makes_images else told(method)
+
+
 def _cell(row: dict[str, Any], column: str) -> str:
     """What a column says of a row."""
     method = METHODS[row["method"]]
@@ -66,7 +72,7 @@ def _cell(row: dict[str, Any], column: str) -> str:
         return "" if row["published"] is None else f"{100 * row['published']:.2f} %"
     return {
         "method": method.title,
-        "told": row.get("told") or told(method),
+        "told": told_in(row),
         "ratio": ratio_in_words(row["ratio"]),
         "seeds": ", ".join(map(str, row["seeds"])),
     }[column]

@@ -75,6 +75,6 @@ METHODS = (
     _method(
         "strongest", "strongest", "TrivialAugment",
         "Changes each image by one operation of TrivialAugmentWide, of any strength.",
-        "colour, contrast and geometry do not matter",
+        "what usually does not matter",
     ),
 )  # fmt: skip
