@@ -72,7 +72,7 @@ def test_every_command_that_a_document_names_is_one(path):
 
 
 def test_every_table_comes_from_a_file_of_results_and_every_file_is_used():
-    used = re.findall(r"docs/results/(\w+)\.json", (DOCS / "results.md").read_text())
+    used = re.findall(r"docs/results/([\w-]+)\.json", (DOCS / "results.md").read_text())
     assert sorted(set(used)) == sorted(path.stem for path in (DOCS / "results").glob("*.json"))
 
 

@@ -83,7 +83,7 @@ class DivideTwice(nn.Module):
     """x in [-1, 1] → [0, 1/255]: the public code divides pixels by 255 twice on Colored MNIST.
 
     It matters: so small an input makes an MLP slow to learn shapes, and the bias stands out more. Bytes are
-    divided in one go: an MLP's epoch is a tenth shorter than by way of [-1, 1] (docs/log.md, The speed of classifiers).
+    divided in one go: an MLP's epoch is a tenth shorter than by way of [-1, 1] (tests/bench_classifier.py).
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def drop_negligible(optimizer: torch.optim.Optimizer) -> None:
 
     Where a unit has died, Adam's first moment decays into the denormal numbers and never leaves them; where
     a pixel is black in all images, weight decay takes its weights there. A CPU computes with these
-    many times slower (docs/log.md, No denormal numbers).
+    many times slower.
     """
     weights = [p for group in optimizer.param_groups for p in group["params"]]
     moments = [value for slots in optimizer.state.values() for value in slots.values()]

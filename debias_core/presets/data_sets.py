@@ -64,7 +64,7 @@ class Photographs:
     small: tuple[int, int]
     paper: tuple[int, int]
     augment: tuple[str, ...] = ("crop", "flip")
-    lr: float = 1e-4  # known, of the papers' size; small: 1e-3 (ours: docs/log.md)
+    lr: float = 1e-4  # known, of the papers' size; small: 1e-3 (ours)
     gamma: float = 0.7
 
 

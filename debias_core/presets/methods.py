@@ -52,7 +52,7 @@ BASELINES: dict[str, dict[str, Any]] = {
         "disent": DisEntConfig(dataclasses.replace(_CMNIST, lr=1e-2, epochs=213)),
         "bias-ensemble": BiasEnsembleConfig(dataclasses.replace(_CMNIST, lr=1e-2, epochs=213)),
         "rebias": ReBiasConfig(dataclasses.replace(_CMNIST, epochs=80)),  # known
-        # ours, of both: weight decay chosen on validation data at this rate, of pixels divided twice (docs/log.md)
+        # ours, of both: weight decay chosen on validation data at this rate, of pixels divided twice
         "jtt": JTTConfig(dataclasses.replace(_CMNIST, weight_decay=1e-5)),
         "group-dro": GroupDROConfig(dataclasses.replace(_CMNIST, weight_decay=1e-4)),
         "dfr": DFRConfig(_CMNIST),
@@ -61,7 +61,7 @@ BASELINES: dict[str, dict[str, Any]] = {
 }
 # Of pixels that are divided by 255 twice (`paper_protocol`): a rate of 1e-2, as DisEnt and LC have it, is too much
 # for those that are divided once. Ours: chosen with the weight decay by the worst group of validation data, as
-# both papers choose theirs (docs/log.md).
+# both papers choose theirs.
 DIVIDED_TWICE: dict[str, dict[str, float]] = {
     "jtt": {"lr": 1e-2, "weight_decay": 0.0},
     "group-dro": {"lr": 1e-2, "weight_decay": 1e-5},
@@ -153,7 +153,7 @@ CROSSINJECT: dict[str, InjectConfig] = {
     ),
 }  # fmt: skip
 # DiffuBias on a named data set: the small models that ship with the app for Colored Digits and Colored
-# MNIST, else the paper's. Guidance was chosen on Colored Digits' validation data: see docs/log.md.
+# MNIST, else the paper's. Guidance was chosen on Colored Digits' validation data.
 DIFFUBIAS: dict[str, tuple[CaptionConfig, DrawConfig]] = {
     "digits": (
         CaptionConfig(model="digits-captioner"),
@@ -179,7 +179,7 @@ RECOMPOSE: dict[str, RecomposeConfig] = {
 RECOMPOSED: dict[str, Any] = {"flagged_weight": 0.3, "plain_steps": True, "synthetic_share": None}
 
 
-# DDB's settings. All ours: few steps and few images, since a demo takes minutes (`docs/log.md`, DDB).
+# DDB's settings. All ours: few steps and few images, since a demo takes minutes.
 DDB: dict[str, DDBBenchmarkConfig] = {
     "digits": DDBBenchmarkConfig(
         amplify=AmplifyConfig(

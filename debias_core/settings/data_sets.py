@@ -84,7 +84,7 @@ class BenchmarkConfig(NamedDataConfig):
     maker: str = setting("", "The method that makes images in its own way.", flag=None)
     own: Any = setting(None, "The settings of that method.")
     # lr 3e-3 instead of the paper's 1e-3, 0.68 against 0.62 on validation data; and falling, since at a constant
-    # 3e-3 the last epoch may be an unlucky one (docs/log.md, A falling rate). For all arms.
+    # 3e-3 the last epoch may be an unlucky one. For all arms.
     debias: DebiasConfig = setting(
         lambda: DebiasConfig(classifier=ClassifierConfig(lr=3e-3, decay=True)), "The retraining."
     )

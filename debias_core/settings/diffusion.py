@@ -111,7 +111,7 @@ class DiffusionConfig(Settings):
 def conditional_model() -> DiffusionConfig:
     """DDB's diffusion model, of two classes."""
     # known: batch 32, 100,000 iterations (Waterbirds, 64 px), p = 0.1; recalled: T = 1000, linear β, ε-MSE,
-    # AdamW 1e-4; ours: v-MSE, EMA, lr and far fewer steps, which v allows (`docs/log.md`, DDB).
+    # AdamW 1e-4; ours: v-MSE, EMA, lr and far fewer steps, which v allows.
     return DiffusionConfig(
         unet=UNetConfig(res_blocks=1, classes=2, prediction="v"),
         p2_gamma=0.0, steps=1_000, batch_size=32, lr=1e-3, ema=0.998,

@@ -77,7 +77,7 @@ def features_by_colour(g: Classifier, x: Tensor) -> Tensor:
     """φ_g of x, uint8 [b, 3, H, W], as `g.features` has it in training, but for rounding.
 
     g sees each pixel alone, so that it is computed once for every colour of an image: on Colored MNIST
-    for a twelfth of the pixels (docs/log.md).
+    for a twelfth of the pixels.
     """
     of, colours, pixels = palettes(x)
     count = x[:, 0].numel()
