@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import app
 from debias_core import pipeline
 from debias_core.classifier.arms import draws, optimiser_steps
 from debias_core.data.making.named import named_table
@@ -24,6 +25,8 @@ from debias_core.records import Origin, Scores, StopAsked, SyntheticSet, UserErr
 from debias_core.settings.amplification import RecomposeConfig
 from debias_core.settings.diffusion import DiffusionConfig, UNetConfig
 from debias_core.settings.training import DebiasConfig
+from debias_core.stages import importing
+from debias_core.workspace.project import Project
 
 CPU = torch.device("cpu")
 TINY = RecomposeConfig(count=9, w=1.0, patch=2, steps=3, train_steps=3, train_batch=4, draw_batch=4)
@@ -236,3 +239,23 @@ def test_debias_draws_the_flagged_more_often(biased):
         pipeline.debias(table, made, config, device=CPU, arms=("debiased",), flagged=flagged)
     )
     assert more.loss != plain.loss
+
+
+def test_a_project_goes_from_its_audit_to_a_report_with_the_sheet(tmp_path, quick_judge):
+    project = Project(tmp_path, "p")
+    importing.import_named(
+        project, "digits", percent=5, seed=0, validation=False, bias="background", hold_out=0.0
+    )
+    where = ["--workspace", str(tmp_path), "--name", "p"]
+    assert app.main(["audit", *where, "--epochs", "4", "--no-steady"]) == 0
+    out = tmp_path / "made.json"
+    tiny = ["--count", "30", "--train-steps", "2", "--train-batch", "4", "--steps", "2"]
+    assert app.main(["recompose", *where, *tiny, "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["synthetic_count"] == 30
+    assert project.injected() is None  # no run of blending, which config.json could repeat
+    again, (pixels, origins) = project.synthetic(), project.last_of("recompose")
+    assert np.array_equal(pixels, again.pixels) and origins == again.origins
+    assert app.main(["debias", *where, "--epochs", "1", "--flagged-weight", "0.3"]) == 0
+    assert app.main(["report", *where]) == 0
+    report = (project.folder("report") / "report.html").read_text()
+    assert "Every pair of label and shortcut" in report and "30 by Recompose" in report

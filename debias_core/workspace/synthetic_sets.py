@@ -157,10 +157,10 @@ class SyntheticSets(ProjectBase):
         )
 
     def injected(self) -> dict[str, Any] | None:
-        """The settings of the current set where injection made all of it in one run; None for drawings
-        and for several runs' images together."""
+        """The settings of the current set where injection made all of it in one run; None for other methods'
+        images and for several runs' images together."""
         m = self.manifest("synthetic")
-        alone = m.get("method") not in ("diffubias", "amplibias") and "parts" not in m
+        alone = "method" not in m and "parts" not in m
         return m["config"] if alone else None
 
     def set_manifest(self, set_id: str) -> dict[str, Any]:
