@@ -45,24 +45,27 @@ def agreement(flagged: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 @dataclass
 class Views:
-    """The `enough` of a training (`train_classifier`): keeps each epoch's scores, and the net of the steadiest.
+    """The `enough` of a training (`train_classifier`): finds the steadiest epoch, and keeps its scores and its net.
 
-    In `folder`, where one is given, they outlive the process; `done` is how many epochs the training has finished,
-    which whoever drains it keeps up to date.
+    In `folder`, where one is given, every epoch's scores outlive the process; in memory are those of the steadiest
+    epoch and of the last. `done` is how many epochs the training has finished, which whoever drains it keeps up to
+    date.
     """
 
     train: ImageTable
     device: torch.device
     folder: Path | None
     done: int = 0
-    scores: list[Scores] = field(default_factory=list)
+    scores: list[Scores | None] = field(default_factory=list)  # of each epoch; None: let go
+    agreements: list[float] = field(default_factory=list)  # a of each epoch but the last
     nets: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    # s of the steadiest epoch, and the share of what it and the next flag that both flag; until one is found -∞ and 0.
+    standing: tuple[float, float] = (-np.inf, 0.0)
 
     def __call__(self, net: Classifier) -> bool:
         """Look at the net after the next epoch; whether the training may end."""
-        self._recall(self.done)
+        self.recall()
         seen = score(net, self.train, device=self.device)
-        self.scores.append(seen)
         self.nets[self.done] = {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}
         keep = None if not ranks.leads() else self.folder  # the first process writes
         if keep is not None:
@@ -70,6 +73,7 @@ class Views:
             save_file(self.nets[self.done], keep / f"net-{self.done}.safetensors")
             arrays = {"loss": seen.loss, "p_true": seen.p_true, "pred": seen.pred}
             np.savez(keep / f"view-{self.done}.npz", **arrays)  # type: ignore[arg-type]
+        self._take(seen)
         best = self.best()
         for old in set(self.nets) - {best, self.done}:
             del self.nets[old]
@@ -77,41 +81,43 @@ class Views:
                 (keep / f"net-{old}.safetensors").unlink(missing_ok=True)
         return self.found() and self.done - best >= PATIENCE
 
-    def _recall(self, epochs: int) -> None:
-        """Take over the first so many epochs from the folder, as another process left them."""
-        if self.folder is None or len(self.scores) >= epochs:
+    def recall(self) -> None:
+        """Take over from the folder those of the finished epochs that another process looked at."""
+        if self.folder is None or len(self.scores) >= self.done:
             return
-        ids = self.train.ids
-        for e in range(len(self.scores), epochs):
+        for e in range(len(self.scores), self.done):
             with np.load(self.folder / f"view-{e}.npz", allow_pickle=False) as view:
-                self.scores.append(Scores(ids, view["loss"], view["p_true"], view["pred"]))
+                self._take(Scores(self.train.ids, view["loss"], view["p_true"], view["pred"]))
         for path in self.folder.glob("net-*.safetensors"):
-            if (e := int(path.stem.removeprefix("net-"))) < epochs:
+            if (e := int(path.stem.removeprefix("net-"))) < self.done:
                 self.nets[e] = load_file(path)
 
-    @property
-    def flagged(self) -> NDArray[np.bool_]:
-        """[E, N] after each epoch."""
-        return np.stack([s.p_true < 0.5 for s in self.scores])
+    def _take(self, seen: Scores) -> None:
+        """The next epoch's scores: how far the last one agrees, and which are kept."""
+        if self.scores:
+            last = self.scores[-1]
+            assert last is not None, "the last epoch's scores are kept"
+            a = float(agreement(np.stack([last.flagged, seen.flagged]))[0])
+            if a > max([-1.0, *self.agreements]):
+                both = int((last.flagged & seen.flagged).sum())
+                either = int((last.flagged | seen.flagged).sum())
+                self.standing = float(both - (either - both)), both / either if either else 1.0
+            self.agreements.append(a)
+        self.scores.append(seen)
+        kept = {self.best(), len(self.scores) - 1}
+        self.scores = [s if e in kept else None for e, s in enumerate(self.scores)]
 
     def found(self) -> bool:
         """Whether there are two epochs in succession after which f_B explains enough."""
-        return len(self.scores) > 1 and float(agreement(self.flagged).max()) >= 0
+        return max(self.agreements, default=-1.0) >= 0
 
     def best(self) -> int:
         """The steadiest epoch, from 0: the first of the best, the last one where none is found."""
-        return int(agreement(self.flagged).argmax()) if self.found() else len(self.scores) - 1
+        return int(np.argmax(self.agreements)) if self.found() else len(self.scores) - 1
 
-    def standing(self) -> tuple[float, float]:
-        """s of the best epoch, and the share of what it and the next flag that both flag; where none is found
-        -∞ and 0."""
-        e, flagged = self.best(), self.flagged
-        if not self.found():
-            return -np.inf, 0.0
-        both = int((flagged[e] & flagged[e + 1]).sum())
-        either = int((flagged[e] | flagged[e + 1]).sum())
-        return float(both - (either - both)), both / either if either else 1.0
-
-    def all_seen(self) -> None:
-        """Take over what a training that is finished has left."""
-        self._recall(self.done)
+    def chosen(self) -> tuple[int, Scores, dict[str, Tensor]]:
+        """The steadiest epoch, from 0, with its scores and its net's weights."""
+        best = self.best()
+        scores = self.scores[best]
+        assert scores is not None, "the steadiest epoch's scores are kept"
+        return best, scores, self.nets[best]

@@ -40,7 +40,8 @@ def audit(
     view of the samples has split into two groups, `Scores.separation` of SPLIT, at the latest after
     the settings' epochs: before, many aligned samples are still unexplained; long after, conflicting
     ones are memorised. With `config.steady` (ours, and the default of page and demo) the epoch and network are
-    taken whose flagged images are steadiest (`classifier/views.py`). Goes on after the last finished epoch that `checkpoint` holds.
+    taken whose flagged images are steadiest (`classifier/views.py`). Goes on after the last finished epoch
+    that `checkpoint` holds.
 
     Raises:
         UserError: when there is no training part.
@@ -96,13 +97,13 @@ def _steadiest(
         for progress in stage:
             seen.done = progress.done
             yield replace(progress, part=part, parts=len(networks))
-        seen.all_seen()
-    best = max(networks, key=lambda network: views[network].standing()[0])  # of equals the first
-    seen = views[best]
+        seen.recall()
+    best = max(networks, key=lambda network: views[network].standing[0])  # of equals the first
+    epoch, scores, weights = views[best].chosen()
     net = build_classifier(best, train.image_size, len(train.class_names), config.seed)
-    net.load_state_dict(seen.nets[seen.best()])
-    chosen = Chosen(best, seen.best() + 1, len(seen.scores), seen.standing()[1])
-    return net.to(device).eval(), seen.scores[seen.best()], chosen
+    net.load_state_dict(weights)
+    chosen = Chosen(best, epoch + 1, len(views[best].scores), views[best].standing[1])
+    return net.to(device).eval(), scores, chosen
 
 
 def rank(loss: NDArray[np.float32]) -> NDArray[np.int64]:
