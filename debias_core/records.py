@@ -122,9 +122,14 @@ class Scores:
     pred: NDArray[np.int64]
 
     @property
+    def flagged(self) -> NDArray[np.bool_]:
+        """Which samples [N] get less than even odds for their label."""
+        return self.p_true < 0.5
+
+    @property
     def unexplained(self) -> int:
-        """How many samples get less than even odds for their label."""
-        return int((self.p_true < 0.5).sum())
+        """How many samples are flagged."""
+        return int(self.flagged.sum())
 
     @property
     def suggested_k(self) -> int:

@@ -134,6 +134,14 @@ def summary(arms: Sequence[ArmResult], names: Sequence[str] = ARMS) -> dict[str,
     }
 
 
+def flagged_draws(flagged: NDArray[np.bool_], weight: float = 1.0) -> NDArray[np.int64]:
+    """How often an epoch draws each image [N]: the flagged ones together `weight` times as often as the others, each
+    once at least; the others once."""
+    n = int(flagged.sum())
+    times = max(1, round(weight * (len(flagged) - n) / n)) if n else 1
+    return np.where(flagged, times, 1)
+
+
 def draws(
     originals: int,
     synthetic: int,
@@ -146,9 +154,8 @@ def draws(
     `flagged_weight` the `flagged` [originals] so often that they make up this share of the others, once at least.
     """
     share, times = config.synthetic_share, np.ones(originals + synthetic, dtype=np.int64)
-    if config.flagged_weight and flagged is not None and flagged.any():
-        wanted = config.flagged_weight * (~flagged).sum() / flagged.sum()
-        times[:originals][flagged] = max(1, round(wanted))
+    if config.flagged_weight and flagged is not None:
+        times[:originals] = flagged_draws(flagged, config.flagged_weight)
     if share is not None and synthetic:
         total = max(synthetic, round(int(times[:originals].sum()) * share / (1 - share)))
         mine = times[originals:]

@@ -14,11 +14,8 @@ from torch import Tensor, nn
 from debias_core.data.images import scaled
 from debias_core.records import UserError
 
-HIDDEN = (
-    100,
-    100,
-    100,
-)  # an MLP's, as on Colored MNIST (LfF; DiffInject 3, whose public code has 100-100-16)
+# An MLP's, as on Colored MNIST (LfF; DiffInject 3, whose public code has 100-100-16).
+HIDDEN = (100, 100, 100)
 
 
 class Classifier(nn.Module):

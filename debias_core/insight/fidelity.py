@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from debias_core.classifier.arms import flagged_draws
 from debias_core.classifier.networks import Classifier
 from debias_core.classifier.scoring import probabilities
 from debias_core.classifier.training import train_classifier
@@ -84,9 +85,7 @@ def train_judge(
     epochs = max(JUDGE.epochs, min(MOST_EPOCHS, -(-MIN_STEPS // batches)))
     config, repeats = replace(JUDGE, epochs=epochs), None
     if flagged is not None:
-        n = int(flagged.sum())
-        times = max(1, round((len(flagged) - n) / n)) if n else 1
-        repeats = np.where(flagged, times, 1)
+        repeats = flagged_draws(flagged)
         # As many steps as with each image once.
         epochs = max(1, round(epochs * len(flagged) / int(repeats.sum())))
         config = replace(JUDGE, epochs=epochs, augment=())

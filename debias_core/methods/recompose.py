@@ -21,8 +21,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import time
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,17 +30,7 @@ from numpy.typing import NDArray
 
 from debias_core.data.table import ImageTable
 from debias_core.methods.method import Method
-from debias_core.records import (
-    Cost,
-    Origin,
-    Progress,
-    Scores,
-    Stage,
-    StopAsked,
-    SyntheticSet,
-    UserError,
-    relayed,
-)
+from debias_core.records import Origin, Scores, Stage, SyntheticSet, UserError, relayed
 from debias_core.settings.amplification import RecomposeConfig
 from debias_core.settings.base import to_json
 from debias_core.settings.diffusion import DiffusionConfig, conditional_model, conditional_unet
@@ -58,7 +46,7 @@ if TYPE_CHECKING:
 
 def taken_for(y: NDArray[np.int64], scores: Scores) -> NDArray[np.int64]:
     """b̂ [N]: what f_B takes images of labels y [N] for."""
-    return np.where(scores.p_true >= 0.5, y, scores.pred)
+    return np.where(scores.flagged, scores.pred, y)
 
 
 def pairs(y: NDArray[np.int64], shortcut: NDArray[np.int64]) -> list[tuple[int, int]]:
@@ -123,7 +111,6 @@ def pair_batches(
 
     The images lie in a frame of `side` pixels, their border repeated.
     """
-    from debias_core.data.images import to_float
     from debias_core.diffusion.synthesis import Frame
 
     frame = Frame(train.image_size, side)
@@ -135,7 +122,7 @@ def pair_batches(
         few = round(share * size) if len(parts[1]) else size
         rows = np.concatenate([rng.choice(parts[0], few), rng.choice(parts[1], size - few)])
         images = train.pixels[rows]
-        return (to_float(images) if side == train.image_size else frame.put(images)), told[rows]
+        return frame.put(images), told[rows]
 
     return batch
 
@@ -194,49 +181,21 @@ def make(
         UserError: when no image is flagged.
     """
     from debias_core.diffusion import on_workers
-    from debias_core.diffusion.unet import (
-        EvaluationCount,
-        NetworkClock,
-        forward_equivalents,
-        half_pays,
-    )
+    from debias_core.diffusion.sink import fill
+    from debias_core.diffusion.unet import half_pays
 
     # The model, which is told y and b̂.
     shortcut = taken_for(train.y, scores)
     chosen = origins(train, shortcut, config)
     net = yield from model(train, shortcut, config, device=device, keep=keep, piece=piece)
     # The images that are not there yet.
-    first = done = sink.finished()
-    net.count, last = EvaluationCount(), Cost()
     made = on_workers.generate_classes(
         net, model_settings(train, config), [(r.label, r.taken_for) for r in chosen], w=config.w,
         steps=config.steps, seed=config.seed, half=half_pays(device, 32),
         image_size=train.image_size, batch_size=config.draw_batch, device=device, cluster=cluster,
-        first=first,
+        first=sink.finished(),
     )  # fmt: skip
-    began = time.perf_counter()
-    try:
-        yield Progress("recompose", done, config.count)
-        with NetworkClock(net), closing(made):
-            for ready in made:
-                for start, images in ready.parts:
-                    seconds = time.perf_counter() - began
-                    total = Cost(net.count.encoded, net.count.decoded, seconds, net.count.seconds)
-                    done = start + len(images)
-                    sink.add(start, images, chosen[start:done], total - last)
-                    last = total
-                note = f"{(done - first) / (time.perf_counter() - began):.1f} images/s"
-                note = "; ".join(filter(None, [note, ready.workers]))
-                yield Progress("recompose", done, config.count, note)
-    except StopAsked as stop:
-        if not stop.keep or done == 0:
-            raise
-    # What they cost.
-    cost = sink.cost()
-    count = EvaluationCount(cost.encoded, cost.decoded)
-    share = cost.network_seconds / max(cost.seconds, 1e-9)
-    each = forward_equivalents(net, count) / done
-    return SyntheticSet(sink.pixels()[:done], chosen[:done], each, share, cost.seconds)
+    return (yield from fill(sink, made, chosen, net, stage="recompose", keeps=True))
 
 
 METHOD = Method(

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import shutil
 import time
-from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -25,32 +24,15 @@ from debias_core.data.making.digits import is_colored_digits
 from debias_core.data.table import ImageTable
 from debias_core.diffusion import on_workers
 from debias_core.diffusion.batches import labelled_batches
+from debias_core.diffusion.sink import fill
 from debias_core.diffusion.synthesis import Frame
 from debias_core.diffusion.training import train_diffusion
-from debias_core.diffusion.unet import (
-    EpsilonNet,
-    EvaluationCount,
-    NetworkClock,
-    forward_equivalents,
-    half_pays,
-    load_model,
-    save_model,
-    weights_digest,
-)
+from debias_core.diffusion.unet import EpsilonNet, half_pays, load_model, save_model, weights_digest
 from debias_core.methods.audit import cut
 from debias_core.methods.nets import ddb
 from debias_core.presets.methods import DDB
 from debias_core.presets.models import conditional_for
-from debias_core.records import (
-    AuditResult,
-    Cost,
-    Origin,
-    Progress,
-    Scores,
-    Stage,
-    SyntheticSet,
-    UserError,
-)
+from debias_core.records import AuditResult, Origin, Scores, Stage, SyntheticSet, UserError
 from debias_core.settings.amplification import AmplifyConfig
 from debias_core.settings.base import from_json, to_json
 from debias_core.settings.training import AuditConfig
@@ -196,36 +178,13 @@ def draw_images(
     table = project.table()
     wanted = origins(config, len(table.class_names))
     sink = project.sink(_set_id(project, config), len(wanted), table.image_size)
-    first = done = sink.finished()
-    net.count, last = EvaluationCount(), Cost()
     # Whether bf16 pays does not hang on the batch, which has no part in the set's id.
     made = on_workers.generate_classes(
         net, config.diffusion, [r.label for r in wanted], w=config.w, steps=config.steps,
         seed=config.seed, half=half_pays(device, 32), image_size=table.image_size,
-        batch_size=config.batch_size, device=device, cluster=cluster, first=first,
+        batch_size=config.batch_size, device=device, cluster=cluster, first=sink.finished(),
     )  # fmt: skip
-    began = time.perf_counter()
-    yield Progress("draw the bias", first, len(wanted))
-    with NetworkClock(net), closing(made):
-        for ready in made:
-            for start, images in ready.parts:
-                seconds = time.perf_counter() - began
-                total = Cost(net.count.encoded, net.count.decoded, seconds, net.count.seconds)
-                done = start + len(images)
-                sink.add(start, images, wanted[start:done], total - last)
-                last = total
-            note = f"{(done - first) / (time.perf_counter() - began):.1f} images/s"
-            note = f"{note}; {ready.workers}" if ready.workers else note
-            yield Progress("draw the bias", done, len(wanted), note)
-    cost = sink.cost()
-    count = EvaluationCount(cost.encoded, cost.decoded)
-    return SyntheticSet(
-        pixels=sink.pixels(),
-        origins=wanted,
-        evaluations_per_image=forward_equivalents(net, count) / len(wanted),
-        network_share=cost.network_seconds / cost.seconds,
-        seconds=cost.seconds,
-    )
+    return (yield from fill(sink, made, wanted, net, stage="draw the bias"))
 
 
 def _seen(

@@ -27,7 +27,7 @@ def run_debias(
     table, (synthetic, curated) = project.table(), sets.curated_set(project, config)
     began, flagged = time.perf_counter(), None
     if config.flagged_weight:
-        flagged = project.audit().scores.p_true < 0.5
+        flagged = project.audit().scores.flagged
     of_audit = [] if flagged is None else [flagged.nonzero()[0].tolist()]
     key = fingerprint(to_json(config), table.data_id, project.set_id(), curated["used"], *of_audit)
     work = project.work("debias", key)

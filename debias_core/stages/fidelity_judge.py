@@ -40,7 +40,7 @@ def run_judge(project: Project, *, device: torch.device) -> Stage[Classifier]:
 def run_untold_judge(project: Project, *, device: torch.device) -> Stage[Classifier]:
     """A judge that was told nothing: trained on the biased part, with the images that the project's audit flags
     drawn as often as the rest; trained once and kept."""
-    train, flagged = project.table().where("train"), project.audit().scores.p_true < 0.5
+    train, flagged = project.table().where("train"), project.audit().scores.flagged
     made_of = fingerprint(train.data_id, flagged.nonzero()[0].tolist())
     folder = project.root / "judge" / "untold"
     return (yield from kept_judge(folder, lambda: train, made_of, device, flagged))

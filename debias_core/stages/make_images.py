@@ -73,14 +73,21 @@ def run_make_images(
     )
 
 
-def for_report(project: Project) -> str | None:
-    """The sheet of all pairs as a picture's address; None where the current set has no recomposed images."""
+def sheet(project: Project) -> bytes | None:
+    """The sheet of all pairs of the current set, as PNG; None where it has no recomposed images."""
     from debias_core.insight.pair_sheet import pair_sheet
-    from debias_core.insight.report import png_url
 
     made = project.synthetic()
     rows = [i for i, r in enumerate(made.origins) if r.method == "recompose"]
     if not rows:
         return None
     train = project.table().where("train")
-    return png_url(png(pair_sheet(train, made.pixels[rows], [made.origins[i] for i in rows])))
+    return png(pair_sheet(train, made.pixels[rows], [made.origins[i] for i in rows]))
+
+
+def for_report(project: Project) -> str | None:
+    """The sheet as a picture's address."""
+    from debias_core.insight.report import png_url
+
+    picture = sheet(project)
+    return None if picture is None else png_url(picture)

@@ -125,6 +125,10 @@ def published_source(dataset: str, method: str, percent: float | None) -> str | 
         return None
     if percent is None and dataset == "bar":
         return "DDB's table"
+    return _from(dataset, method)
+
+
+def _from(dataset: str, method: str) -> str | None:
     return FROM_ELSEWHERE.get((dataset, method)) or FROM.get(dataset)
 
 
@@ -200,9 +204,8 @@ def sources_beside(
         return {"published_source": None, "published_also": {}, "published_worst_source": None}
     of = (config.dataset, method, config.percent)
     worst = published_worst(config.dataset, method)
-    from_ = FROM_ELSEWHERE.get(of[:2]) or FROM.get(config.dataset)
     return {
         "published_source": published_source(*of),
         "published_also": published_also(*of),
-        "published_worst_source": None if worst is None else from_,
+        "published_worst_source": None if worst is None else _from(config.dataset, method),
     }

@@ -272,22 +272,17 @@ def recompose(
     beside: Beside = False,
 ) -> dict[str, Any]:
     """Recompose: draw every pair of a label and a shortcut that the data lacks; resumable."""
-    from debias_core.data.images import png
-    from debias_core.insight.pair_sheet import pair_sheet
-    from debias_core.stages.make_images import run_make_images
+    from debias_core.stages.make_images import run_make_images, sheet
 
     settings = with_given(RecomposeConfig(seed=seed), RECOMPOSE, given)
     stage = run_make_images(project, "recompose", settings, **machine, beside=beside)
     images = common.run(stage, project)
     manifest = project.manifest("synthetic")
     _print_generated(images, manifest)
-    sheet = project.folder("synthetic") / "pairs.png"
-    drawn = [i for i, r in enumerate(images.origins) if r.method == "recompose"]
-    origins = [images.origins[i] for i in drawn]
-    sheet.write_bytes(
-        png(pair_sheet(project.table().where("train"), images.pixels[drawn], origins))
-    )
-    common.say(f"The sheet of all pairs is in {sheet}")
+    path, picture = project.folder("synthetic") / "pairs.png", sheet(project)
+    assert picture is not None, "the set has just been made"
+    path.write_bytes(picture)
+    common.say(f"The sheet of all pairs is in {path}")
     return _numbers(images, manifest, settings)
 
 

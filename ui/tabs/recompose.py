@@ -13,7 +13,7 @@ from debias_core.records import UserError
 from debias_core.settings.amplification import RecomposeConfig
 from debias_core.workspace.project import Project
 from ui.shown import cards
-from ui.shown.audit_view import table_of
+from ui.shown.audit_view import audit_view, table_of
 from ui.shown.place import Place
 from ui.tabs.panel import Form, Part, enqueue, gallery, guarded, hidden, shown
 from ui.words import augment as augment_words
@@ -49,7 +49,7 @@ def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
     again = gr.Timer(active=drawing(project))
     if not project.has("audit"):
         return augment_words.NOTHING_TO_BLEND, hidden(), again
-    flagged = project.audit().scores.unexplained
+    flagged = audit_view(project).audit.scores.unexplained
     if not flagged:
         return words.NO_FLAGS, hidden(), again
     pixels, origins = project.last_of("recompose")
@@ -70,7 +70,7 @@ def submit(place: Place, project_name: str, beside: bool, settings: RecomposeCon
     """Queue the training of the composer and the drawings."""
     project = place.project(project_name)
     project.manifest("audit")  # what is missing is said now, not by a job
-    if not project.audit().scores.unexplained:
+    if not audit_view(project).audit.scores.unexplained:
         raise UserError(words.NO_FLAGS)
     side = table_of(project).image_size
     room = settings.count * side * side * 3 + (1 << 28)

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from debias_core.data.table import ImageTable
 from debias_core.methods.method import Method
 from debias_core.records import Progress, Stage, relayed
@@ -35,7 +33,7 @@ def train(train: ImageTable, config: OversampleConfig, run: Run) -> Stage[Classi
 
     With nothing flagged, and with everything, it is vanilla.
     """
-    from debias_core.classifier.arms import same_steps
+    from debias_core.classifier.arms import flagged_draws, same_steps
     from debias_core.classifier.training import train_classifier
     from debias_core.methods.audit import audit
 
@@ -48,13 +46,10 @@ def train(train: ImageTable, config: OversampleConfig, run: Run) -> Stage[Classi
         ),
         lambda p: replace(p, stage=f"{run.name}, audit"),
     )  # fmt: skip
-    flagged = found.scores.p_true < 0.5
-    n = int(flagged.sum())
-    times = max(1, round((len(train) - n) / n)) if n else 1
-    note = f"{n:,} images, each {times} times" if n else "none: trained as vanilla"
+    repeats, n = flagged_draws(found.scores.flagged), found.scores.unexplained
+    note = f"{n:,} images, each {repeats.max()} times" if n else "none: trained as vanilla"
     yield Progress(f"{run.name}, flagged", 1, 1, note)
     # The training.
-    repeats = np.where(flagged, times, 1)
     net = same_steps(config.classifier, len(train), int(repeats.sum()))
     return (
         yield from train_classifier(
