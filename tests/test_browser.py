@@ -414,6 +414,40 @@ def test_a_tab_is_filled_though_the_server_hears_late_that_it_was_opened(page, w
     page.unroute("**/queue/join*", hold)
 
 
+def test_an_event_that_meets_the_end_of_the_stream_before_it_is_answered(page, watch):
+    streams, held = set(), []  # those that are open; the one of a tab that is opened, whole
+
+    def is_stream(request):
+        return "/queue/data" in request.url
+
+    def hold(route):
+        if held:
+            route.fallback()
+        else:
+            held.append(None)
+            held[0] = (route, route.fetch())
+
+    page.on("request", lambda r: is_stream(r) and streams.add(r))
+    for end in ("requestfinished", "requestfailed"):
+        page.on(end, lambda r: is_stream(r) and streams.discard(r))
+    watch.reload(page)
+    tab(page, "Augment")
+    expect(page.get_by_text("network evaluations each")).to_be_visible()
+    tab(page, "Audit")
+    until(lambda: page.wait_for_timeout(500) or not streams)
+    page.route("**/queue/data*", hold)
+    tab(page, "Augment")
+    until(lambda: page.wait_for_timeout(50) or (held and held[0]))
+    before = previews(page)
+    with page.expect_response("**/queue/join*"):
+        put(page, "γ, the content's share", 0.3)
+    page.wait_for_timeout(300)  # until Gradio's client has read that the event was taken up
+    route, answer = held[0]
+    route.fulfill(response=answer)
+    until(lambda: (p := previews(page)) != before and len(p) == 4)
+    page.unroute("**/queue/data*", hold)
+
+
 def test_the_preview_follows_gamma_typed_and_dragged(page, watch):
     watch.reload(page)
     tab(page, "Augment")  # before it is filled

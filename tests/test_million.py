@@ -90,11 +90,12 @@ def growth(workspace, rows):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel")
 def test_an_audit_s_memory_grows_by_ids_labels_and_losses_alone(tmp_path):
-    few, many = (growth(tmp_path / str(n), n) for n in (5_000, 50_000))
-    per_row = (many - few) / 45_000
-    print(f"{few >> 20} MB with 5,000 rows, {many >> 20} MB with 50,000: {per_row:.0f} bytes a row")
+    # Below 50,000 rows the peak is that of a sample, whose size the allocator blurs.
+    few, many = (growth(tmp_path / str(n), n) for n in (50_000, 150_000))
+    per_row = (many - few) / 100_000
+    print(f"{few >> 20} MB, 100,000 rows later {many >> 20} MB: {per_row:.0f} bytes a row")
     # An image takes 3,072, its features 400; an id of 16 characters 64, twice while it is copied.
-    assert per_row < 400
+    assert per_row < 350
 
 
 # ---- the import ----

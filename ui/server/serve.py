@@ -18,6 +18,7 @@ from debias_core.workspace.database import database
 from debias_core.workspace.project import demo_project
 from ui import widgets
 from ui.server import api, guard, login, sandbox
+from ui.server.first_script import first_script
 from ui.shown.place import Place
 from ui.tabs import page
 
@@ -53,6 +54,7 @@ def create_app(
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     if place.classroom:
         sandbox.install(app, place)
+    app.add_middleware(first_script, tag=widgets.first(place.prefix))
     guard.protect(app, hosts=hosts, password=password, prefix=place.prefix)
     api.install(app, place)
     app.include_router(widgets.router(place.prefix))

@@ -36,7 +36,7 @@ def _digest(content: bytes) -> str:
 
 @cache
 def _files(prefix: str) -> dict[str, tuple[str, bytes]]:
-    """The three served files by name: media type and content."""
+    """The served files by name: media type and content."""
     library = (Path(plotly.__file__).parent / "package_data" / "plotly.min.js").read_bytes()
     # One script rather than one for each file: Gradio adds the scripts of `head` one by one when the
     # page is up, and then the browser runs them in the order in which they arrive.
@@ -47,6 +47,7 @@ def _files(prefix: str) -> dict[str, tuple[str, bytes]]:
             "text/javascript; charset=utf-8",
             f"{script}\nDebiasStudio.begin({json.dumps(prefix)}, {json.dumps(where)});\n".encode(),
         ),
+        "streams.js": ("text/javascript; charset=utf-8", (_HERE / "streams.js").read_bytes()),
         "studio.css": ("text/css; charset=utf-8", (_HERE / "studio.css").read_bytes()),
         "plotly.min.js": ("text/javascript; charset=utf-8", library),
     }
@@ -64,8 +65,13 @@ def head(prefix: str = "") -> str:
     return f'<link rel="stylesheet" href="{css}"><script src="{js}"></script>'
 
 
+def first(prefix: str = "") -> str:
+    """The tag that goes before everything in the page's HTML: what must run before Gradio does."""
+    return f'<script src="{prefix}/widgets/streams.js?v={_digest(_files(prefix)["streams.js"][1])}"></script>'
+
+
 def router(prefix: str = "") -> APIRouter:
-    """GET /widgets/NAME for the three files, and nothing else."""
+    """GET /widgets/NAME for the files, and nothing else."""
     routes, files = APIRouter(), _files(prefix)
 
     @routes.get("/widgets/{name}")
