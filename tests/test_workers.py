@@ -199,7 +199,7 @@ def test_a_batch_that_does_not_fit_is_made_in_parts_from_then_on(tiny_net, table
     monkeypatch.setattr(memory, "GRAIN", 8)
     train, config = table.where("train"), replace(DIRECT, batch_size=8)
     pairs = crossinject.draw_pairs(train, NONE, config)
-    some = list(batches(train, pairs, config, first=8))[:2]
+    some = list(batches(train, pairs, config, first=8, side=8))[:2]
     maker = Maker(tiny_net, SWAPPED, config, train.image_size, device=CPU)
     whole = [images for batch in some for _, images in maker.make(batch)]
     encode, refused = tiny_net.encode, []
@@ -228,11 +228,13 @@ def test_a_batch_that_does_not_fit_is_made_in_parts_from_then_on(tiny_net, table
 def test_batches_begin_at_the_same_pairs_wherever_a_run_goes_on(table):
     train = table.where("train")
     pairs = crossinject.draw_pairs(train, NONE, STEPWISE)
-    starts = [b.start for b in batches(train, pairs, STEPWISE, first=0)]
+    starts = [b.start for b in batches(train, pairs, STEPWISE, first=0, side=8)]
     assert starts == list(range(0, 57, 4))  # 5 is not a whole number of groups
-    assert [b.start for b in batches(train, pairs, STEPWISE, first=12)] == starts[3:]
-    assert [b.start for b in batches(train, pairs, STEPWISE, first=15)] == starts[3:]
-    assert not list(batches(train, pairs, STEPWISE, first=57))  # though the last group is half full
+    assert [b.start for b in batches(train, pairs, STEPWISE, first=12, side=8)] == starts[3:]
+    assert [b.start for b in batches(train, pairs, STEPWISE, first=15, side=8)] == starts[3:]
+    assert not list(
+        batches(train, pairs, STEPWISE, first=57, side=8)
+    )  # though the last group is half full
 
 
 def test_what_a_cpu_computes_together_does_not_hang_on_the_batch_size(monkeypatch):

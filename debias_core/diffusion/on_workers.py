@@ -33,7 +33,7 @@ from debias_core.diffusion import synthesis
 from debias_core.diffusion.guidance import sample_classes
 from debias_core.diffusion.schedule import alpha_bar
 from debias_core.diffusion.synthesis import Batch, Frame, Maker, Pairs
-from debias_core.diffusion.unet import EpsilonNet, EvaluationCount, NetworkClock
+from debias_core.diffusion.unet import EpsilonNet, EvaluationCount, NetworkClock, build_net
 from debias_core.settings.base import from_json, to_json
 from debias_core.settings.diffusion import DiffusionConfig
 from debias_core.settings.injection import InjectConfig
@@ -68,7 +68,8 @@ def generate(
     Raises:
         UserError: as `synthesis.generate` does, and when a worker fails or is ended.
     """
-    left = len(synthesis.batching(config, train.image_size).starts(first, len(pairs.content)))
+    side = Frame(train.image_size, net.config.image_size).side
+    left = len(synthesis.batching(config, side).starts(first, len(pairs.content)))
     devices = devices[: max(1, left)]
     if cluster is None and len(devices) == 1:
         net.to(devices[0])
@@ -82,7 +83,7 @@ def generate(
         return
     about = {"inject": to_json(config), "image_size": train.image_size}
     with hire.hire(_work("make_pairs", net, diffusion, about), devices, cluster, left) as workers:
-        to_invert = synthesis.content_batches(train, pairs, config)
+        to_invert = synthesis.content_batches(train, pairs, config, side)
         banks: list[dict[int, Tensor]] = []
         tasks = (team.message({"task": "invert"}, pixels=p) for p in to_invert)
         for heard in team.in_order(workers, tasks):
@@ -92,7 +93,7 @@ def generate(
         if banks:
             held = {str(k): h for k, h in synthesis.joined(banks).items()}
             workers.tell(team.message({"task": "hold"}, **held))
-        batches = synthesis.batches(train, pairs, config, first)
+        batches = synthesis.batches(train, pairs, config, first, side)
         yield from _made(net, workers, (_batch_message(batch) for batch in batches))
 
 
@@ -211,9 +212,9 @@ def measure(
     Raises:
         UserError: as `generate` does.
     """
-    Maker(net, diffusion, config, train.image_size, device=torch.device("cpu"))
+    maker = Maker(net, diffusion, config, train.image_size, device=torch.device("cpu"))
     about = {"inject": to_json(config), "image_size": train.image_size}
-    batch = next(synthesis.batches(train, pairs, config, 0))
+    batch = next(synthesis.batches(train, pairs, config, 0, maker.side))
     used = pairs.content[: len(batch.contents)]
     task = _batch_message(
         replace(batch, contents=np.unique(used, return_inverse=True)[1])
@@ -332,7 +333,7 @@ def _net(
     about: Mapping[str, Any], weights: Mapping[str, Tensor], device: torch.device
 ) -> tuple[EpsilonNet, DiffusionConfig]:
     diffusion = from_json(DiffusionConfig, about["diffusion"])
-    net = EpsilonNet(diffusion.unet)
+    net = build_net(diffusion.unet)
     net.load_state_dict(weights)
     net.to(device).eval().requires_grad_(False)
     return net, diffusion

@@ -46,7 +46,7 @@ class Preview:
         self._a_bar = schedule.alpha_bar(diffusion.schedule)
         self._frame = Frame(originals.shape[1], net.config.image_size)
         m = config.fixed_point_evaluations
-        x, c = (self._frame.put(pixels).to(device) for pixels in (originals, contents))
+        x, c = (net.to_x(self._frame.put(pixels).to(device)) for pixels in (originals, contents))
         if config.direct:
             check_direct(diffusion)
             noise = self._noise(torch.arange(len(c)), (2, len(config.direct)))[:, 1]
@@ -102,7 +102,7 @@ class Preview:
                 mode=c.mode,
                 mask_norm=c.mask_norm,
             )
-            return self._frame.take(x)
+            return self._frame.take(self._net.to_images(x))
         z = self._noise(rows, (boost_steps(self._a_bar, c.steps, c.t_boost, c.t_start),))
         rows = rows.to(self._device)
         x = inject(
@@ -124,11 +124,10 @@ class Preview:
             mask_norm=c.mask_norm,
             calibration=c.calibration,
         )
-        return self._frame.take(x)
+        return self._frame.take(self._net.to_images(x))
 
     def _noise(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The noise of the images `rows`, [len(rows), *shape, 3, side, side]."""
-        side = self._net.config.image_size
-        whole = (*shape, 3, side, side)
+        """The noise of the images `rows`, [len(rows), *shape, *x_shape]."""
+        whole = (*shape, *self._net.x_shape)
         noise = [image_noise(self._config.seed, int(i), whole) for i in rows]
         return torch.stack(noise).to(self._device)

@@ -63,9 +63,8 @@ def image_noise(seed: int, image: int, shape: tuple[int, ...]) -> Tensor:
 def sample(
     net: EpsilonNet, a_bar: Tensor, n_images: int, *, steps: int, seed: int, device: torch.device
 ) -> Tensor:
-    """`n_images` unconditional DDIM samples [N, 3, H, W] on a grid of `steps`, η = 0."""
-    side = net.config.image_size
-    x_T = torch.stack([image_noise(seed, i, (3, side, side)) for i in range(n_images)]).to(device)
+    """`n_images` unconditional DDIM samples [N, *x_shape] on a grid of `steps`, η = 0."""
+    x_T = torch.stack([image_noise(seed, i, net.x_shape) for i in range(n_images)]).to(device)
     return denoise(net, a_bar, x_T, steps=steps)
 
 

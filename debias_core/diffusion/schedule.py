@@ -19,10 +19,15 @@ REFERENCE_STEPS = 50  # the grid on which the published γ were chosen
 
 
 def alpha_bar(config: ScheduleConfig) -> Tensor:
-    """ᾱ [T] float64 of the linear schedule (DDPM)."""
-    beta = torch.linspace(
-        config.beta_start, config.beta_end, config.train_steps, dtype=torch.float64
-    )
+    """ᾱ [T] float64 of the schedule: DDPM's linear β, Stable Diffusion's linear √β, or improved DDPM's cosine ᾱ."""
+    n, power = config.train_steps, 0.5 if config.kind == "scaled_linear" else 1.0
+    if config.kind == "squaredcos_cap_v2":
+        t = torch.arange(n + 1, dtype=torch.float64) / n
+        share = torch.cos((t + 0.008) / 1.008 * torch.pi / 2) ** 2
+        beta = (1 - share[1:] / share[:-1]).clamp_max(0.999)
+    else:
+        ends = config.beta_start**power, config.beta_end**power
+        beta = torch.linspace(*ends, n, dtype=torch.float64) ** (1 / power)
     return torch.cumprod(1 - beta, dim=0)
 
 

@@ -49,31 +49,37 @@ class Pairs:
 
 
 class Frame:
-    """Puts images into a model that is some pixels larger, and takes its images out again."""
+    """Puts images into a model of another size, and takes its images out again.
+
+    A model that is up to a quarter larger has a border round the images; for any other they are `scaled`.
+    """
 
     def __init__(self, image_size: int, model_size: int) -> None:
-        """
-        Raises:
-            UserError: when the model is smaller than the images, or larger by more than a quarter.
-        """
-        if not image_size <= model_size <= image_size * 1.25:
-            raise UserError(
-                f"The images are {image_size} px but the diffusion model makes {model_size} px: "
-                f"import the data with --size {model_size}, or pretrain a model on this project."
-            )
-        before = (model_size - image_size) // 2
-        self._size, self._before = image_size, before
-        self._after = model_size - image_size - before
+        self.scaled = not image_size <= model_size <= image_size * 1.25
+        before = 0 if self.scaled else (model_size - image_size) // 2
+        self._size, self._model_size, self._before = image_size, model_size, before
+        self._after = 0 if self.scaled else model_size - image_size - before
+        # What the memory of a batch depends on; with a border, as before there was any other way.
+        self.side = model_size if self.scaled else image_size
 
     def put(self, pixels: Pixels) -> Tensor:
-        """uint8 [B, H, W, 3] → float [B, 3, side, side] in [-1, 1], the border pixels repeated."""
+        """uint8 [B, H, W, 3] → float [B, 3, side, side] in [-1, 1], scaled, or the border pixels repeated."""
+        if self.scaled:
+            return self._resized(to_float(pixels), self._model_size)
         around = (self._before, self._after) * 2
         return nn.functional.pad(to_float(pixels), around, mode="replicate")
 
     def take(self, x: Tensor) -> Pixels:
         """float [B, 3, side, side] → uint8 [B, H, W, 3]."""
+        if self.scaled:
+            return to_uint8(self._resized(x.float(), self._size))
         inside = slice(self._before, self._before + self._size)
         return to_uint8(x[:, :, inside, inside])
+
+    @staticmethod
+    def _resized(x: Tensor, side: int) -> Tensor:
+        sized = nn.functional.interpolate(x, (side, side), mode="bicubic", antialias=True)
+        return sized.clamp(-1, 1)
 
 
 def settled(config: InjectConfig, device: torch.device) -> InjectConfig:
@@ -139,9 +145,11 @@ class Batch:
     classes: NDArray[np.int64] | None = None
 
 
-def batches(train: ImageTable, pairs: Pairs, config: InjectConfig, first: int) -> Iterator[Batch]:
-    """The batches from pair `first` on; where they begin depends on the settings alone."""
-    r, cut = config.contents_per_original, batching(config, train.image_size)
+def batches(
+    train: ImageTable, pairs: Pairs, config: InjectConfig, first: int, side: int
+) -> Iterator[Batch]:
+    """The batches from pair `first` on; where they begin depends on the settings and `Frame.side` alone."""
+    r, cut = config.contents_per_original, batching(config, side)
     row = np.unique(pairs.content, return_inverse=True)[1]
     check_class_masks(config, len(train.class_names))
     for start in cut.starts(first, len(pairs.content)):
@@ -151,10 +159,12 @@ def batches(train: ImageTable, pairs: Pairs, config: InjectConfig, first: int) -
         yield Batch(start, train.pixels[pairs.original[rows[::r]]], contents, classes)
 
 
-def content_batches(train: ImageTable, pairs: Pairs, config: InjectConfig) -> Iterator[Pixels]:
+def content_batches(
+    train: ImageTable, pairs: Pairs, config: InjectConfig, side: int
+) -> Iterator[Pixels]:
     """The contents, each once, in the order of the bank's rows; a direct injection needs no bank."""
     contents = np.unique(pairs.content)
-    cut = batching(config, train.image_size)
+    cut = batching(config, side)
     for i in cut.starts(0, 0 if config.direct else len(contents)):
         yield train.pixels[contents[i : i + cut.batch]]
 
@@ -176,8 +186,7 @@ class Maker:
     ) -> None:
         """
         Raises:
-            UserError: when images and diffusion model differ in size, or when the settings ask for
-                what the model can't do.
+            UserError: when the settings ask for what the model can't do.
         """
         if config.direct:
             check_direct(diffusion)
@@ -189,7 +198,8 @@ class Maker:
         self._mask = mask if mask is None else mask.to(device)
         self._class_masks = of_classes if of_classes is None else of_classes.to(device)
         self._bank: dict[int, Tensor] = {}
-        self._size = batching(config, image_size).piece(device)
+        self.side = self._frame.side
+        self._size = batching(config, self.side).piece(device)
 
     def invert(self, contents: Pixels) -> dict[int, Tensor]:
         """h of contents uint8 [K, H, W, 3] at every injected step: {k: [K, C, h, w]}.
@@ -203,7 +213,7 @@ class Maker:
                 return content_bank(
                     self._net,
                     self._a_bar,
-                    self._frame.put(contents[some]).to(self.device),
+                    self._put(contents[some]),
                     steps=self._config.steps,
                     t_edit=self._config.t_edit,
                     t_start=self._config.t_start,
@@ -233,7 +243,7 @@ class Maker:
                 mask = self._class_masks[torch.as_tensor(batch.classes[rows])]
             with self._half():
                 x = make(numbers, batch.originals[groups], batch.contents[rows], mask)
-            return batch.start + rows.start, self._frame.take(x)
+            return batch.start + rows.start, self._frame.take(self._net.to_images(x))
 
         for start, images in in_batches(part, len(batch.originals), self._size // r):
             if len(images) < min(self._size, batch.start + pairs - start):
@@ -243,17 +253,17 @@ class Maker:
     def _make(
         self, numbers: range, originals: Pixels, contents: NDArray[np.int64], mask: Tensor | None
     ) -> Tensor:
-        c, side = self._config, self._net.config.image_size
+        c = self._config
         x_T = invert(
             self._net,
             self._a_bar,
-            self._frame.put(originals).to(self.device),
+            self._put(originals),
             steps=c.steps,
             t_start=c.t_start,
             fixed_point=c.fixed_point_evaluations,
         )
         boosted = boost_steps(self._a_bar, c.steps, c.t_boost, c.t_start)
-        z = torch.stack([image_noise(c.seed, i, (boosted, 3, side, side)) for i in numbers])
+        z = torch.stack([image_noise(c.seed, i, (boosted, *self._net.x_shape)) for i in numbers])
         return inject(
             self._net,
             self._a_bar,
@@ -277,11 +287,11 @@ class Maker:
     def _make_directly(
         self, numbers: range, originals: Pixels, contents: Pixels, mask: Tensor | None
     ) -> Tensor:
-        c, side = self._config, self._net.config.image_size
-        shape = (2, len(c.direct), 3, side, side)
+        c = self._config
+        shape = (2, len(c.direct), *self._net.x_shape)
         z = torch.stack([image_noise(c.seed, i, shape) for i in numbers]).to(self.device)
         each = originals.repeat(c.contents_per_original, axis=0)[: len(numbers)]
-        x_0, x_c = (self._frame.put(pixels).to(self.device) for pixels in (each, contents))
+        x_0, x_c = (self._put(pixels) for pixels in (each, contents))
         # A content's encoding is a fifth of an image's cost: kept for none, it needs no memory.
         mine = noised_bank(self._net, self._a_bar, x_c, z[:, 1], times=c.direct)
         return inject_directly(
@@ -297,6 +307,9 @@ class Maker:
             mode=c.mode,
             mask_norm=c.mask_norm,
         )
+
+    def _put(self, pixels: Pixels) -> Tensor:
+        return self._net.to_x(self._frame.put(pixels).to(self.device))
 
     def _half(self) -> torch.autocast:
         # bf16 inside the network alone: x_t, ᾱ, P, norms and noise stay float32.
@@ -341,9 +354,9 @@ def generate(
     if first >= len(pairs.content):
         return
     if not config.direct:
-        parts = [maker.invert(contents) for contents in content_batches(train, pairs, config)]
+        parts = [maker.invert(some) for some in content_batches(train, pairs, config, maker.side)]
         maker.hold(joined(parts))
-    for batch in batches(train, pairs, config, first):
+    for batch in batches(train, pairs, config, first, maker.side):
         yield from maker.make(batch)
 
 

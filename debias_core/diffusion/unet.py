@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,34 +71,41 @@ def nothing(config: UNetConfig) -> list[int]:
     return [config.classes, *([config.shortcuts] if config.shortcuts else [])]
 
 
+def adm(config: UNetConfig) -> dict[str, Any]:
+    """What diffusers' `UNet2DModel` takes for ADM's shape."""
+    inside = config.image_size // config.patch
+    sizes = [inside // 2**i for i in range(len(config.channels))]
+    with_attention = [size in config.attention for size in sizes]
+    return {
+        "sample_size": inside,
+        "block_out_channels": config.channels,
+        "layers_per_block": config.res_blocks,
+        "in_channels": 3 * config.patch**2,
+        "out_channels": config.out_channels * config.patch**2,
+        # The plain DownBlock2D and UpBlock2D ignore `downsample_type`: ADM needs these.
+        "down_block_types": tuple(
+            "AttnDownBlock2D" if a else "ResnetDownsampleBlock2D" for a in with_attention
+        ),
+        "up_block_types": tuple(
+            "AttnUpBlock2D" if a else "ResnetUpsampleBlock2D" for a in reversed(with_attention)
+        ),
+        "downsample_type": "resnet",
+        "upsample_type": "resnet",
+        "resnet_time_scale_shift": "scale_shift",
+        "norm_num_groups": config.groups,
+        "attn_norm_num_groups": config.groups,  # else the middle attention loses its norm
+        "attention_head_dim": config.head_dim,
+    }
+
+
 class EpsilonNet(nn.Module):
     """ε_θ(x_t, t), or v_θ, with `encode` and `decode` around h; counts what it evaluates."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
-        inside = config.image_size // config.patch
-        sizes = [inside // 2**i for i in range(len(config.channels))]
-        with_attention = [size in config.attention for size in sizes]
         self.unet = load_library()(
-            sample_size=inside,
-            block_out_channels=config.channels,
-            layers_per_block=config.res_blocks,
-            in_channels=3 * config.patch**2,
-            out_channels=config.out_channels * config.patch**2,
-            # The plain DownBlock2D and UpBlock2D ignore `downsample_type`: ADM needs these.
-            down_block_types=tuple(
-                "AttnDownBlock2D" if a else "ResnetDownsampleBlock2D" for a in with_attention
-            ),
-            up_block_types=tuple(
-                "AttnUpBlock2D" if a else "ResnetUpsampleBlock2D" for a in reversed(with_attention)
-            ),
-            downsample_type="resnet",
-            upsample_type="resnet",
-            resnet_time_scale_shift="scale_shift",
-            norm_num_groups=config.groups,
-            attn_norm_num_groups=config.groups,  # else the middle attention loses its norm
-            attention_head_dim=config.head_dim,
+            **(json.loads(config.library) if config.library else adm(config))
         )
         # Where it should not be the faster one.
         self.memory_format: torch.memory_format | None = None
@@ -107,6 +115,19 @@ class EpsilonNet(nn.Module):
         if config.shortcuts:
             self.shortcut = nn.Embedding(config.shortcuts + 1, 4 * config.channels[0])
         self.count = EvaluationCount()
+
+    @property
+    def x_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what is noised: pixels, in [-1, 1]."""
+        return 3, self.config.image_size, self.config.image_size
+
+    def to_x(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [-1, 1] → [B, *x_shape]."""
+        return images
+
+    def to_images(self, x: Tensor) -> Tensor:
+        """[B, *x_shape] → images [B, 3, H, W], about in [-1, 1]."""
+        return x
 
     def encode(self, x: Tensor, t: Tensor | int, y: Tensor | None = None) -> Bottleneck:
         """x [B, 3, H, W] at timestep t (one, or [B]), of classes y [B] (None: of any) → h, skips, emb."""
@@ -166,6 +187,11 @@ class EpsilonNet(nn.Module):
         return plain, edited
 
 
+def build_net(config: UNetConfig) -> EpsilonNet:
+    """The network of these settings, with weights yet to be loaded."""
+    return EpsilonNet(config)
+
+
 class NetworkClock:
     """Adds the wall time inside encode and decode to the net's count (GPU work is waited for)."""
 
@@ -208,9 +234,9 @@ def decoder_share(net: EpsilonNet) -> float:
     """The decoder's part of one forward, by counted floating-point operations (the rest: encoder)."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    size, count = net.config.image_size, net.count
+    count = net.count
     net.count = EvaluationCount()
-    x = torch.zeros(1, 3, size, size, device=next(net.parameters()).device)
+    x = torch.zeros(1, *net.x_shape, device=next(net.parameters()).device)
     with torch.no_grad(), FlopCounterMode(display=False) as encoder:
         state = net.encode(x, 0)
     with torch.no_grad(), FlopCounterMode(display=False) as decoder:
@@ -227,13 +253,16 @@ def forward_equivalents(net: EpsilonNet, count: EvaluationCount | None = None) -
     return counted.encoded * (1 - d) + counted.decoded * d
 
 
-def save_model(net: EpsilonNet, config: DiffusionConfig, folder: Path, *, made_by: str) -> None:
-    """Write model.safetensors (bf16) and, last, config.json with the schedule and a line on its origin."""
+def save_model(
+    net: EpsilonNet, config: DiffusionConfig, folder: Path, *, made_by: str, exact: bool = False
+) -> None:
+    """Write model.safetensors (bf16, or `exact`) and, last, config.json with the schedule and a line on its origin."""
     folder.mkdir(parents=True, exist_ok=True)
     # Both anew: whoever has the old weights mapped keeps them.
     for name in ("config.json", "model.safetensors"):
         (folder / name).unlink(missing_ok=True)
-    weights = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in net.state_dict().items()}
+    state = net.state_dict().items()
+    weights = {k: (v if exact else v.to(torch.bfloat16)).detach().contiguous() for k, v in state}
     save_file(weights, folder / "model.safetensors")
     text = json.dumps({"made_by": made_by, "diffusion": to_json(config)}, indent=1)
     (folder / "config.json").write_text(text)
@@ -247,8 +276,14 @@ def model_config(folder: Path) -> DiffusionConfig:
 
 def weights_digest(folder: Path) -> str:
     """16 hexadecimal digits that are the same for the same weights."""
-    weights = (folder / "model.safetensors").read_bytes()
-    return hashlib.blake2b(weights, digest_size=8).hexdigest()
+    path = folder / "model.safetensors"
+    return _digest(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
 
 def load_model(folder: Path, device: torch.device) -> tuple[EpsilonNet, DiffusionConfig]:
@@ -260,7 +295,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[EpsilonNet, Diffusio
     if not (folder / "config.json").is_file():
         raise UserError(f"No diffusion model in {folder}: run `pretrain` first.")
     config = model_config(folder)
-    net = EpsilonNet(config.unet)
+    net = build_net(config.unet)
     weights = load_file(folder / "model.safetensors")
     net.load_state_dict({k: v.float() for k, v in weights.items()})
     return net.to(device).eval().requires_grad_(False), config

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from debias_core.records import Stage, UserError
 from debias_core.settings.amplification import AmplifyConfig, DDBConfig, RecomposeConfig
 from debias_core.settings.base import from_json
-from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.diffusion import DiffusionConfig, ImportModelConfig
 from debias_core.settings.injection import InjectConfig
 from debias_core.settings.language import CaptionConfig, DrawConfig
 from debias_core.settings.sweep import SweepConfig
@@ -112,6 +112,13 @@ def _pretrain(project: Project, args: Args, where: Where) -> Stage[Any]:
     config, restart = args["config"], args["restart"]
     piece = _piece(config.batch_size, args)
     return run_pretrain(project, config, device=where.device, restart=restart, piece=piece)
+
+
+def _import_model(project: Project, args: Args, where: Where) -> Stage[Any]:
+    from debias_core.stages.import_model import run_import_model
+
+    options = {"device": where.device, "replace": args.get("replace", False)}
+    return run_import_model(project, args["source"], args["config"], **options)
 
 
 def _generate(project: Project, args: Args, where: Where) -> Stage[Any]:
@@ -231,6 +238,9 @@ JOBS = {
         JobKind(
             "pretrain", "Training of the diffusion model", DiffusionConfig, _pretrain, True,
             "The model is kept as far as it is trained, and can be used.",
+        ),
+        JobKind(
+            "import_model", "Import of a diffusion model", ImportModelConfig, _import_model, False, NOTHING
         ),
         JobKind("generate", "Generation", InjectConfig, _generate, True, IMAGES),
         JobKind("forecast", "Forecast", InjectConfig, _forecast, False, NOTHING),

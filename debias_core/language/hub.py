@@ -68,6 +68,11 @@ def files(source: str, what: str) -> Path:
         return Path(snapshot_download(place, ignore_patterns=list(OTHER_FORMATS)))
 
 
+def is_folder(source: str) -> bool:
+    """Whether a person means a place on this machine, and not a name on the hub."""
+    return source.startswith((".", "/", "~")) or source.count("/") != 1
+
+
 def _cached(source: str) -> bool:
     """Whether the hub's cache on this machine holds the model's first file."""
     from huggingface_hub import try_to_load_from_cache
@@ -98,7 +103,7 @@ def _told(source: str, what: str, error: Exception) -> str:
     if path.is_dir():
         first = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         return f"The folder {source} holds no {what} that can be loaded: {first}"
-    if source.startswith((".", "/", "~")) or source.count("/") != 1:
+    if is_folder(source):
         return f"There is no folder {source}: give the {what}'s folder, or its name on the hub (owner/name)."
     size = f" ({SIZES[source]})" if source in SIZES else ""
     return (

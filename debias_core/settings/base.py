@@ -31,6 +31,8 @@ class About:
     characters. `only` names the methods that use it; the others do nothing with it. `sweep`: a sweep
     may vary it. `label`, `step` and `shown` (a narrower range) are of its control in the page; `flag`
     is its option of the command line, where that has another name than the field; None: it has none.
+    `newer`: older versions did not know it, so that JSON leaves it out at its default and what is known by its
+    settings keeps its name.
     """
 
     sentence: str
@@ -46,6 +48,7 @@ class About:
     step: float | None = None
     shown: tuple[float, float] | None = None
     flag: str | None = ""
+    newer: bool = False
 
     def allows(self, value: Any) -> bool:
         """Whether a number or a text is within the bounds and among the choices."""
@@ -133,7 +136,14 @@ def require(condition: bool, message: str) -> None:
 
 def to_json(config: Any) -> dict[str, Any]:
     """A config as plain JSON values."""
-    return dataclasses.asdict(config)
+    values = dataclasses.asdict(config)
+    for f in dataclasses.fields(config):
+        value, said = getattr(config, f.name), f.metadata.get(ABOUT)
+        if said is not None and said.newer and value == f.default:
+            del values[f.name]
+        elif isinstance(value, Settings):
+            values[f.name] = to_json(value)
+    return values
 
 
 # Settings that older versions wrote and that mean nothing any more, by class and name, and why.

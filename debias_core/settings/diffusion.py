@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 from debias_core.settings.base import Settings, require, setting
 
+SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+
 
 @dataclass(frozen=True)
 class UNetConfig(Settings):
@@ -32,6 +34,13 @@ class UNetConfig(Settings):
     patch: int = setting(
         1, "Side of the squares of pixels that the network takes as one pixel.", low=1
     )
+    # Written by `diffusion/foreign.py`, and checked there.
+    library: str = setting(
+        "",
+        "A network of another shape, as diffusers' own configuration in JSON.",
+        flag=None,
+        newer=True,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,6 +58,8 @@ class UNetConfig(Settings):
             not self.shortcuts or self.classes > 0,
             "Only a class-conditional network is told what the bias classifier takes an image for.",
         )
+        if self.library:
+            return  # norms and heads are its own
         bad = [c for c in self.channels if c % self.groups or c % self.head_dim]
         require(not bad, f"channels {bad} must be multiples of {self.groups} and {self.head_dim}.")
 
@@ -60,11 +71,14 @@ class UNetConfig(Settings):
 
 @dataclass(frozen=True)
 class ScheduleConfig(Settings):
-    """Linear β; belongs to a checkpoint, since another schedule would be silently wrong."""
+    """The noise levels; they belong to a checkpoint, since others would be silently wrong."""
 
     train_steps: int = setting(1000, "T, the number of noise levels.")
     beta_start: float = setting(1e-4, "β of the first level.")
     beta_end: float = setting(0.02, "β of the last level.")
+    kind: str = setting(
+        "linear", "How β rises, by diffusers' names.", choices=SCHEDULES, flag=None, newer=True
+    )
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,7 @@ class DiffusionConfig(Settings):
     )  # fmt: skip
     seed: int = setting(0, "Seed of the training.", flag=None)
     checkpoint_every: int = setting(500, "Training steps between checkpoints.", low=1)
+    imported: bool = setting(False, "Brought in, not trained here.", flag=None, newer=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,6 +121,24 @@ class DiffusionConfig(Settings):
             not (self.swap and self.unet.classes),
             "A class-conditional model is trained without swaps: set swap to 0.",
         )
+
+
+@dataclass(frozen=True)
+class ImportModelConfig(Settings):
+    """What a diffusion model that is brought in does not say itself."""
+
+    schedule: str = setting(
+        "", "Noise levels, where the model does not say them.",
+        choices=("", *SCHEDULES), label="Noise schedule",
+    )  # fmt: skip
+    model_size: int = setting(
+        0, "Side of an ADM checkpoint's images; 0: its shape tells.",
+        low=0, high=1024,
+    )  # fmt: skip
+    head_dim: int = setting(
+        0, "Channels of an ADM checkpoint's attention head; 0: 64.",
+        low=0, high=1024,
+    )  # fmt: skip
 
 
 def conditional_model() -> DiffusionConfig:

@@ -125,8 +125,9 @@ def run_forecast(
     else:
         most = len(devices) or 1
     # The prediction, kept for the run.
+    side = synthesis.Frame(table.image_size, net.config.image_size).side
     found = predicted(
-        set_id, config, len(np.unique(pairs.content)), table.image_size, rates,
+        set_id, config, len(np.unique(pairs.content)), side, rates,
         team=team or most, per_machine=here, watts=usual_watts(project.db),
     )  # fmt: skip
     found = dataclasses.replace(found, data_id=table.data_id)

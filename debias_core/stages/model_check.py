@@ -60,7 +60,7 @@ def run_model_check(
 
     # Round trips: there and back in as many steps.
     real = unseen.pixels[evenly(len(unseen), images)]
-    x0 = frame.put(real).to(device)
+    x0 = net.to_x(frame.put(real).to(device))
     trips = yield from _round_trips(net, a_bar, x0)
 
     # Fewer steps: the same pairs blended in each number of them.
@@ -98,7 +98,7 @@ def run_model_check(
         yield Progress("samples", start, samples)
         some = min(SAMPLE_BATCH, samples - start)
         x = sample(net, a_bar, some, steps=FAITHFUL, seed=start, device=device)
-        drawn.append(frame.take(x))
+        drawn.append(frame.take(net.to_images(x)))
     quality = _quality(judge, np.concatenate(drawn), train.pixels, unseen.pixels, device)
     # What is kept: the figures, and a sheet of pictures.
     result = {
@@ -116,17 +116,15 @@ def run_model_check(
 
 
 def _round_trips(net: EpsilonNet, a_bar: Tensor, x0: Tensor) -> Stage[list[dict[str, Any]]]:
-    """PSNR of images x0 [N, 3, H, W] that were inverted and denoised again, for each way of inverting."""
+    """PSNR of images x0 [N, *x_shape] that were inverted and denoised again, for each way of inverting."""
     kinds = [(n, i) for n in STEPS[:2] for i in INVERSIONS]
     trips = []
     for done, (n, inversion) in enumerate(kinds):
         yield Progress("round trips", done, len(kinds))
         m = InjectConfig(inversion=inversion).fixed_point_evaluations
         x_T = invert(net, a_bar, x0, steps=n, fixed_point=m)
-        back = denoise(net, a_bar, x_T, steps=n)
-        trips.append(
-            {"steps": n, "inversion": inversion, "psnr": _psnr(to_uint8(back), to_uint8(x0))}
-        )
+        back, there = (to_uint8(net.to_images(x)) for x in (denoise(net, a_bar, x_T, steps=n), x0))
+        trips.append({"steps": n, "inversion": inversion, "psnr": _psnr(back, there)})
     return trips
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from debias_core.diffusion.unet import EpsilonNet, load_model
+from debias_core.diffusion.unet import build_net, load_model
 from debias_core.records import Progress, Stage, StopAsked, T, UserError
 from debias_core.settings.diffusion import DiffusionConfig
 from debias_core.stages import audit as audit_stage
@@ -159,7 +159,7 @@ def _copy_model(project: Project, model: Path) -> None:
     folder = project.begin("diffusion")
     try:
         bring_model(model, folder)
-        net, _ = load_model(folder, torch.device("cpu"))
+        net, diffusion = load_model(folder, torch.device("cpu"))
     # A file that is no such model can raise nearly anything while it is read.
     except Exception as error:
         shutil.rmtree(folder, ignore_errors=True)
@@ -169,7 +169,7 @@ def _copy_model(project: Project, model: Path) -> None:
             "diffusion, as weights.zip has it."
         ) from None
     size = project.table().image_size
-    if net.config.image_size != size:
+    if net.config.image_size != size and not diffusion.imported:
         shutil.rmtree(folder, ignore_errors=True)
         raise UserError(
             f"The model makes {net.config.image_size} px, but the images are {size} px."
@@ -179,6 +179,11 @@ def _copy_model(project: Project, model: Path) -> None:
 def _check_network(config: DiffusionConfig, image_size: int) -> None:
     """Refuse a network that can't be, or can't be paid, before anything of it is built."""
     unet, schedule = config.unet, config.schedule
+    if config.imported:
+        raise UserError(
+            "The run was made with a diffusion model that was brought in: give its folder (diffusion, as weights.zip "
+            "has it) with --model."
+        )
     fine = (
         unet.image_size == image_size
         and 1 <= unet.res_blocks <= 16
@@ -190,7 +195,7 @@ def _check_network(config: DiffusionConfig, image_size: int) -> None:
     if fine:
         try:
             with torch.device("meta"):  # shapes only
-                parameters = sum(p.numel() for p in EpsilonNet(unet).parameters())
+                parameters = sum(p.numel() for p in build_net(unet).parameters())
             fine = parameters <= MAX_PARAMETERS
         except Exception:  # what the layers say of sizes that make no sense
             fine = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,4 +51,8 @@ def generator_told(project: Project, config: BenchmarkConfig) -> str | None:
     folder = generator_of(project, config)
     if folder != project.folder("diffusion"):
         return None
-    return METHODS[config.method].model_told if model_config(folder).swap else "nothing"
+    trained = model_config(folder)
+    if trained.imported:
+        made_by = json.loads((folder / "config.json").read_text())["made_by"]
+        return f"{made_by}; {METHODS[config.method].model_told}" if trained.swap else made_by
+    return METHODS[config.method].model_told if trained.swap else "nothing"

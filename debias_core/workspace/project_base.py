@@ -26,6 +26,7 @@ DEMO_PROJECT = "demo"
 SANDBOX = "visitor-"  # names of the classroom's projects begin so
 SCORES = "scores.npy"
 FORECAST = "forecast.json"  # in the project's folder: the last prediction of a run
+IMPORTED = "imported.json"  # beside a diffusion model that was brought in: what was measured of it
 PROJECT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
 
@@ -183,6 +184,12 @@ class ProjectBase:
         """The last prediction of a run, as `stages/forecast.py` wrote it."""
         path = self.root / FORECAST
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def imported_model(self) -> dict[str, Any] | None:
+        """What was measured of the diffusion model when it was brought in; None where it was not."""
+        path = self.folder("diffusion") / IMPORTED
+        there = self.has("diffusion") and path.is_file()
+        return json.loads(path.read_text(encoding="utf-8")) if there else None
 
     def table(self) -> ImageTable:
         """The imported images."""

@@ -16,7 +16,7 @@ from debias_core.presets.models import PRESETS, diffusion_for
 from debias_core.records import UserError
 from debias_core.settings.base import Offer, options_of, to_json, with_given
 from debias_core.settings.data_sets import BIASES
-from debias_core.settings.diffusion import DiffusionConfig
+from debias_core.settings.diffusion import DiffusionConfig, ImportModelConfig
 from debias_core.settings.language import SMALL_MODELS, SmallModelConfig
 from debias_core.settings.training import ClassifierConfig, DebiasConfig, steady_audit
 from debias_core.study.settings import CompareConfig
@@ -215,6 +215,36 @@ def pretrain(
     folder = common.run(stage, project if what == "project" else None)
     common.say(f"The model is in {folder}")
     return {"folder": str(folder), "settings": to_json(settings)}
+
+
+IMPORT_MODEL = (Offer(ImportModelConfig),)
+
+
+@command.command("import-model")
+@takes(*IMPORT_MODEL)
+@common.on_project
+def import_model(
+    project: Any,
+    given: Given,
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Diffusers folder, hub name, ADM or P2 checkpoint (.pt), or an export's diffusion folder."
+        ),
+    ],
+    replace_model: Annotated[
+        bool, typer.Option("--replace", help="Drop the project's own diffusion model.")
+    ] = False,
+) -> dict[str, Any]:
+    """Bring in a diffusion model that others made, for injection."""
+    from debias_core.stages.import_model import run_import_model
+    from ui.words import augment as augment_words
+
+    settings = with_given(ImportModelConfig(), IMPORT_MODEL, given)
+    options = {"device": common.device(), "replace": replace_model}
+    result = common.run(run_import_model(project, source, settings, **options), project)
+    common.say(augment_words.imported(result))
+    return result
 
 
 COMPARE = (

@@ -16,9 +16,9 @@ from ui.shown import cards
 from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
 from ui.shown.place import Pairs, Place
-from ui.tabs import amplify, describe, edit_time, recompose
+from ui.tabs import amplify, bring_model, describe, edit_time, recompose
 from ui.tabs.panel import Form, Part, enqueue, gallery, guarded, hidden, shown
-from ui.tabs.preview import Masks, draw_grid, draw_pairs, render
+from ui.tabs.preview import Masks, draw_grid, draw_pairs, drawn, render
 from ui.widgets import widget
 from ui.words import augment as augment_words
 
@@ -84,8 +84,8 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     own = [field["contents"], pairs, *seen]
     form.on(field["method"].change, [project, masks], own, show_method, place, **quiet, **latest)
     form.on(other_pairs.click, [project, *looks], [pairs, *seen], redraw, place)
-    drawn = mask.mask(painted, None, masks, **quiet)
-    form.on(drawn.then, looks, seen, render, place, **quiet)
+    paint = mask.mask(painted, None, masks, **quiet)
+    form.on(paint.then, looks, seen, render, place, **quiet)
     form.on(draw.click, looks, grid, draw_grid, place, show_progress="minimal")
     grid.adopt(adopt, None, [field["gamma"], field["t_edit"]], **quiet)
 
@@ -99,7 +99,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     part = Part(outputs, partial(refresh, place), [], queued, [pairs, field["method"]])
     part.opened = (guarded(render, place, reads=form.reads), form.after(*looks), seen)
     part.filled = (guarded(render_once, place, reads=form.reads), form.after(cost, *looks), seen)
-    panels = (recompose.recompose, describe.describe, amplify.amplify)
+    panels = (bring_model.bring_model, recompose.recompose, describe.describe, amplify.amplify)
     for more in (measuring, *(panel(place, project) for panel in panels)):
         part = part.with_more(more)
     return part
@@ -165,7 +165,7 @@ def redraw(
     """Other pairs: the next draw, or the first."""
     project = place.project(project_name)
     fresh = draw_pairs(project, pairs.draw + 1 if pairs else 0, settings.method)
-    return fresh, *render(place, fresh, masks, settings)
+    return fresh, *drawn(place, fresh, masks, settings)
 
 
 def show_method(
@@ -173,7 +173,8 @@ def show_method(
 ) -> tuple[Any, ...]:
     """Pairs of the method that was chosen, and its own controls."""
     own = gr.update(visible=settings.method == "crossinject")
-    return own, *redraw(place, project_name, None, masks, settings)
+    fresh = draw_pairs(place.project(project_name), 0, settings.method)
+    return own, fresh, *render(place, fresh, masks, settings)
 
 
 def painted(event: gr.EventData) -> Masks:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from debias_core.diffusion.unet import EpsilonNet
 
 PREVIEW_PAIRS = 4
+PATIENCE = 60  # seconds of a preview that is drawn without being asked for
 GRID_GAMMAS = (0.3, 0.5, 0.7, 0.9, 1.0)
 GRID_EDITS = (100, 200, 300, 500, 700)
 # Settings that don't touch the inversion: a move of theirs costs the injection alone, or nothing.
@@ -127,6 +128,24 @@ def render(
     place: Place, pairs: Pairs | None, masks: Masks, settings: InjectConfig
 ) -> tuple[cards.Gallery, str]:
     """The pairs' blends as cards, and what the long run would cost."""
+    if pairs is not None and (text := _slow(place.project(pairs.project), settings)):
+        return [], text
+    return drawn(place, pairs, masks, settings)
+
+
+def _slow(project: Project, settings: InjectConfig) -> str:
+    """What a preview takes with a model that was brought in, where that is long; else nothing."""
+    known = project.imported_model()
+    # Two inversions and a generation with two decoders, for each pair.
+    each = 1 if settings.direct else 3.7 * settings.steps
+    seconds = PREVIEW_PAIRS * each * known["seconds_per_evaluation"] if known else 0
+    return augment_words.slow(PREVIEW_PAIRS, seconds) if seconds > PATIENCE else ""
+
+
+def drawn(
+    place: Place, pairs: Pairs | None, masks: Masks, settings: InjectConfig
+) -> tuple[cards.Gallery, str]:
+    """The pairs' blends, however long they take."""
     if pairs is None:
         return [], augment_words.NOTHING_TO_BLEND
     try:

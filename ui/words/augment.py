@@ -40,6 +40,17 @@ GRID_INTRO = (
 )
 GRID_BUTTON = "Draw the grid"
 PRETRAIN = "Train a diffusion model on these images"
+IMPORT_TITLE = "Bring a diffusion model"
+IMPORT_INTRO = (
+    "A folder that diffusers wrote, a name on the hub (as `google/ddpm-ema-celebahq-256`), an ADM or P2 checkpoint "
+    "(`.pt`), or the folder `diffusion` of an export. Images are scaled to its side and back. Nothing in it is run."
+)
+IMPORT_SOURCE = "Folder, checkpoint or name on the hub"
+IMPORT_REPLACE = "Replace the diffusion model that this project has"
+IMPORT_SCHEDULE = "as the model says"
+IMPORT_BUTTON = "Bring it in"
+IMPORT_NOTHING = "Say where the model is."
+IMPORT_SLOW = "With this model the preview of {} pairs takes about **{}**: press *{}* to draw it all the same."
 NO_MODEL = "This project has no diffusion model yet: press 'Train a diffusion model on these images' first."
 NOTHING_TO_BLEND = "There is nothing to blend yet: run the audit first."
 OPEN_FOR_PREVIEW = "The preview is drawn when you open this tab."
@@ -146,6 +157,25 @@ def held_against(said: dict[str, Any]) -> str:
         f"{said['measured_seconds']:,.0f} s{wh}, {said['measured_bytes_per_worker'] / 2**30:.1f} GB a worker; "
         f"the forecast was off by: {errors}."
     )
+
+
+def imported(known: dict[str, Any]) -> str:
+    """What is known of a model that was brought in (`stages.import_model.tried`), and what it will take."""
+    size, side = known["image_size"], known["model_size"]
+    scaled = "" if size == side else f"; images of {size} px are scaled to it and back"
+    # A run of 25 steps: its inversion, its generation with two decoders, and the contents' share.
+    each = 65 * known["seconds_per_evaluation"]
+    return (
+        f"{known['parameters'] / 1e6:.1f} million parameters, {side} px{scaled}; h has {known['bottleneck']} × "
+        f"{known['bottleneck']} cells. One image in 25 steps takes about **{each:.3g} s** on this {known['device']}, and "
+        f"the process {known['bytes'] / 2**30:.1f} GB."
+    )
+
+
+def slow(pairs: int, seconds: float) -> str:
+    """What a preview would take that is not drawn without being asked for."""
+    took = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+    return IMPORT_SLOW.format(pairs, took, OTHER_PAIRS)
 
 
 def reads(wanted: str, said: str, probability: float) -> str:
