@@ -15,7 +15,7 @@ from typing import Any
 from debias_core.methods.catalog import METHODS
 from tests import docs_settings
 from tests.docs_data_sets import data_sets
-from tests.docs_results import accuracy_table, by_bias, rows_of, told
+from tests.docs_results import accuracy_table, by_bias, predicts_table, rows_of, told
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -66,6 +66,7 @@ def result_tables() -> dict[str, str]:
     return {
         "planted-5": by_bias(rows_of("planted-5")),
         "corruption-5": accuracy_table(rows_of("corruption-5"), ["method", *columns[2:]]),
+        "predicts": predicts_table(),
     }
 
 

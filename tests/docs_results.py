@@ -46,6 +46,22 @@ def by_bias(rows: Sequence[dict[str, Any]]) -> str:
     return markdown(["method", "told", *kinds, "mean"], lines)
 
 
+def predicts_table() -> str:
+    """What `tests/bench_predicts.py` found of planted biases, and its false alarms."""
+    figures = json.loads((RESULTS / "predicts.json").read_text())
+    planted = [
+        [row["kind"], f"{row['found'] / row['seeds']:.0%}", f"{row['among_three'] / row['seeds']:.0%}",
+         f"{row['accuracy']:.0%}"]
+        for row in figures["planted"]
+    ]  # fmt: skip
+    controls = [
+        [row["control"], f"{row['with_alarm'] / row['sets']:.0%} of {row['sets']}"]
+        for row in figures["controls"]
+    ]
+    first = markdown(["planted", "told", "in the first three", "right alone"], planted)
+    return f"{first}\n{markdown(['control', 'false alarms'], controls)}"
+
+
 def markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     every = [columns, ["---"] * len(columns), *lines]

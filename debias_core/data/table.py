@@ -1,4 +1,4 @@
-"""ImageTable: rows known by sample_id, pixels in a memory-mapped uint8 file decoded once."""
+"""ImageTable: rows known by sample_id; pixels in a memory-mapped uint8 file decoded once."""
 
 from __future__ import annotations
 

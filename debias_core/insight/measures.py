@@ -63,16 +63,16 @@ def _measure_some(pixels: Pixels) -> dict[str, Array]:
     mean = np.stack(
         [np.einsum("nhw,nhw->n", c, weight, dtype=np.float64, casting="unsafe") for c in rgb], 1
     ) / weight.sum((1, 2), dtype=np.float64).reshape(-1, 1)
-    luma = _luma(rgb)
+    luma = luma_of(rgb)
     brightness = luma.mean((1, 2), dtype=np.float64) / 255
     return {
-        "colour": _colour_name(mean / 255, saturation, brightness),
+        "colour": colour_name(mean / 255, saturation, brightness),
         # Scaled to full brightness: a darker image has not another colour.
-        TONE: _lab(mean / np.maximum(mean.max(1, keepdims=True), 1e-9)),
+        TONE: lab(mean / np.maximum(mean.max(1, keepdims=True), 1e-9)),
         "brightness": brightness,
         "contrast": luma.std((1, 2), dtype=np.float64) / 255,
         "saturation": saturation,
-        "sharpness": _sharpness(luma if k == 1 else _luma(_middle(pixels))),
+        "sharpness": _sharpness(luma if k == 1 else luma_of(_middle(pixels))),
     }
 
 
@@ -82,7 +82,8 @@ def _middle(pixels: Pixels) -> list[NDArray[np.float32]]:
     return [part[..., c].astype(np.float32) for c in range(3)]
 
 
-def _luma(rgb: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+def luma_of(rgb: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Rec. 601 luma of three channels of the same shape."""
     return rgb[0] * np.float32(0.299) + rgb[1] * np.float32(0.587) + rgb[2] * np.float32(0.114)
 
 
@@ -99,7 +100,7 @@ def _sharpness(luma: NDArray[np.float32]) -> Floats:
     return np.where(spread < 1, np.nan, edges.var((1, 2), dtype=np.float64) / np.maximum(spread, 1))
 
 
-def _colour_name(rgb: Floats, saturation: Floats, brightness: Floats) -> NDArray[np.str_]:
+def colour_name(rgb: Floats, saturation: Floats, brightness: Floats) -> NDArray[np.str_]:
     """The name of the colour `rgb` [N, 3] in [0, 1]; without saturation the name of the brightness."""
     high, low = rgb.max(1), rgb.min(1)
     d = np.maximum(high - low, 1e-9)
@@ -119,7 +120,7 @@ def _colour_name(rgb: Floats, saturation: Floats, brightness: Floats) -> NDArray
     return name
 
 
-def _lab(rgb: Floats) -> Floats:
+def lab(rgb: Floats) -> Floats:
     """sRGB [N, 3] in [0, 1] → CIELAB (D65) [N, 3]; a distance of about 2 is just visible."""
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     to_xyz = np.array(

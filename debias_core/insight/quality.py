@@ -1,4 +1,4 @@
-"""How far a set of images is from another, in the features of our own classifier.
+"""How far a set of images is from another; in the features of our own classifier.
 
 KID and FID are defined on Inception's features, whose weights have to be downloaded; here the
 features are the judge's (`insight/fidelity.py`), trained on the very data. The figures compare sets

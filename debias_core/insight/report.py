@@ -48,12 +48,13 @@ def build_report(
     energy: dict[str, Any],
     captions: dict[str, Any] | None,
     amplified: dict[str, Any] | None,
+    predicts: dict[str, Any],
     recomposed: str | None,
     device: torch.device,
 ) -> str:
     """The report as one HTML text; plotly's script is inlined, so that it opens without network.
 
-    `captions` and `amplified` are what DiffuBias and DDB made in the project, where they were used,
+    `predicts` is what tells the class before any training; `captions` and `amplified` are what DiffuBias and DDB made in the project, where they were used,
     `recomposed` the address of Recompose's sheet of pairs.
     """
     from debias_core.insight import gradcam
@@ -81,6 +82,7 @@ def build_report(
         energy=energy,
         captions=_with_pictures(captions, train),
         amplified=amplified,
+        predicts=predicts,
         recomposed=recomposed,
         explanations=explanations,
         data_url=data_url,

@@ -1,4 +1,4 @@
-"""Captions of images, by any captioner that transformers' auto classes can load (DiffuBias 3.1).
+"""Captions of images; by any captioner that transformers' auto classes can load (DiffuBias 3.1).
 
 A caption is drawn token by token: y_i ~ softmax(z_i/T). As argmax(z_i/T + g_i) with g_i standard Gumbel
 noise it is the same draw, and g_i can come from a generator of the image's own: a caption then

@@ -1,4 +1,4 @@
-"""Images from prompts, by any text-to-image pipeline that diffusers' auto class can load (DiffuBias 3.3)."""
+"""Images from prompts; by any text-to-image pipeline that diffusers' auto class can load (DiffuBias 3.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run of N images on M workers will take, from one batch that a worker at hand makes; and whether it did.
+"""What a run of N images on M workers will take; from one batch that a worker at hand makes; and whether it did.
 
     time     start + contents·inverting/M + ⌈batches/M⌉·batch·making
     energy   machines·watts·time, machines = ⌈M / workers of one machine⌉

@@ -11,6 +11,7 @@ from debias_core import pipeline
 from debias_core.insight.report import build_report
 from debias_core.records import ArmResult, Stage
 from debias_core.stages import amplify, captions, exports, make_images
+from debias_core.stages.predicts import predicts
 from debias_core.workspace import energy_log
 from debias_core.workspace.energy_log import metered
 from debias_core.workspace.project import Project
@@ -47,6 +48,7 @@ def run_report(
         energy=energy_log.to_json(project),
         captions=captions.for_report(project),
         amplified=amplify.for_report(project),
+        predicts=predicts(project),
         recomposed=make_images.for_report(project),
         device=device,
     )

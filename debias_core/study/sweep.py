@@ -1,4 +1,4 @@
-"""Sweeps: a grid of settings, each generated, trained and scored on held-out training images.
+"""Sweeps: a grid of settings; each is generated, trained and scored on held-out training images.
 
 Never on the test part: a setting chosen by it would be tuned to it. For the named data sets the
 held-out images have colours of any kind. Those of a person's own data share the data's bias, so that

@@ -89,6 +89,19 @@ def plant(
     return report.to_json()
 
 
+@command.command()
+@common.on_project
+def predicts(
+    project: Any,
+) -> dict[str, Any]:
+    """What predicts the label before any training: every measured property alone, the best first."""
+    from debias_core.stages.predicts import predicts as what_predicts
+
+    found = what_predicts(project)
+    tables.predicts_table(found)
+    return found
+
+
 AUDIT = (
     Offer(steady_audit()),
     Offer(steady_audit().classifier, "classifier", ("network", "epochs", "q", "lr")),
@@ -105,7 +118,10 @@ def audit(
 ) -> dict[str, Any]:
     """Train the bias classifier and rank the training images by its loss."""
     from debias_core.stages import audit as audit_stage
+    from debias_core.stages.predicts import predicts as what_predicts
 
+    before = what_predicts(project)
+    common.say(before["strongest"] or before["heading"])
     settings = with_given(replace(steady_audit(), seed=seed), AUDIT, given)
     result = common.run(audit_stage.run_audit(project, settings, device=common.device()), project)
     _print_audit(project.table(), result)
@@ -119,6 +135,7 @@ def audit(
         "separation": result.scores.separation,
         "chosen": None if result.chosen is None else asdict(result.chosen),
         "warning": result.warning,
+        "predicts": before,
         "settings": to_json(settings),
     }
 

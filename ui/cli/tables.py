@@ -59,6 +59,28 @@ def _table_of(heads: Iterable[str], lines: list[list[str]], air: int = 1) -> Tab
     return table
 
 
+def predicts_table(result: dict[str, Any]) -> None:
+    """What tells the class before any training: the sentence of each property that does, and all in a table."""
+    common.say(f"{result['title']}: {result['heading']}")
+    for clue in result["clues"]:
+        if clue["found"]:
+            common.say(f"- {clue['text']} {clue['how']}".rstrip())
+    if result["clues"]:
+        lines = [
+            {
+                "property": clue["label"],
+                "right": f"{clue['accuracy']:.1%}",
+                "95 % interval": f"{clue['low']:.1%} to {clue['high']:.1%}",
+                "chance": f"{clue['chance']:.1%}",
+                "p": "< 0.001" if clue["p"] < 0.001 else f"{clue['p']:.3f}",
+                "told": "yes" if clue["found"] else "no",
+            }
+            for clue in result["clues"]
+        ]
+        common.console.print(_table_of(lines[0], [list(line.values()) for line in lines]))
+        common.say(result["note"])
+
+
 NARROW = {
     "published": "pub-\nlished", "conflicting": "conflic-\nting", "worst group": "worst\ngroup",
     "best on validation": "best on\nvalid.", "seconds": "sec-\nonds",

@@ -30,6 +30,7 @@ from ui.shown import curation, explain
 from ui.shown import rows as shown_rows
 from ui.shown.audit_view import AuditView, audit_view, inside, loss_bars, shown_points, table_of
 from ui.shown.place import Place, stamp
+from ui.shown.predicts import predicts_card
 from ui.words import audit as audit_words
 
 MOST_CARDS = 200
@@ -143,6 +144,11 @@ def job_action(project: Shown, job_id: Number, action: str) -> dict[str, Any]:
 @api.get("/audit")
 def audit(project: Shown) -> dict[str, Any]:
     return audit_summary(project)
+
+
+@api.get("/predicts")
+def predicts(project: Shown) -> dict[str, Any]:
+    return predicts_card(project)
 
 
 @api.post("/k")

@@ -25,6 +25,9 @@ DEPTHS = {audit_words.QUICK: ("conv", 30), audit_words.THOROUGH: ("resnet18", 60
 
 def build(place: Place, project: gr.Dropdown) -> Part:
     """Lay out the tab and wire the audit."""
+    # What is known before any training.
+    tells = widget("predicts")
+
     # What was found. In a classroom a guess comes first.
     gr.Markdown(audit_words.AUDIT_INTRO)
     guess = widget("guess") if place.classroom else None
@@ -44,7 +47,9 @@ def build(place: Place, project: gr.Dropdown) -> Part:
             tsne = gr.Button(audit_words.TSNE_BUTTON)
 
     depth.input(lambda d: DEPTHS[d], depth, [network, epochs], show_progress="hidden")
-    part = Part([finding, explorer, settings], partial(refresh, place), proposes=explorer.remedy)
+    part = Part(
+        [tells, finding, explorer, settings], partial(refresh, place), proposes=explorer.remedy
+    )
     part.queued += [
         button.click(guarded(run, place), [project, network, epochs], None),
         tsne.click(guarded(draw_tsne, place), [project], None),
@@ -60,11 +65,15 @@ def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
     project = place.project(project_name)
     value = {"project": project.name, "stamp": str(project.stamp("data", "audit"))}
     card = [{"project": project.name, **cards.guess_card(project)}] if place.classroom else []
+    # It would answer what a visitor is to guess.
+    asked = bool(card) and card[0]["answered"] is None
+    data = {"project": project.name, "stamp": str(project.stamp("data", "captions"))}
+    tells = gr.update(visible=project.has("data") and not asked, value=data)
     if not project.has("audit"):
         off = gr.update(visible=False, value=value)
-        return audit_words.NOT_AUDITED, off, gr.update(open=True), *card
-    text = "" if card and card[0]["answered"] is None else shown_rows.finding(project)
-    return text, gr.update(visible=True, value=value), gr.update(open=False), *card
+        return tells, audit_words.NOT_AUDITED, off, gr.update(open=True), *card
+    text = "" if asked else shown_rows.finding(project)
+    return tells, text, gr.update(visible=True, value=value), gr.update(open=False), *card
 
 
 def run(place: Place, project_name: str, network: str, epochs: float) -> None:

@@ -22,6 +22,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "mask": ("mask",),
     "cells": ("adopt",),
     "guess": ("guess",),
+    "predicts": (),
 }
 _HERE = Path(__file__).parent
 PAGE_CSS = (_HERE / "page.css").read_text("utf-8")

@@ -100,3 +100,17 @@ def detail(given: str, said: str, loss: float, wrong: bool) -> str:
     """What the classifier makes of one image."""
     link = "but" if wrong else "and"
     return f"Its label is {given}, {link} the bias classifier says {said} (loss {loss:.2f})."
+
+
+def near(others: list[tuple[str, float]]) -> str:
+    """Properties of the same kind that tell the class too, each with its share."""
+    named = [f"{label[0].lower()}{label[1:]} {100 * share:.0f} %" for label, share in others]
+    return f"Near it: {', '.join(named)}" if named else ""
+
+
+def breaks(label: str) -> str:
+    """Over the images that break the strongest property."""
+    return (
+        f"By {label[0].lower()}{label[1:]} alone these images look like another class, the surest first: they break "
+        "the pattern, or their label is wrong."
+    )

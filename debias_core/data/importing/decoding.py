@@ -1,4 +1,4 @@
-"""Candidates → pixels and facts, some at a time and in several threads."""
+"""Candidates → pixels and facts; some at a time and in several threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folder, zip or CSV → ImageTable, with a report of what was refused and why.
+"""Folder, zip or CSV → ImageTable; with a report of what was refused and why.
 
 `sources` says what is there, `decoding` reads it; here it becomes a table.
 """
