@@ -132,13 +132,17 @@ class Server:
             [sys.executable, "app.py", "--workspace", str(workspace), "--no-browser", "--port", str(port)],
             cwd=ROOT, stdout=subprocess.DEVNULL,
         )  # fmt: skip
+        began, self.answered = time.perf_counter(), 0.0
         while self._child.poll() is None:
             try:
-                # One of the widgets' files: nothing of the project is read by it.
-                httpx.get(f"{self.url}/widgets/studio.css", timeout=5)
-                return
+                ready = httpx.get(f"{self.url}/ready", timeout=5).json()["ready"]
+                self.answered = self.answered or time.perf_counter() - began
+                if ready:
+                    self.stood = time.perf_counter() - began
+                    return
             except httpx.TransportError:
-                time.sleep(0.1)
+                pass
+            time.sleep(0.05)
         raise SystemExit("the server did not start")
 
     def peak(self) -> float:
@@ -151,6 +155,13 @@ class Server:
     def stop(self) -> None:
         self._child.send_signal(signal.SIGINT)
         self._child.wait(30)
+
+
+def import_of(module: str) -> float:
+    """Seconds that a fresh Python takes to import it."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+    return time.perf_counter() - began
 
 
 def since(page: Page, *names: str) -> list[float]:
@@ -274,6 +285,9 @@ def main() -> None:
         for _ in range(args.repeat):
             browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             server = Server(workspace)
+            figures.setdefault("start → first answer", []).append(server.answered)
+            figures.setdefault("start → the whole page stands", []).append(server.stood)
+            figures.setdefault("import gradio, alone", []).append(import_of("gradio"))
             visit(browser, server, figures, cold=True)
             time.sleep(5)  # the server loads torch 4 s after its start
             visit(browser, server, figures, cold=False)

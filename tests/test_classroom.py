@@ -463,10 +463,11 @@ class Server:
         end = time.monotonic() + 90
         while time.monotonic() < end and self.child.poll() is None:
             try:
-                httpx.get(f"{self.url}/widgets/studio.css", timeout=5)
-                return self
+                if httpx.get(f"{self.url}/ready", timeout=5).json()["ready"]:
+                    return self
             except httpx.TransportError:
-                time.sleep(0.2)
+                pass
+            time.sleep(0.2)
         raise AssertionError(self.child.stdout.read())
 
     def __exit__(self, *_):

@@ -221,7 +221,7 @@ class Server:
 
 def serve(workspace, port):
     """The real server; only the built-in demo is not prepared, which this test has no use for."""
-    from ui.server import serve as server
+    from ui.server import start as server
 
     server.prepare_demo = lambda workspace: None
     server.serve(Path(workspace), host="127.0.0.1", port=int(port), roots=(), open_browser=False)

@@ -12,7 +12,8 @@ from fastapi.testclient import TestClient
 
 from debias_core.records import UserError
 from ui.server import guard, login
-from ui.server.serve import create_app, serve
+from ui.server.serve import create_app
+from ui.server.start import serve
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
 from ui.widgets import head

@@ -102,7 +102,7 @@ def demo(
 ) -> None:
     """The whole loop on the built-in Colored Digits: audit, inject, debias, inspect."""
     if classroom:
-        from ui.server.serve import serve as run_server
+        from ui.server.start import serve as run_server
 
         run_server(
             workspace.resolve(), host=host, port=port, roots=(), open_browser=False, auth=auth,

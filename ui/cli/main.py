@@ -42,7 +42,7 @@ def serve(
         return
     if ranks.several():
         raise UserError("Several processes can't serve one page: start `python app.py` once.")
-    from ui.server.serve import serve as run_server
+    from ui.server.start import serve as run_server
 
     roots = tuple(path.expanduser().resolve() for path in root or (Path.home(), Path.cwd()))
     missing = [path for path in roots if not path.is_dir()]

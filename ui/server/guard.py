@@ -7,14 +7,15 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from debias_core.records import UserError
+from ui.server.headers import HEADERS
 from ui.server.login import (
     Clock,
     Door,
@@ -27,26 +28,13 @@ from ui.server.login import (
     split_host,
 )
 
+if TYPE_CHECKING:  # the server answers before it is loaded
+    from fastapi import FastAPI
+
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 # Links on other sites may open these; nothing else may be asked for from there.
 PAGES = ("/", "/login")
 MOST_JSON = 2_000_000
-
-HEADERS = {
-    # gr.HTML compiles its templates and Gradio's start script is inline: both 'unsafe' are needed.
-    "Content-Security-Policy": (
-        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-        "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-        "connect-src 'self'; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; "
-        "form-action 'self'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-}
 
 WRONG_HOST = (
     "This server does not answer to that name. Use the address that it printed at its start, or "
