@@ -32,17 +32,17 @@ def accuracy_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> st
     return markdown(columns, [[_cell(row, column) for column in columns] for row in rows])
 
 
-def by_bias(rows: Sequence[dict[str, Any]]) -> str:
-    """A line for each method with its accuracy over all test images, a column for each bias, and their mean."""
+def by_bias(rows: Sequence[dict[str, Any]], figure: str = "unbiased_accuracy") -> str:
+    """A line for each method with an accuracy in %, by default over all test images, a column for each bias, and
+    the mean of these."""
     kinds = list(dict.fromkeys(row["bias"] for row in rows))
     lines = []
     for name in dict.fromkeys(row["method"] for row in rows):
         of = {row["bias"]: row for row in rows if row["method"] == name}
-        figures = [of[kind]["unbiased_accuracy"]["mean"] if kind in of else None for kind in kinds]
-        known = [f for f in figures if f is not None]
+        cells = [_short(of[kind][figure]["per_seed"]) if kind in of else "" for kind in kinds]
+        known = [of[kind][figure]["mean"] for kind in kinds if kind in of]
         mean = f"{100 * fmean(known):.1f}" if len(known) == len(kinds) else ""
-        line = [METHODS[name].title, told_in(next(iter(of.values())))]
-        lines.append([*line, *("" if f is None else f"{100 * f:.1f}" for f in figures), mean])
+        lines.append([METHODS[name].title, told_in(next(iter(of.values()))), *cells, mean])
     return markdown(["method", "told", *kinds, "mean"], lines)
 
 
@@ -77,6 +77,11 @@ def told_in(row: dict[str, Any]) -> str:
     """What the method of a row was told: the row says it where it hangs on a generator."""
     method = METHODS[row["method"]]
     return row.get("told") or told(method) if method.makes_images else told(method)
+
+
+def _short(per_seed: Sequence[float]) -> str:
+    """The mean and sample standard deviation in %, without the sign of it."""
+    return mean_and_sd(per_seed).removesuffix(" %")
 
 
 def _cell(row: dict[str, Any], column: str) -> str:
