@@ -21,7 +21,16 @@ from debias_core.workspace.project import Project
 from ui.shown import cards
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
-from ui.tabs.panel import Part, enqueue, gallery, guarded, hidden, text_table
+from ui.tabs.panel import (
+    Part,
+    download_link,
+    enqueue,
+    gallery,
+    guarded,
+    hidden,
+    link_to,
+    text_table,
+)
 from ui.tabs.plant import plant
 from ui.words import data as data_words
 
@@ -50,7 +59,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     refused = text_table(
         ("not imported", "reason"), label="Refused files", visible=False, max_height=240, wrap=True
     )
-    download = gr.Button(data_words.IMPORT_REPORT, visible=False, size="sm")
+    download = download_link()
     part = Part([summary, classes, pictures, refused, download], partial(refresh, place))
     if not place.classroom:
         part.queued += [importer(place, project), plant(place, project)]
@@ -61,7 +70,7 @@ def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
     """What is in the project, and what its import left out."""
     project = place.project(project_name)
     if not project.has("data"):
-        return data_words.NO_DATA, [], [], hidden(), hidden()
+        return data_words.NO_DATA, [], [], hidden(), ""
     table, report = project.table(), project.import_report()
     refused = [[r["name"], r["reason"]] for r in report.get("refused", [])]
     known = data_words.KNOWN if table.bias is not None else data_words.UNKNOWN
@@ -75,7 +84,7 @@ def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
         shown_rows.class_rows(table),
         cards.samples(table),
         gr.update(visible=bool(refused), value=refused[: shown_rows.MOST_REFUSED]),
-        gr.update(visible=bool(refused), link=link),
+        link_to(link, data_words.IMPORT_REPORT, bool(refused)),
     )
 
 

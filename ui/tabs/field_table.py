@@ -16,7 +16,7 @@ from debias_core.study.settings import TableConfig
 from debias_core.workspace.project import notes
 from ui.shown import rows as shown_rows
 from ui.shown.place import Place
-from ui.tabs.panel import Part, enqueue, guarded, seeds_slider
+from ui.tabs.panel import Part, download_link, enqueue, guarded, link_to, seeds_slider
 from ui.words import field_table as field_table_words
 from ui.words import train as train_words
 
@@ -64,10 +64,7 @@ def published(place: Place, project: gr.Dropdown) -> Part:
         )  # fmt: skip
         below = gr.Markdown(visible=False)
         with gr.Row():
-            files = [
-                gr.Button(field_table_words.FIELD_SAVE.format(name), visible=False, size="sm")
-                for name in field_table_words.FIELD_FILES.values()
-            ]
+            files = [download_link() for _ in field_table_words.FIELD_FILES]
 
     shown = [ratios, methods, status, table, below, *files]
     dataset.input(guarded(choose, place), dataset, shown, show_progress="hidden")
@@ -138,8 +135,12 @@ def _table(place: Place, name: str) -> tuple[Any, ...]:
         ),
         gr.update(visible=bool(footnotes), value=footnotes),
         *(
-            gr.update(visible=bool(lines), link=f"{place.prefix}/table/{name}/{what}")
-            for what in field_table_words.FIELD_FILES
+            link_to(
+                f"{place.prefix}/table/{name}/{what}",
+                field_table_words.FIELD_SAVE.format(kind),
+                bool(lines),
+            )
+            for what, kind in field_table_words.FIELD_FILES.items()
         ),
     )
 

@@ -84,6 +84,17 @@ def augmentations() -> gr.Dropdown:
     )  # fmt: skip
 
 
+def download_link() -> gr.HTML:
+    """A place for `link_to`. A button with a link can stay unseen when it is shown while the page is busy
+    (gradio 6.31); this is always there, and empty where there is nothing to download."""
+    return gr.HTML("", elem_classes="download", min_width=160, padding=False)
+
+
+def link_to(url: str, text: str, there: bool = True) -> str:
+    """The value of a `download_link`: the link, where there is something to download."""
+    return f'<a href="{html.escape(url)}" download>{html.escape(text)}</a>' if there else ""
+
+
 def hidden() -> Any:
     """For a component that has nothing to show."""
     return gr.update(visible=False, value=None)

@@ -14,7 +14,7 @@ from debias_core.workspace.project import Project
 from ui.shown import cards as show
 from ui.shown import explain
 from ui.shown.place import Place
-from ui.tabs.panel import Part, enqueue, gallery, guarded, hidden
+from ui.tabs.panel import Part, download_link, enqueue, gallery, guarded, hidden, link_to
 from ui.words import report as report_words
 
 MAPS = {"PCA": "pca", "t-SNE": "tsne"}
@@ -33,7 +33,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     # The report: maps and heat maps of both nets, and a file.
     with gr.Row():
         button = gr.Button(report_words.REPORT_BUTTON, variant="primary")
-        download = gr.Button(report_words.REPORT_DOWNLOAD, visible=False)
+        download = download_link()
     kind = gr.Radio(list(MAPS), value="t-SNE", label=report_words.MAP_METHOD, visible=False)
     note = gr.Markdown(report_words.MAP_NOTE, visible=False)
     with gr.Row():
@@ -46,7 +46,7 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     gr.Markdown(report_words.EXPORT_INTRO)
     with gr.Row():
         prepare = gr.Button(report_words.EXPORT_BUTTON)
-        files = [gr.Button(report_words.EXPORTS[what], visible=False) for what in EXPORTS]
+        files = [download_link() for _ in EXPORTS]
 
     kind.input(guarded(draw_maps, place), [project, kind], [map_b, map_d])
     queued = [
@@ -61,9 +61,10 @@ def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
     """The tab as the project's last training and report leave it."""
     project = place.project(project_name)
     links = [
-        gr.update(
-            visible=project.export_made(what),
-            link=f"{place.prefix}/download/{quote(project.name)}/{what}",
+        link_to(
+            f"{place.prefix}/download/{quote(project.name)}/{what}",
+            report_words.EXPORTS[what],
+            project.export_made(what),
         )
         for what in EXPORTS
     ]
@@ -81,14 +82,14 @@ def refresh(place: Place, project_name: str) -> tuple[Any, ...]:
 
 def _without_report() -> tuple[Any, ...]:
     off = gr.update(visible=False)
-    return off, off, off, hidden(), hidden(), "", hidden()
+    return "", off, off, hidden(), hidden(), "", hidden()
 
 
 def _with_report(place: Place, project: Project) -> tuple[Any, ...]:
     shown = gr.update(visible=True)
     pairs, which = explain.heat_pairs(project)
     return (
-        gr.update(visible=True, link=f"{place.prefix}/report/{quote(project.name)}"),
+        link_to(f"{place.prefix}/report/{quote(project.name)}", report_words.REPORT_DOWNLOAD),
         shown,
         shown,
         *draw_maps(place, project.name, "t-SNE"),
