@@ -76,7 +76,7 @@ def two_nets(
     seeds = {"f_D": seed, "f_B": seed + BESIDE}
     return nn.ModuleDict(
         {
-            name: build_classifier(config.network, image_size, classes, s, hidden=hidden)
+            name: build_classifier(config, image_size, classes, s, hidden=hidden)
             for name, s in seeds.items()
         }
     )

@@ -1,18 +1,25 @@
-"""The classifiers: an MLP, a small convolutional net, ResNet-18. Each is a body and a linear head."""
+"""The classifiers: an MLP, a small convolutional net, ResNet-18, any backbone. Each is a body and a linear head."""
 
 from __future__ import annotations
 
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from debias_core.classifier.backbones import BACKBONES, backbone
+from debias_core.classifier.trunk import Trunk, at_size, map_of, trunk_of, weights_key
 from debias_core.data.images import scaled
 from debias_core.records import UserError
+from debias_core.settings.base import from_json, to_json
+from debias_core.settings.training import ClassifierConfig
 
 # An MLP's, as on Colored MNIST (LfF; DiffInject 3, whose public code has 100-100-16).
 HIDDEN = (100, 100, 100)
@@ -21,7 +28,8 @@ HIDDEN = (100, 100, 100)
 class Classifier(nn.Module):
     """logits = head(body(x)): x [B, 3, H, W] in [-1, 1], or the uint8 it is made of → [B, classes].
 
-    `last_conv` is the layer that Grad-CAM looks at; None when the net has no feature map.
+    `last_conv` is the layer that Grad-CAM looks at; None when the net has no feature map. A net on a frozen
+    backbone also takes the features that are computed of images, [B, 1, D, 1] (`frozen`).
     """
 
     def __init__(self, body: nn.Module, width: int, classes: int, last_conv: nn.Module | None):
@@ -36,6 +44,17 @@ class Classifier(nn.Module):
     def last_conv(self) -> nn.Module | None:
         """The last layer with a spatial feature map."""
         return self._last_conv[0]
+
+    @property
+    def frozen(self) -> FrozenBody | None:
+        """The body on a frozen backbone; None where the body learns from pixels."""
+        found = [m for m in self.body.modules() if isinstance(m, FrozenBody)]
+        return found[0] if found else None
+
+    def as_maps(self, out: Tensor) -> Tensor:
+        """What comes out of `last_conv` as maps [B, C, h, w]."""
+        maps = map_of(out)
+        return out if maps is None else maps
 
     def features(self, x: Tensor) -> Tensor:
         """Penultimate features [B, D]."""
@@ -55,25 +74,121 @@ class Classifier(nn.Module):
 
 
 def build_classifier(
-    network: str,
+    network: str | ClassifierConfig,
     image_size: int,
     classes: int,
     seed: int,
     *,
     hidden: tuple[int, ...] = HIDDEN,
 ) -> Classifier:
-    """A freshly initialised "mlp", "mlp255", "conv" or "resnet18"; the same weights for the same seed.
+    """A freshly initialised network, by name or as settings have it; the same weights for the same seed.
 
     `hidden` are an MLP's hidden layers; the others have their own.
+
+    Raises:
+        UserError: when a backbone or its weights can't be had.
     """
+    config = ClassifierConfig(network=network) if isinstance(network, str) else network
+    name, size = config.network, config.input_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if network.startswith("mlp"):
-            return _mlp(image_size, classes, hidden, divide_twice=network == "mlp255")
-        if network == "conv":
-            return _conv(classes)
-        assert network == "resnet18", network
-        return _resnet18(image_size, classes)
+        if name not in BACKBONES or BACKBONES[name].load is not None:
+            return _on_backbone(config, classes, hidden)
+        if name.startswith("mlp"):
+            net = _mlp(size or image_size, classes, hidden, divide_twice=name == "mlp255")
+        elif name == "conv":
+            net = _conv(classes)
+        else:
+            assert name == "resnet18", name
+            net = _resnet18(size or image_size, classes)
+    if size:
+        net.body = nn.Sequential(AtSize(size), net.body)
+    return net
+
+
+class AtSize(nn.Module):
+    """Images [B, 3, H, W], or the uint8 they are made of, at another side."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return at_size(scaled(x) if x.dtype == torch.uint8 else x, self.size)
+
+
+class FrozenBody(nn.Module):
+    """Images [B, 3, H, W], or the features of them [B, 1, D, 1] → the features, standardised, behind hidden layers.
+
+    The trunk is no part of the net: it does not learn, and is not saved with it. Several nets share it.
+    """
+
+    def __init__(self, trunk: Trunk, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self._trunk = [trunk]  # in a list, so that it is not registered
+        self.centre: Tensor
+        self.spread: Tensor
+        self.register_buffer("centre", torch.zeros(trunk.width))
+        self.register_buffer("spread", torch.ones(trunk.width))
+        layers: list[nn.Module] = []
+        for a, b in itertools.pairwise((trunk.width, *hidden)):
+            layers += [nn.Linear(a, b), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+
+    @property
+    def trunk(self) -> Trunk:
+        """The backbone."""
+        return self._trunk[0]
+
+    def measure(self, centre: Tensor, spread: Tensor) -> None:
+        """Take the training features' mean and deviation [D]."""
+        self.centre.copy_(centre)
+        self.spread.copy_(spread)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.trunk.to(x.device)(x) if x.shape[1] == 3 else x.flatten(1)
+        return self.layers((z - self.centre) / self.spread)
+
+
+@lru_cache(maxsize=4)
+def frozen_trunk(network: str, pretrained: bool, weights: str, size: int, _: float) -> Trunk:
+    """A backbone that does not learn, read once; the last number is when its file of weights was written."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # of noise: the same in every run
+        trunk = trunk_of(backbone(network), pretrained=pretrained, weights=weights, input_size=size)
+    return trunk.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+
+
+def _on_backbone(config: ClassifierConfig, classes: int, hidden: tuple[int, ...]) -> Classifier:
+    """A classifier whose body is a backbone, frozen or not."""
+    file = Path(config.weights).expanduser()
+    if config.frozen:
+        written = file.stat().st_mtime if config.weights and file.is_file() else 0.0
+        trunk = frozen_trunk(
+            config.network, config.pretrained, config.weights, config.input_size, written
+        )
+        layers = hidden if config.head == "mlp" else ()
+        body: nn.Module = FrozenBody(trunk, layers)
+        width = layers[-1] if layers else trunk.width
+    else:
+        trunk = trunk_of(
+            backbone(config.network), pretrained=config.pretrained, weights=config.weights,
+            input_size=config.input_size,
+        )  # fmt: skip
+        body, width = trunk, trunk.width
+    return Classifier(body, width, classes, next(iter(trunk.layer), None))
+
+
+def library_classifier(network: str, *, weights: str = "") -> Classifier:
+    """A backbone with the last layer that it was trained with: the library's own logits.
+
+    Raises:
+        UserError: when the backbone or its weights can't be had.
+    """
+    trunk = trunk_of(backbone(network), weights=weights)
+    net = Classifier(trunk, trunk.width, trunk.head.out_features, next(iter(trunk.layer), None))
+    net.head = trunk.head
+    return net.eval()
 
 
 class DivideTwice(nn.Module):
@@ -143,7 +258,12 @@ def logits_of(nets: Sequence[Classifier], x: Tensor) -> list[Tensor]:
 
 
 def save_classifier(
-    net: Classifier, folder: Path, *, network: str, image_size: int, class_names: tuple[str, ...]
+    net: Classifier,
+    folder: Path,
+    *,
+    network: str | ClassifierConfig,
+    image_size: int,
+    class_names: tuple[str, ...],
 ) -> None:
     """Write model.safetensors and, last, model.json with what is needed to build the net again."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,7 +273,16 @@ def save_classifier(
         {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()},
         folder / "model.safetensors",
     )
-    about = {"network": network, "image_size": image_size, "class_names": class_names}
+    config = ClassifierConfig(network=network) if isinstance(network, str) else network
+    about: dict[str, Any] = {"network": config.network, "image_size": image_size, "class_names": class_names}  # fmt: skip
+    trunk = net.frozen.trunk if net.frozen else net.body if isinstance(net.body, Trunk) else None
+    if config.input_size or trunk is not None:
+        about["config"] = to_json(config)
+    if trunk is not None and trunk.of.shape:
+        about["shape"] = trunk.of.shape
+    if net.frozen:
+        about["backbone"] = weights_key(net.frozen.trunk)
+        about["hidden"] = [m.out_features for m in net.frozen.layers if isinstance(m, nn.Linear)]
     (folder / "model.json").write_text(json.dumps(about, ensure_ascii=False, indent=1))
 
 
@@ -161,11 +290,37 @@ def load_classifier(folder: Path, device: torch.device) -> Classifier:
     """The net that `save_classifier` wrote, in evaluation mode.
 
     Raises:
-        UserError: when the folder holds no finished model.
+        UserError: when the folder holds no finished model, or its backbone is not the one that it was trained on.
     """
     if not (folder / "model.json").is_file():
         raise UserError(f"No trained classifier in {folder}: train it first.")
     about = json.loads((folder / "model.json").read_text())
-    net = build_classifier(about["network"], about["image_size"], len(about["class_names"]), 0)
+    classes = len(about["class_names"])
+    if "config" not in about:
+        net = build_classifier(about["network"], about["image_size"], classes, 0)
+    else:
+        net = _rebuilt(about, classes)
     net.load_state_dict(load_file(folder / "model.safetensors"))
     return net.to(device).eval()
+
+
+def _rebuilt(about: dict[str, Any], classes: int) -> Classifier:
+    """The net that model.json describes, before its weights.
+
+    Raises:
+        UserError: when a frozen backbone has other weights by now.
+    """
+    config = from_json(ClassifierConfig, about["config"])
+    if not config.frozen and "shape" in about:
+        trunk = trunk_of(backbone(config.network, about["shape"]), pretrained=False, input_size=config.input_size)  # fmt: skip
+        return Classifier(trunk, trunk.width, classes, next(iter(trunk.layer), None))
+    if not config.frozen and (config.network not in BACKBONES or BACKBONES[config.network].load):
+        config = replace(config, pretrained=False, weights="")
+    net = build_classifier(
+        config, about["image_size"], classes, 0, hidden=tuple(about.get("hidden") or HIDDEN)
+    )
+    if net.frozen and weights_key(net.frozen.trunk) != about["backbone"]:
+        raise UserError(
+            f"{config.network} has other weights than those that this classifier was trained on: train it again."
+        )
+    return net

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from debias_core.classifier import losses
+from debias_core.classifier.features import seen_by
 from debias_core.classifier.networks import Classifier
 from debias_core.compute import memory
 from debias_core.data.images import Pixels, to_float
@@ -22,12 +23,13 @@ SCORE_BATCH = 512
 def score(net: Classifier, table: ImageTable, *, device: torch.device) -> Scores:
     """CE loss, p of the given label, and prediction for every row, in the table's order."""
     net.eval()
+    pixels = seen_by(net, table.pixels, device=device)
     # Filled in place: small results that stay between large ones that go would leave memory in pieces.
     loss, p_true = (np.empty(len(table), dtype=np.float32) for _ in range(2))
     pred = np.empty(len(table), dtype=np.int64)
 
     def scored(rows: slice) -> bool:
-        logits = net(to_float(table.pixels[rows]).to(device)).float()
+        logits = net(to_float(pixels[rows]).to(device)).float()
         ce = losses.cross_entropy(logits, torch.as_tensor(table.y[rows], device=device))
         loss[rows], p_true[rows] = ce.cpu(), torch.exp(-ce).cpu()
         pred[rows] = logits.argmax(1).cpu()
@@ -41,9 +43,10 @@ def score(net: Classifier, table: ImageTable, *, device: torch.device) -> Scores
 def probabilities(net: Classifier, pixels: Pixels, *, device: torch.device) -> NDArray[np.float32]:
     """Softmax [N, classes] of images [N, H, W, 3]."""
     net.eval()
+    seen = seen_by(net, pixels, device=device)
 
     def softmax(rows: slice) -> NDArray[np.float32]:
-        return net(to_float(pixels[rows]).to(device)).float().softmax(1).cpu().numpy()
+        return net(to_float(seen[rows]).to(device)).float().softmax(1).cpu().numpy()
 
     return np.concatenate(list(memory.in_batches(softmax, len(pixels), SCORE_BATCH)))
 
@@ -58,9 +61,10 @@ def penultimate_parts(
 ) -> Iterator[NDArray[np.float32]]:
     """`penultimate`, some images at a time."""
     net.eval()
+    seen = seen_by(net, pixels, device=device)
 
     @torch.no_grad()
     def features(rows: slice) -> NDArray[np.float32]:
-        return net.features(to_float(pixels[rows]).to(device)).float().cpu().numpy()
+        return net.features(to_float(seen[rows]).to(device)).float().cpu().numpy()
 
     return memory.in_batches(features, len(pixels), SCORE_BATCH)

@@ -1,17 +1,20 @@
-"""Optimiser steps over shuffled batches, and the images of a batch."""
+"""The optimiser, its steps over shuffled batches, and the images of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from debias_core.classifier.networks import Classifier
 from debias_core.compute import devices, memory
 from debias_core.data.images import Pixels, planes
 from debias_core.records import UserError
+from debias_core.settings.training import ClassifierConfig
 
 # Largest set that is kept as one tensor on the device; beyond it rows come from the memory map, which
 # on a CPU lies in the same memory anyway.
@@ -19,7 +22,33 @@ IN_MEMORY_BYTES = {"cpu": 512 << 20} | dict.fromkeys(devices.KINDS, 4 << 30)
 # Of a weight this is nothing beside its inputs, and a moment this small moves a weight by less than its last
 # bit: beside it Adam's ε is 1e-8.
 NEGLIGIBLE = 1e-25
+MOMENTUM = 0.9  # of SGD
 SWEEP_STEPS = 200  # at β1 = 0.9 a moment above that is still above 1e-35, a normal number
+
+
+def optimizer_of(net: nn.Module, config: ClassifierConfig) -> torch.optim.Optimizer:
+    """The optimiser that the settings name, over all parameters of a net."""
+    how: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(net.parameters(), momentum=MOMENTUM, **how)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(net.parameters(), **how)
+
+
+def head_first(
+    trained: nn.Module, config: ClassifierConfig, rate: Callable[[int], float] | None
+) -> Callable[[int], float] | None:
+    """The learning rate of each epoch, told before it: until `head_epochs` are over the backbones stand still."""
+    if not config.head_epochs:
+        return rate
+
+    def begin(epoch: int) -> float:
+        for net in trained.modules():
+            if isinstance(net, Classifier):
+                net.body.requires_grad_(epoch >= config.head_epochs)
+        return config.lr if rate is None else rate(epoch)
+
+    return begin
 
 
 @torch.no_grad()

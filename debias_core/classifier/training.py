@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from debias_core.classifier import losses
+from debias_core.classifier import features, losses
 from debias_core.classifier.augment import augment, partners
 from debias_core.classifier.networks import HIDDEN, Classifier, build_classifier
 from debias_core.classifier.scoring import score
-from debias_core.classifier.steps import fit, loader
+from debias_core.classifier.steps import fit, head_first, loader, optimizer_of
 from debias_core.compute import memory, ranks
 from debias_core.compute.checkpoint import (
     load_checkpoint,
@@ -119,10 +119,7 @@ class _Training:
     ended: bool = False
 
     def __post_init__(self) -> None:
-        c = self.config
-        self.optimizer = torch.optim.Adam(
-            self.trained.parameters(), lr=c.lr, weight_decay=c.weight_decay, fused=True
-        )
+        self.optimizer = optimizer_of(self.trained, self.config)
         self.own = {} if self.method is None else self.method.state
 
     def restore(self, checkpoint: Path, run: dict[str, Any]) -> None:
@@ -158,7 +155,10 @@ class _Training:
 def _batch_and_loss(
     training: _Training, pixels: Pixels, y: NDArray[np.int64], drawn: NDArray[np.int64]
 ) -> tuple[Callable[..., tuple[Tensor, ...]], Callable[..., Tensor]]:
-    """`draw` and `step_loss` for `fit`, over the rows `drawn` of an epoch."""
+    """`draw` and `step_loss` for `fit`, over the rows `drawn` of an epoch.
+
+    Of features (`features.py`) there may be several copies, of augmented images, one of which is drawn.
+    """
     net, config, device = training.net, training.config, training.device
     joint = training.method if isinstance(training.method, Joint) else None
     objective = training.method if isinstance(training.method, Objective) else None
@@ -168,16 +168,18 @@ def _batch_and_loss(
         ranks.ranks().bf16,
     )
     loss_of: losses.SampleLoss = losses.cross_entropy
-    mixed = "mixup" in config.augment
+    mixed, copies = "mixup" in config.augment, len(pixels) // len(y)
+    kinds = config.augment if pixels.dtype == np.uint8 else ()
     if mixed and joint is not None:
         raise UserError("This method mixes nets of its own: it can't be augmented by mixup.")
     if config.loss == "gce":
         loss_of = partial(losses.generalised_cross_entropy, q=config.q)
 
     def draw(batch: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, ...]:
-        images = take(drawn[batch])
+        rows = drawn[batch]
+        images = take(rows if copies < 2 else rows + len(y) * rng.integers(copies, size=len(rows)))
         if config.augment or not (joint is None or joint.bytes):
-            images = augment(scaled(images), config.augment, rng)
+            images = augment(scaled(images), kinds, rng)
         if mixed:
             other, share = (torch.as_tensor(v, device=device) for v in partners(len(batch), rng))
             keep = share.view(-1, 1, 1, 1).to(images.dtype)
@@ -217,13 +219,35 @@ def _epochs(
         return
     config, method = training.config, training.method
     of_method = method.lr if isinstance(method, Joint) else None
+    rate = of_method or (config.lr_at if config.lr_changes else None)
     draw, step_loss = _batch_and_loss(training, pixels, y, drawn)
     yield from fit(
         training.optimizer, draw, step_loss, len(drawn),
         epochs=range(len(training.history), config.epochs), batch_size=config.batch_size, seed=seed,
-        piece=training.piece, lr=of_method or (config.lr_at if config.decay else None),
+        piece=training.piece, lr=head_first(training.trained, config, rate),
         whole=method is not None,
     )  # fmt: skip
+
+
+def _as_seen(
+    trained: nn.Module, pixels: Pixels, config: ClassifierConfig, device: torch.device
+) -> Stage[tuple[Pixels, Callable[[ImageTable | None], Stage[ImageTable | None]]]]:
+    """What nets are trained on, and a stage that makes the same of a table: on a frozen backbone features."""
+    frozen = [n.frozen for n in trained.modules() if isinstance(n, Classifier) and n.frozen]
+
+    def seen(table: ImageTable | None) -> Stage[ImageTable | None]:
+        if table is None or not frozen:
+            return table
+        found = yield from features.features_of(frozen[0].trunk, table.pixels, device=device)
+        return replace(table, pixels=found)
+
+    if frozen:
+        trunk, plain = frozen[0].trunk, pixels
+        pixels = yield from features.features_of(trunk, plain, device=device)
+        features.measure(trained, pixels)
+        if set(config.augment) - {"mixup"}:
+            pixels = yield from features.copies(trunk, plain, config, device=device)
+    return pixels, seen
 
 
 @dataclass(frozen=True)
@@ -336,7 +360,7 @@ def train_classifier(
     method, size = objective or joint, config.batch_size
     asked = ranks.piece(size) if method is None else size
     if joint is None:
-        net = build_classifier(config.network, pixels.shape[1], classes, seed, hidden=hidden)
+        net = build_classifier(config, pixels.shape[1], classes, seed, hidden=hidden)
         trained: nn.Module = net.to(device)
     else:
         net, trained = joint.predicts, joint.nets.to(device)
@@ -345,8 +369,11 @@ def train_classifier(
 
     # The epochs that a checkpoint of this very training has.
     drawn = np.arange(len(y)).repeat(1 if repeats is None else repeats)
+    shape = pixels.shape
+    pixels, seen = yield from _as_seen(trained, pixels, config, device)
+    watch, valid = (yield from seen(watch)), (yield from seen(valid))
     end = _EpochEnd(watch, valid, keep_best, patience, enough)
-    run = _identity(training, end, hidden, seed, key, (pixels.shape, classes, len(drawn)))
+    run = _identity(training, end, hidden, seed, key, (shape, classes, len(drawn)))
     if checkpoint is not None:
         training.restore(checkpoint, run)
     ranks.same(trained)

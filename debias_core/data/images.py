@@ -77,7 +77,9 @@ def planes(pixels: Pixels) -> Tensor:
 
 
 def scaled(planes: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] → float32 of the same shape in [-1, 1]."""
+    """uint8 [N, 3, H, W] → float32 of the same shape in [-1, 1]; features, which are floats, as they are."""
+    if planes.is_floating_point():
+        return planes
     return planes.float().div_(127.5).sub_(1.0)
 
 

@@ -30,12 +30,14 @@ def heat_maps(
 
     if net.last_conv is None:
         raise UserError(
-            "Heat maps need a convolutional network; the MLP has none. Choose conv or resnet18."
+            "Heat maps need a network with feature maps; the MLP has none. Choose conv or resnet18."
         )
     net.eval()
     targets = [ClassifierOutputTarget(int(c)) for c in target]
-    with GradCAM(model=net, target_layers=[net.last_conv]) as cam:
-        return np.asarray(cam(to_float(pixels).to(device), targets=targets), dtype=np.float32)
+    with GradCAM(model=net, target_layers=[net.last_conv], reshape_transform=net.as_maps) as cam:
+        # Of a frozen backbone no weight asks for gradients, so that the images have to.
+        x = to_float(pixels).to(device).requires_grad_()
+        return np.asarray(cam(x, targets=targets), dtype=np.float32)
 
 
 def overlay(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:

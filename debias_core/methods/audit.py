@@ -90,7 +90,7 @@ def _steadiest(
         seen = views[network] = Views(train, device, kept)
         stage = train_classifier(
             train.pixels, train.y, len(train.class_names),
-            replace(config.classifier, network=network), seed=config.seed, device=device,
+            config.classifier.on(network), seed=config.seed, device=device,
             stage=f"audit, {network}", checkpoint=folder, piece=piece, enough=seen,
         )  # fmt: skip
         # Finished epochs are told first: the next one's number is known from them.

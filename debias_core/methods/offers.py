@@ -12,6 +12,9 @@ from debias_core.settings.language import CaptionConfig
 from debias_core.settings.training import AuditConfig, ClassifierConfig, DebiasConfig
 
 _TRAINING = ("network", "epochs", "lr", "batch_size")
+_OF_BACKBONE = (
+    "frozen", "pretrained", "weights", "head", "head_epochs", "input_size", "optimizer", "drops",
+)  # fmt: skip
 # Where the settings of a method that makes images stand in `BenchmarkConfig`.
 _WHERE = {"injection": "inject", "words": "draw", "images": "own"}
 _AUDIT_EPOCHS = {"epochs": "audit_epochs"}
@@ -24,7 +27,7 @@ def offers_of(method: Method) -> tuple[Offer, ...]:
             Offer(
                 ClassifierConfig,
                 "classifier",
-                (*_TRAINING, "weight_decay", "augment"),
+                (*_TRAINING, "weight_decay", "augment", *_OF_BACKBONE),
                 whose="the training",
             ),
             Offer(method.settings, method=method.name),

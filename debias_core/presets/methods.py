@@ -18,6 +18,7 @@ from debias_core.methods.baselines.selecmix import SelecMixConfig
 from debias_core.methods.baselines.vanilla import VanillaConfig
 from debias_core.methods.catalog import METHODS, names_of
 from debias_core.methods.offers import offers_of
+from debias_core.presets.backbones import ENLARGED, training_on
 from debias_core.presets.data_sets import BENCHMARKS, PHOTOGRAPHS, photographs
 from debias_core.presets.models import conditional_for
 from debias_core.settings.amplification import AmplifyConfig, DDBConfig, RecomposeConfig
@@ -116,6 +117,7 @@ def baseline_config(
     paper_protocol: bool = False,
     preset: str = "small",
     percent: float | None = None,
+    backbone: str = "",
     **given: Any,
 ) -> Any:
     """A baseline's settings on a named data set, but for what is given by the options' names (None: as it is).
@@ -123,6 +125,7 @@ def baseline_config(
     Of other images the method's own with the plain classifier; options of other methods are no concern of
     this one. `paper_protocol` divides pixels by 255 twice, as LfF's public code and its successors do with an
     MLP (`DIVIDED_TWICE`). `preset` is of data sets that are brought; some settings go by the ratio (`percent`).
+    With a `backbone` the network is a head on its features.
     """
     require(
         method in names_of("training"),
@@ -132,6 +135,9 @@ def baseline_config(
     if paper_protocol:
         net = dataclasses.replace(config.classifier, **DIVIDED_TWICE.get(method, {}))
         config = dataclasses.replace(config, classifier=net)
+    if backbone:
+        enlarged = {} if is_brought(dataset) else {"input_size": ENLARGED}
+        config = training_on(config, backbone, **enlarged)
     config = with_given(config, offers_of(METHODS[method]), given)
     if not paper_protocol:
         return config

@@ -32,7 +32,7 @@ class About:
     may vary it. `label`, `step` and `shown` (a narrower range) are of its control in the page; `flag`
     is its option of the command line, where that has another name than the field; None: it has none.
     `newer`: older versions did not know it, so that JSON leaves it out at its default and what is known by its
-    settings keeps its name.
+    settings keeps its name. A text may also begin with one of `also`.
     """
 
     sentence: str
@@ -48,12 +48,13 @@ class About:
     step: float | None = None
     shown: tuple[float, float] | None = None
     flag: str | None = ""
+    also: tuple[str, ...] = ()
     newer: bool = False
 
     def allows(self, value: Any) -> bool:
         """Whether a number or a text is within the bounds and among the choices."""
         if self.choices:
-            return value in self.choices
+            return value in self.choices or (bool(self.also) and str(value).startswith(self.also))
         if self.longest is not None:
             return len(value) <= self.longest
         return (
@@ -63,10 +64,14 @@ class About:
             and (self.below is None or value < self.below)
         )
 
+    def named(self) -> list[str]:
+        """What else a text may be, with NAME for what follows the beginning."""
+        return [f"{beginning}NAME" for beginning in self.also]
+
     def allowed(self, whole: bool = False) -> str:
         """The values that are allowed, in words that follow "must"; `whole`: of whole numbers."""
         if self.choices:
-            return f"be {' or '.join(map(str, self.choices))}"
+            return f"be {' or '.join(map(str, (*self.choices, *self.named())))}"
         if self.longest is not None:
             return f"have at most {self.longest:,} characters"
         least = f"{self.low:,} or more" if self.low is not None else None
@@ -118,7 +123,7 @@ class Settings:
                 if v is None or isinstance(v, (bool, Settings)) or bounds.allows(v):
                     continue
                 if bounds.choices:
-                    choices = ", ".join(map(str, bounds.choices))
+                    choices = ", ".join(map(str, (*bounds.choices, *bounds.named())))
                     raise UserError(f"Unknown {f.name} '{v}'. Choose one of: {choices}.")
                 if bounds.longest is not None:
                     raise UserError(f"{f.name} must {bounds.allowed()}, but has {len(v):,}.")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from debias_core.settings.base import Settings, require, setting
 
 # "mlp255" is the MLP of LfF, DisEnt, DiffuBias and DiffInject as their code has it: fed x/255, not x.
-NETWORKS = ("mlp", "mlp255", "conv", "resnet18")
+OWN_NETWORKS = ("mlp", "mlp255", "conv", "resnet18")
+NETWORKS = (*OWN_NETWORKS, "efficientnet-lite0")
+# Beginnings of the names of those that other packages, folders and hubs have (`classifier/backbones.py`).
+LIBRARIES = ("torchvision:", "timm:", "transformers:")
 AUGMENT = (
     "crop",
     "flip",
@@ -27,7 +31,9 @@ AUGMENT = (
 class ClassifierConfig(Settings):
     """How one classifier is trained: the network, its loss and its budget."""
 
-    network: str = setting("conv", "The network.", choices=NETWORKS, label="Network")
+    network: str = setting(
+        "conv", "The network.", choices=NETWORKS, also=LIBRARIES, label="Network"
+    )
     loss: str = setting("ce", "Cross-entropy, or generalised cross-entropy.", choices=("ce", "gce"))
     q: float = setting(0.7, "q of GCE (DiffInject Eq. 1).", above=0, high=1)
     epochs: int = setting(30, "Epochs.", low=1, high=10_000, label="Epochs", step=1, shown=(1, 200))
@@ -36,9 +42,61 @@ class ClassifierConfig(Settings):
     weight_decay: float = setting(0.0, "Weight decay.")
     decay: bool = setting(False, "The learning rate falls to zero along a cosine, epoch by epoch.")
     augment: tuple[str, ...] = setting((), "Changes of the training images.", choices=AUGMENT)
+    # Of a backbone (`classifier/backbones.py`), and of every training.
+    frozen: bool = setting(
+        False, "Train a head on the backbone's features, computed once.",
+        newer=True, label="Frozen",
+    )  # fmt: skip
+    pretrained: bool = setting(
+        True, "Backbones: begin with trained weights, not with noise.", newer=True
+    )
+    weights: str = setting(
+        "", "A backbone's weights from this file (.safetensors, .pt).", longest=1000,
+        newer=True,
+    )  # fmt: skip
+    head: str = setting("linear", "The head, where frozen.", choices=("linear", "mlp"), newer=True)
+    head_epochs: int = setting(
+        0, "Epochs of the head alone, before a backbone is fine-tuned.", low=0,
+        newer=True,
+    )  # fmt: skip
+    input_size: int = setting(
+        0, "Side in pixels at which the network sees images; 0: theirs.", low=0, high=1024,
+        newer=True,
+    )  # fmt: skip
+    optimizer: str = setting(
+        "adam", "The optimiser.", choices=("adam", "adamw", "sgd"),
+        newer=True,
+    )  # fmt: skip
+    drops: tuple[float, ...] = setting(
+        (), "Shares of the epochs at which the rate falls to a tenth.", above=0,
+        below=1, newer=True,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(not (self.decay and self.drops), "Give either decay (a cosine) or drops (steps).")
+        backbone = self.network not in OWN_NETWORKS
+        for name in ("frozen", "weights", "head_epochs"):
+            require(
+                backbone or not getattr(self, name),
+                f"{name} is of a backbone, and '{self.network}' is none: choose a network such as efficientnet-lite0.",
+            )
+
+    def on(self, network: str) -> ClassifierConfig:
+        """The same with another network; what is a backbone's alone goes where it is none."""
+        own = network in OWN_NETWORKS
+        back: dict[str, Any] = {"frozen": False, "weights": "", "head_epochs": 0} if own else {}
+        return dataclasses.replace(self, network=network, **back)
+
+    @property
+    def lr_changes(self) -> bool:
+        """Whether the learning rate is not the same in every epoch."""
+        return self.decay or bool(self.drops)
 
     def lr_at(self, epoch: int) -> float:
-        """The learning rate of epoch 0, 1, … where it decays."""
+        """The learning rate of epoch 0, 1, … where it changes."""
+        if self.drops:
+            return self.lr * 0.1 ** sum(epoch >= share * self.epochs for share in self.drops)
         return self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
 
 
@@ -65,7 +123,7 @@ class AuditConfig(Settings):
     )
     other: str = setting(
         "", "With steady: a second network, of which the steadier one is taken; empty: none.",
-        choices=("", *NETWORKS), flag="other_network",
+        choices=("", *OWN_NETWORKS), flag="other_network",
     )  # fmt: skip
     # `classifier` is then the amplifier's own
     by: str = setting(

@@ -109,7 +109,7 @@ def run_amplify(
     (folder / "manifest.json").unlink(missing_ok=True)
     project.begin("ddb")
     folder.mkdir(parents=True, exist_ok=True)
-    project.save_net(amplifier, folder, config.classifier.network)
+    project.save_net(amplifier, folder, config.classifier)
     scores = score(amplifier, train, device=device)
     project.save_losses("amplify", scores)
     about |= {**_seen(amplifier, table, scores, device), "seconds": time.perf_counter() - began}

@@ -33,6 +33,7 @@ from debias_core.records import (
     spread,
 )
 from debias_core.settings.data_sets import BenchmarkConfig, DDBBenchmarkConfig
+from debias_core.settings.training import ClassifierConfig
 from debias_core.stages import captions, drawings, fidelity_judge, generate
 from debias_core.stages import debias as debias_stage
 from debias_core.stages import report as report_stage
@@ -47,6 +48,7 @@ from debias_core.study.published import (
     published_worst,
     sources_beside,
     told_of,
+    with_weights,
 )
 from debias_core.study.ready import ensure_audit, ensure_data, finished
 from debias_core.study.rows import on_json
@@ -86,7 +88,9 @@ def cell(
     return {
         "dataset": config.dataset,
         "method": method,
-        "told": told or told_of(method, config.dataset, config.bias),
+        "told": with_weights(
+            told or told_of(method, config.dataset, config.bias), networks_of(config)
+        ),
         "reading": reading_of(config) if makes and isinstance(config, BenchmarkConfig) else "",
         "bias": config.bias or own_bias(config.dataset),
         "ratio": config.percent,
@@ -109,6 +113,12 @@ def cell(
         "kwh": kwh,
         "grams": None if kwh is None else kwh * intensity(),
     }
+
+
+def networks_of(config: Any) -> list[ClassifierConfig]:
+    """The classifiers that settings of a method train; of a training's own `with_weights` is told elsewhere."""
+    parts = (getattr(config, name, None) for name in ("audit", "amplify", "debias", "ddb"))
+    return [part.classifier for part in parts if part is not None]
 
 
 class Clock:

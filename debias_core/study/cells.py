@@ -42,10 +42,11 @@ from debias_core.settings.base import to_json
 from debias_core.settings.data_sets import BenchmarkConfig, DDBBenchmarkConfig
 from debias_core.settings.injection import without_newer
 from debias_core.settings.language import SMALL_CAPTIONERS
+from debias_core.settings.training import AuditConfig, ClassifierConfig
 from debias_core.study.benchmark import Told, benchmark_project, cell, run_benchmark
 from debias_core.study.ddb_benchmark import ddb_cell
 from debias_core.study.generalisation import generalisation
-from debias_core.study.published import Own, beside, published_over, told_of
+from debias_core.study.published import Own, beside, published_over, told_of, with_weights
 from debias_core.study.ready import ensure_data
 from debias_core.study.rows import Row, Settings, on_json
 from debias_core.study.table_text import COSTS, METRICS
@@ -340,6 +341,7 @@ def baseline_cell(
     arm = yield from metered(stage)(train)(project)
     (cost,) = (f for f in energy_by_stage(project) if f.stage == stage)
     made = cell(on, method, arm, cost.seconds, cost.kwh)
+    made["told"] = with_weights(made["told"], [config.classifier, *_audit_of(config)])
     if kinds := config.classifier.augment:
         made["told"] = f"{made['told']}; augmented: {', '.join(kinds)}"
     project.record_run("baseline", settings, made, cost.seconds)
@@ -349,6 +351,12 @@ def baseline_cell(
 
 
 # ---- the same on a project's own images ----
+
+
+def _audit_of(config: Any) -> list[ClassifierConfig]:
+    """The bias classifier of a method that audits."""
+    audit = getattr(config, "audit", None)
+    return [audit.classifier] if isinstance(audit, AuditConfig) else []
 
 
 def _failed(row: Row, seed: int, reason: str) -> dict[str, Any]:

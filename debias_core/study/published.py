@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from debias_core.data.catalog import names_made_here, other_bias
 from debias_core.methods.catalog import METHODS
 from debias_core.settings.data_sets import RATIOS, BenchmarkConfig, DDBBenchmarkConfig
+from debias_core.settings.training import ClassifierConfig
 
 # Accuracy over all test images, as the papers print it, in percent at 0.5, 1, 2 and 5 % conflicting images.
 # Colored MNIST: as the field's tables agree, LfF+BE, A² and AmpliBias as in DiffInject's Table 1; the others:
@@ -165,6 +167,15 @@ def told_of(
         return None
     ships = dataset in names_made_here(grey=True) and not other_bias(dataset, bias)
     return known.model_told if known.model_told and ships and not own_model else known.told
+
+
+def with_weights(told: str | None, nets: Iterable[ClassifierConfig]) -> str:
+    """What a method was told, and what the weights know that its networks begin with."""
+    from debias_core.classifier.backbones import told_by
+
+    known = (told_by(n.network, pretrained=n.pretrained, weights=n.weights) for n in nets)
+    said = dict.fromkeys(text for text in (told or "nothing", *known) if text != "nothing")
+    return "; ".join(said) or "nothing"
 
 
 @dataclass(frozen=True)

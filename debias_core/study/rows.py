@@ -9,6 +9,7 @@ from typing import Any
 from debias_core.data.catalog import is_brought, names_made_here, other_bias
 from debias_core.methods.catalog import METHODS
 from debias_core.methods.offers import offers_of
+from debias_core.presets.backbones import ENLARGED, PHOTOGRAPH, loop_on, recipe_on
 from debias_core.presets.data_sets import (
     BENCHMARKS,
     DIFFUBIAS_IMAGES,
@@ -64,6 +65,7 @@ def row_of(
     preset: str = "small",
     paper_protocol: bool = False,
     generator: str | None = None,
+    backbone: str = "",
     **given: Any,
 ) -> Row:
     """The row of a method with its own settings there, but for what is given (None: as it is).
@@ -71,12 +73,15 @@ def row_of(
     `generator` is one of GENERATORS; None: the model that ships, and one of the biased part where none does.
 
     `given` has values of `NamedDataConfig` and of the options of `offers_of`, by their names; those of
-    other methods are no concern of this one.
+    other methods are no concern of this one. With a `backbone` every network is a head on its features, and
+    photographs are read at the size that suits it; by methods that draw images, at theirs.
 
     Raises:
         UserError: for a setting that can't be, or a method without settings on this data set.
     """
     family, size = METHODS[method].family, given.get("size")
+    if backbone and is_brought(dataset) and not size and not METHODS[method].makes_images:
+        size = given["size"] = PHOTOGRAPH
     on: Settings
     baseline = None
     if family == "recipe":
@@ -84,7 +89,13 @@ def row_of(
     elif family == "training":
         on = benchmark_of(dataset, "diffinject", percent, preset)
         baseline = baseline_config(
-            dataset, method, paper_protocol=paper_protocol, preset=preset, percent=percent, **given
+            dataset,
+            method,
+            paper_protocol=paper_protocol,
+            preset=preset,
+            percent=percent,
+            backbone=backbone,
+            **given,
         )
     else:
         on = benchmark_of(dataset, method, percent, preset)
@@ -94,10 +105,20 @@ def row_of(
             on = diffubias_reading(on)
         if family == "injection":
             on = _with_generator(on, given.get("bias") or "", generator, given)
+    if backbone and family != "training":
+        on = _on_backbone(on, backbone)
     if family != "training":
         on = with_given(on, offers_of(METHODS[method]), given)
     part = {f.name: given[f.name] for f in fields(NamedDataConfig) if f.name in given}
     return Row(method, changed(replace(on, percent=percent), **part), baseline)
+
+
+def _on_backbone(on: Settings, backbone: str) -> Settings:
+    """The settings with heads on a backbone; images that were drawn small are enlarged for it."""
+    small = not is_brought(on.dataset)
+    if isinstance(on, DDBBenchmarkConfig):
+        return recipe_on(on, backbone, **({"input_size": ENLARGED} if small else {}))
+    return loop_on(on, backbone, input_size=ENLARGED if small else PHOTOGRAPH)
 
 
 def table_generator(dataset: str) -> str | None:

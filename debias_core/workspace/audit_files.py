@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from debias_core.data.pixel_file import PARSING, map_array
 from debias_core.data.table import MANY_ROWS
 from debias_core.records import AuditResult, Chosen, Scores, TopK, UserError
+from debias_core.settings.base import from_json
+from debias_core.settings.training import ClassifierConfig
 from debias_core.workspace.files import mapped
 from debias_core.workspace.project_base import SCORES, ProjectBase
 
@@ -25,9 +27,9 @@ class AuditFiles(ProjectBase):
 
     def save_audit(self, net: Classifier, result: AuditResult, about: dict[str, Any]) -> None:
         """Write f_B, its scores and the top-K."""
-        network = about["config"]["classifier"]["network"]
+        network = from_json(ClassifierConfig, about["config"]["classifier"])
         if result.chosen is not None:
-            network = result.chosen.network
+            network = network.on(result.chosen.network)
         self.save_net(net, self.folder("audit"), network)
         self.save_losses("audit", result.scores)
         self.save_top_k(result, about)

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ import numpy as np
 
 from debias_core.records import ArmResult, Projection, UserError
 from debias_core.settings.base import from_json
+from debias_core.settings.training import ClassifierConfig
 from debias_core.workspace.audit_files import AuditFiles
 from debias_core.workspace.files import held, try_lock, write_json
 from debias_core.workspace.project_base import DEMO_PROJECT, PROJECT_NAME, SANDBOX
@@ -45,6 +47,7 @@ if TYPE_CHECKING:  # the server lists projects without loading torch
 
     from debias_core.classifier.networks import Classifier
 
+FEATURES = ".features"  # of frozen backbones, for all projects (`classifier/features.py`)
 # Of a map's columns (`records.Projection`).
 MAP_TYPES: dict[str, Any] = {
     "ids": np.str_, "label": np.int64, "kind": np.str_, "pca": np.float32, "tsne": np.float32
@@ -66,7 +69,8 @@ class Project(AuditFiles, SyntheticSets):
     ) -> None:
         """Write every arm's net (first seed) and every seed's result, of `debias` or `ddb`."""
         for arm, net in nets.items():
-            self.save_net(net, self.folder(stage) / arm, about["config"]["classifier"]["network"])
+            config = from_json(ClassifierConfig, about["config"]["classifier"])
+            self.save_net(net, self.folder(stage) / arm, config)
         self.finish(stage, {**about, "arms": [dataclasses.asdict(a) for a in arms]})
 
     def arms(self, stage: str = "debias") -> tuple[ArmResult, ...]:
@@ -133,7 +137,13 @@ def working(project: Project) -> Iterator[None]:
             f"Another process is working on project '{project.name}': wait until it is done, "
             "or stop it."
         )
-    with held(lock):
+    if "torch" not in sys.modules:  # then nothing is computed
+        with held(lock):
+            yield
+        return
+    from debias_core.classifier.features import at_home
+
+    with held(lock), at_home(project.workspace / FEATURES):
         yield
 
 

@@ -16,6 +16,7 @@ from debias_core.workspace.files import write_json
 
 if TYPE_CHECKING:  # the server lists projects without loading torch
     from debias_core.classifier.networks import Classifier
+    from debias_core.settings.training import ClassifierConfig
 
 DEPENDENTS = {"audit": ("report",), "synthetic": ("debias", "report"), "debias": ("report",)}
 MARKERS = {"diffusion": "config.json", "synthetic": "current.json"}
@@ -117,7 +118,7 @@ class ProjectBase:
             for r in rows
         ]
 
-    def save_net(self, net: Classifier, folder: Path, network: str) -> None:
+    def save_net(self, net: Classifier, folder: Path, network: ClassifierConfig) -> None:
         """Write a classifier of the project's images, and last what builds it again."""
         from debias_core.classifier.networks import save_classifier
 

@@ -42,7 +42,6 @@ _DEMO = [offer for name in IN_DEMO for offer in offers_of(METHODS[name])]
 _EVERY = [offer for method in METHODS.values() for offer in offers_of(method)]
 _PART = Offer(NamedDataConfig, fields=("validation",))
 
-
 Biases = Annotated[
     list[str] | None,
     typer.Option(
@@ -53,6 +52,13 @@ Biases = Annotated[
 Ratios = Annotated[
     list[float] | None,
     typer.Option(help=f"Percent of bias-conflicting images, one or more. {data_words.RATIOS}."),
+]
+Backbone = Annotated[
+    str,
+    typer.Option(
+        help="Train heads on the features of this frozen network: efficientnet-lite0, torchvision:NAME, timm:NAME, "
+        "transformers:FOLDER; photographs at 160 px."
+    ),
 ]
 Generator = Annotated[
     str | None,
@@ -154,6 +160,7 @@ def benchmark(
     workspace: Workspace = DEFAULT_WORKSPACE,
     data: Data = None,
     preset: Preset = "small",
+    backbone: Backbone = "",
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -187,7 +194,6 @@ def benchmark(
     ] = None,
 ) -> None:
     """A named data set, over seeds, beside the published figures; resumable, a table cell by cell."""
-    # What is asked for, and whether it can be
     published = _published_images(dataset, data)
     methods = list(dict.fromkeys(method or ["diffinject"]))
     _refuse_unknown(methods, METHODS)
@@ -212,7 +218,7 @@ def benchmark(
         rows.row_of(
             dataset, name, percent, bias=kind, seeds=seeds, preset=preset,
             official=published is not None, paper_protocol=paper_protocol, generator=generator,
-            **given,
+            backbone=backbone, **given,
         )
         for kind in _planted(dataset, bias or [""])
         for percent in percents

@@ -16,6 +16,7 @@ C_i([z_i; z_b]) is what predicts.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,7 +46,9 @@ class TwoEncoders(nn.Module):
 
 def joint(train: ImageTable, config: DisEntConfig, *, seed: int, device: torch.device) -> Joint:
     """Both encoders and both heads over the rows of `train`, and their step."""
-    classes, network = len(train.class_names), config.classifier.network
+    classes, network = len(train.class_names), config.classifier
+    if network.frozen:  # encoders that learn nothing would be the same
+        network = replace(network, head="mlp")
     of_i, of_b = (
         build_classifier(network, train.image_size, classes, s, hidden=config.hidden)
         for s in (seed, seed + BESIDE)

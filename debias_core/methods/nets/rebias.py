@@ -114,7 +114,7 @@ def _normalised(norm: nn.BatchNorm2d, h: Tensor, share: Tensor, count: int) -> T
 def joint(train: ImageTable, config: ReBiasConfig, *, seed: int, device: torch.device) -> Joint:
     """f and g over the rows of `train`, and their step."""
     classes = len(train.class_names)
-    f = build_classifier(config.classifier.network, train.image_size, classes, seed)
+    f = build_classifier(config.classifier, train.image_size, classes, seed)
     g = pixelwise(config.channels, classes, seed + BESIDE)
     nets = nn.ModuleDict({"f": f, "g": g}).to(device)
 

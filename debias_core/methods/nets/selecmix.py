@@ -64,9 +64,7 @@ def joint(train: ImageTable, config: SelecMixConfig, *, seed: int, device: torch
     nets: nn.ModuleDict = two_nets(net, train.image_size, classes, seed)
     if config.variant == "V+":
         del nets["f_B"]
-    nets["f_A"] = build_classifier(
-        net.network, train.image_size, config.embedding, seed + 2 * BESIDE
-    )
+    nets["f_A"] = build_classifier(net, train.image_size, config.embedding, seed + 2 * BESIDE)
     nets = nets.to(device)
     f_d = nets["f_D"]
     assert isinstance(f_d, Classifier)
