@@ -343,7 +343,7 @@ def test_every_published_set_has_settings_small_and_as_in_the_papers():
     assert set(PHOTOGRAPHS) == set(PUBLISHED) <= set(BENCHMARKS)
     for name, about in PUBLISHED.items():
         small, paper = photographs(name), photographs(name, "paper")
-        assert small.size == 64 and paper.size >= 224
+        assert small.size == (32 if name == "faces" else 64) and paper.size >= 224
         assert small.debias.classifier.epochs < paper.debias.classifier.epochs
         assert small.percent in about.ratios
         if about.classes:
@@ -358,6 +358,14 @@ def test_dogs_and_cats_as_tables_and_bar_are_found(monkeypatch):
     assert find("dogs_cats", 1.0) == Path(SHARED) / "dogs_cats" / "1pct.csv"
     assert find("bar", None) == Path(SHARED) / "bar"
     assert np.all([find("dogs_cats", 5.0).is_file()])
+
+
+@pytest.mark.skipif(not (SHARED / "faces").is_dir(), reason="needs ../shared/data/faces")
+def test_faces_are_found_and_read_with_their_bias(monkeypatch):
+    monkeypatch.setenv("DEBIAS_DATA", str(SHARED))
+    assert find("faces", 1.0) == Path(SHARED) / "faces" / "1pct.csv"
+    seen = survey(find("faces", 5.0))
+    assert set(seen.attributes) == {"female", "male"} and seen.names_test and seen.refused == ()
 
 
 # ---- LfF's arrays -------------------------------------------------------------------------------

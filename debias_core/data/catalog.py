@@ -28,6 +28,13 @@ _ALL = (
         "dogs_and_cats/test/<y>/*.jpg, or dogs_cats/{1,5}pct.csv with path,label,bias,split",
     ),
     DataSet(
+        "faces", "Faces", "Faces of the young, nearly all of them women, and of the old, nearly all men.",
+        source="UTKFace (susanqq.github.io/UTKFace), of it the ages 10 to 29 and 40 to 59; for research alone",
+        test="half bias-aligned, half bias-conflicting", ratios=(1.0, 5.0),
+        folders=("faces",), telling=("*pct.csv",),
+        looks="faces/{1,5}pct.csv with path,label,bias,split beside the pictures they name",
+    ),
+    DataSet(
         "bar", "BAR", "Six actions, nearly all at the place that is usual for them.",
         source=f"github.com/alinlab/BAR; split anew: {_BIAS_ENSEMBLE}",
         test="actions in unusual places", ratios=(None, 1.0, 5.0),
