@@ -258,7 +258,7 @@ def _as_part(stage: Stage[T], part: int, parts: int) -> Stage[T]:
 
 
 def inspect(
-    f_b: Classifier,
+    f_b: Classifier | None,
     f_d: Classifier,
     table: ImageTable,
     audit_result: AuditResult,
@@ -267,10 +267,13 @@ def inspect(
     device: torch.device,
     with_tsne: bool = True,
 ) -> Stage[dict[str, Projection]]:
-    """Maps of the same images in the features of f_B and of f_D."""
+    """Maps of the same images in the features of f_B, where there is one, and of f_D."""
     rows = map_rows(table.where("train"), audit_result.top_k.ids, synthetic)
     maps = {}
-    for done, (name, net) in enumerate((("f_B", f_b), ("f_D", f_d)), start=1):
+    nets = (("f_B", f_b), ("f_D", f_d))
+    for done, (name, net) in enumerate(nets, start=1):
+        if net is None:
+            continue
         maps[name] = project(net, rows, device=device, with_tsne=with_tsne)
         yield Progress("inspect", done, 2, f"map of {name}")
     return maps

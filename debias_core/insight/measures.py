@@ -28,7 +28,8 @@ def measure(pixels: Pixels, about: dict[str, Array] | None) -> dict[str, Array]:
 
     From the pixels: colour (a name), tone (CIELAB of the same at full brightness), brightness,
     contrast and saturation in [0, 1], sharpness (variance of the Laplacian over that of the image). From `about`, where
-    given: width, height, bytes, quality (JPEG, 0 where it is none), format, folder. NaN is unknown.
+    given: width, height, bytes, quality (JPEG, 0 where it is none), format, folder,
+    cluster (of embeddings). NaN is unknown.
     """
     n = len(pixels)
     step = max(1, CHUNK_BYTES // max(1, int(np.prod(pixels.shape[1:]))))

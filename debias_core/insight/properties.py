@@ -45,7 +45,8 @@ NUMBERS = {
     "bytes": ("file size", "smaller as files", "larger as files", "{:,.0f} bytes"),
     "quality": ("JPEG quality", "of lower JPEG quality", "of higher JPEG quality", "{:.0f}"),
 }
-CATEGORIES = {"colour": "colour", "format": "file format", "folder": "source folder"}
+CATEGORIES = {"colour": "colour", "format": "file format", "folder": "source folder",
+              "cluster": "cluster of your embeddings"}  # fmt: skip
 # What a different colour changes as well, if it is only known that something is unusual.
 LOOK = {"colour", "brightness", "contrast", "saturation"}
 SIZE = {"width", "height", "bytes"}

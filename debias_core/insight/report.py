@@ -50,12 +50,13 @@ def build_report(
     amplified: dict[str, Any] | None,
     predicts: dict[str, Any],
     recomposed: str | None,
+    brought: dict[str, Any] | None,
     device: torch.device,
 ) -> str:
     """The report as one HTML text; plotly's script is inlined, so that it opens without network.
 
     `predicts` is what tells the class before any training; `captions` and `amplified` are what DiffuBias and DDB made in the project, where they were used,
-    `recomposed` the address of Recompose's sheet of pairs.
+    `recomposed` the address of Recompose's sheet of pairs, `brought` what predictions took f_B's place.
     """
     from debias_core.insight import gradcam
 
@@ -84,6 +85,8 @@ def build_report(
         amplified=amplified,
         predicts=predicts,
         recomposed=recomposed,
+        brought=brought,
+        nets=nets,
         explanations=explanations,
         data_url=data_url,
         heat_note=heat_note,

@@ -100,6 +100,12 @@ def _audit(project: Project, args: Args, where: Where) -> Stage[Any]:
     return run_audit(project, config, device=where.device, piece=piece)
 
 
+def _brought(project: Project, args: Args, where: Where) -> Stage[Any]:
+    from debias_core.stages.brought import brought_job
+
+    return brought_job(project, args)
+
+
 def _projection(project: Project, args: Args, where: Where) -> Stage[Any]:
     from debias_core.stages.audit import run_projection
 
@@ -234,6 +240,7 @@ JOBS = {
     for kind in (
         JobKind("import", "Import", None, _import, False, "The images that were read are kept."),
         JobKind("audit", "Audit", AuditConfig, _audit, True, EPOCHS),
+        JobKind("bring", "Audit of what was brought", AuditConfig, _brought, False, NOTHING),
         JobKind("project", "t-SNE map", None, _projection, False, NOTHING),
         JobKind(
             "pretrain", "Training of the diffusion model", DiffusionConfig, _pretrain, True,

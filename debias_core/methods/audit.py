@@ -119,7 +119,9 @@ def top_k(scores: Scores, y: NDArray[np.int64], k: int, *, per_class: bool) -> T
     order = rank(scores.loss)
     if k == 0:
         order = order[: scores.suggested_k]
-        rule = f"the {len(order)} highest CE losses, as many as f_B can't explain"
+        rule = (
+            f"the {len(order)} highest CE losses, as many as the audited classifier can't explain"
+        )
     elif per_class:
         order = np.concatenate([order[y[order] == c][:k] for c in np.unique(y)])
         order = order[rank(scores.loss[order])]
@@ -142,7 +144,7 @@ def judge(train: ImageTable, scores: Scores, top: TopK) -> AuditResult:
     warning = None
     if accuracy < chance + 0.2 * (1 - chance):
         warning = (
-            f"The bias classifier has not learned: {accuracy:.0%} right on its own training images, "
+            f"The audited classifier has not learned: {accuracy:.0%} right on the training images, "
             f"where always naming the largest class gives {chance:.0%}. Its ranking means nothing yet: "
             "train it for more epochs or with a higher learning rate."
         )

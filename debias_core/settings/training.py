@@ -127,8 +127,8 @@ class AuditConfig(Settings):
     )  # fmt: skip
     # `classifier` is then the amplifier's own
     by: str = setting(
-        "gce", "Rank by f_B, trained with GCE, or by DDB's amplifier, trained before.",
-        choices=("gce", "amplifier"),
+        "gce", "Rank by f_B, trained with GCE, by DDB's amplifier, trained before, or by what you bring.",
+        choices=("gce", "amplifier", "brought"),
     )  # fmt: skip
     seed: int = setting(0, "Seed of the training.", flag=None)
 

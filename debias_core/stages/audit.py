@@ -34,8 +34,10 @@ def run_audit(
 ) -> Stage[AuditResult]:
     """Train f_B, rank the train part, keep both; also f_B's accuracy on the test part, and its map.
 
-    By the amplifier, nothing is trained: DDB's takes f_B's place.
+    By the amplifier, nothing is trained: DDB's takes f_B's place (`brought.py`: what a person brings).
     """
+    if config.by == "brought":
+        raise UserError("An audit of what you bring needs a file: give it with --predictions FILE.")
     table = project.table()
     began = time.perf_counter()
     work = project.work("audit", fingerprint(to_json(config), table.data_id))

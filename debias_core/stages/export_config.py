@@ -84,6 +84,10 @@ def _audit_to_repeat(project: Project) -> tuple[AuditConfig, AuditResult]:
             "config.json can't repeat an audit by DDB's amplifier, which was trained before it: "
             f"{INSTEAD}"
         )
+    if audited.get("brought"):
+        raise UserError(
+            f"config.json can't repeat an audit of predictions, which it does not hold: {INSTEAD}"
+        )
     used = audit_of_set(project)
     if used is None:
         raise UserError(

@@ -59,7 +59,7 @@ print(names[int(net.eval()(x).argmax())])
 README = """\
 Weights of the project {name}, data set {data_id}, images of {size} x {size} pixels.
 
-f_B/        the bias classifier of the audit: it has learned the shortcut, and is there to find it
+{f_b}
 vanilla/    trained on the originals alone, seed {seed}
 debiased/   trained on the originals and the synthetic images, seed {seed}
 {more}
@@ -73,6 +73,8 @@ To try it, {needs}:
 Classes:
 {classes}
 """
+F_B = "f_B/        the bias classifier of the audit: it has learned the shortcut, and is there to find it"
+NO_F_B = "(no f_B: the audit went by predictions that were brought)"
 NEEDS_APP = """\
 with the requirements of Debias Studio installed, and its folder (the one that holds
 app.py) in the place of APP"""
@@ -104,7 +106,7 @@ def weight_files(project: Project) -> Files:
     """The classifiers, those of DDB, the project's own diffusion model, and how to load them."""
     seed = project.manifest("debias")["arms"][0]["seed"]
     project.manifest("audit")
-    folders = {"f_B": project.folder("audit")}
+    folders = {"f_B": project.folder("audit")} if project.has_bias_net else {}
     folders |= {arm: project.folder("debias") / arm for arm in ARMS}
     if project.has("amplify"):
         folders["amplifier"] = project.folder("amplify")
@@ -150,6 +152,7 @@ def _readme(project: Project, networks: dict[str, str], seed: int) -> str:
         size=table.image_size,
         seed=seed,
         more="".join(more),
+        f_b=F_B if project.has_bias_net else NO_F_B,
         torchvision=BY_TORCHVISION.format(folders=", ".join(theirs)) if theirs else "",
         needs="with torchvision and safetensors installed" if alone else NEEDS_APP,
         path="" if alone else "PYTHONPATH=APP ",

@@ -29,7 +29,8 @@ def run_report(
     """Write the self-contained HTML report; `arms` may bring the results of more seeds."""
     table, result, synthetic = project.table(), project.audit(), project.synthetic()
     shown = arms if arms is not None else project.arms()
-    f_b, f_d = project.net("f_B", device), project.net("debiased", device)
+    f_b = project.net("f_B", device) if project.has_bias_net else None
+    f_d = project.net("debiased", device)
     began = time.perf_counter()
     maps = yield from pipeline.inspect(f_b, f_d, table, result, synthetic, device=device)
     html = build_report(
@@ -37,13 +38,14 @@ def run_report(
         table=table,
         audit=result,
         audit_config=project.manifest("audit")["config"],
+        brought=project.manifest("audit").get("brought"),
         synthetic=synthetic,
         inject_config=project.manifest("synthetic")["config"],
         arms=shown,
         debias_config=project.manifest("debias")["config"],
         curated=project.manifest("debias").get("curated", {}),
         maps=maps,
-        nets={"f_B": f_b, "f_D": f_d},
+        nets={"f_D": f_d} if f_b is None else {"f_B": f_b, "f_D": f_d},
         split_rule=project.import_report().get("split_rule", ""),
         energy=energy_log.to_json(project),
         captions=captions.for_report(project),

@@ -27,7 +27,7 @@ from debias_core.classifier import arms as classifier_arms
 from debias_core.compute.team import Cluster
 from debias_core.data.images import Pixels, labelled, png
 from debias_core.data.table import ImageTable
-from debias_core.records import Progress, Stage, T, relayed, spread
+from debias_core.records import Progress, Stage, T, UserError, relayed, spread
 from debias_core.settings.base import from_json, to_json
 from debias_core.settings.injection import InjectConfig
 from debias_core.settings.sweep import SweepConfig, cell_in_words
@@ -137,6 +137,11 @@ def base_settings(project: Project) -> tuple[AuditConfig, InjectConfig, DebiasCo
     audit, inject = AuditConfig(), InjectConfig()
     if project.has("audit"):
         audit = from_json(AuditConfig, project.manifest("audit")["config"])
+        if audit.by == "brought":
+            raise UserError(
+                "A sweep trains the bias classifier on a part of the images, and can't go by predictions that "
+                "were brought: run the usual audit in a second project with the same images, and sweep there."
+            )
     if project.has("synthetic") and (used := project.injected()) is not None:
         inject = from_json(InjectConfig, used)
     return audit, inject, synthetic.debias_settings(project.table())

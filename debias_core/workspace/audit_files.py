@@ -88,7 +88,7 @@ class AuditFiles(ProjectBase):
 
     def save_features(self, parts: Iterable[NDArray[np.float32]], n: int) -> NDArray[np.float16]:
         """Keep f_B's penultimate features of the train part [N, D], given in parts; returns them mapped."""
-        path, at = self.folder("audit") / "features.npy", 0
+        path, at = self.folder("audit") / "features.new.npy", 0
         kept: NDArray[np.float16] | None = None
         for part in parts:
             if kept is None:
@@ -98,16 +98,37 @@ class AuditFiles(ProjectBase):
             kept[at : at + len(part)] = part
             at += len(part)
         assert kept is not None and at == n
+        path.replace(self.folder("audit") / "features.npy")  # one that is mapped stays as it is
         return kept
 
     def save_pca(self, pca: NDArray[np.float32]) -> None:
         """Keep the map [N, 2] of the features; the audit counts from then on."""
-        np.save(self.folder("audit") / "pca.npy", pca, allow_pickle=False)
+        fresh = self.folder("audit") / "pca.new.npy"
+        np.save(fresh, pca, allow_pickle=False)
+        fresh.replace(self.folder("audit") / "pca.npy")
 
     def features(self) -> NDArray[np.float16]:
         """f_B's penultimate features of the train part [N, D], memory-mapped."""
         self.manifest("audit")
         return mapped(self.folder("audit") / "features.npy")
+
+    def drop_tsne(self) -> None:
+        """Forget the t-SNE, which is of other features by now."""
+        (self.folder("audit") / "tsne.npz").unlink(missing_ok=True)
+
+    def save_clusters(self, cluster: NDArray[np.int64]) -> None:
+        """Keep the cluster of each training image [N] in embeddings that were brought."""
+        np.save(self.folder("audit") / "clusters.npy", cluster, allow_pickle=False)
+
+    def clusters(self) -> NDArray[np.int64] | None:
+        """What `save_clusters` kept; None where no embeddings were brought."""
+        path = self.folder("audit") / "clusters.npy"
+        return mapped(path) if path.is_file() else None
+
+    @property
+    def has_bias_net(self) -> bool:
+        """Whether the audit has a network; one of brought predictions has none."""
+        return (self.folder("audit") / "model.json").is_file()
 
     def save_tsne(self, rows: NDArray[np.int64], xy: NDArray[np.float32]) -> None:
         """Keep the t-SNE [M, 2] of train rows [M]."""

@@ -12,7 +12,7 @@ import typer
 
 from debias_core.compute import ranks
 from debias_core.records import UserError
-from ui.cli import benchmark, choosing, common, images, project
+from ui.cli import audit, benchmark, choosing, common, images, project
 from ui.cli.common import DEFAULT_WORKSPACE, AllowHost, Auth, OnCluster, RootPath, Workspace
 
 command = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=False)
@@ -55,7 +55,7 @@ def serve(
     )  # fmt: skip
 
 
-for part in (benchmark, project, images, choosing):
+for part in (benchmark, project, audit, images, choosing):
     command.add_typer(part.command)
 
 

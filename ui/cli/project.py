@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from debias_core.compute import ranks
 from debias_core.data.importing.limits import written_path
@@ -18,12 +17,11 @@ from debias_core.settings.base import Offer, options_of, to_json, with_given
 from debias_core.settings.data_sets import BIASES
 from debias_core.settings.diffusion import DiffusionConfig, ImportModelConfig
 from debias_core.settings.language import SMALL_MODELS, SmallModelConfig
-from debias_core.settings.training import ClassifierConfig, DebiasConfig, steady_audit
+from debias_core.settings.training import ClassifierConfig, DebiasConfig
 from debias_core.study.settings import CompareConfig
 from ui.cli import common, tables
 from ui.cli.common import DEFAULT_WORKSPACE, JsonFile, Name, Seed, Seeds, Workspace
 from ui.cli.from_settings import Given, refuse, takes
-from ui.words import audit as audit_words
 
 command = typer.Typer()
 
@@ -87,80 +85,6 @@ def plant(
     report = common.run(importing.run_plant(project, new, bias, percent=ratio, seed=seed), new)
     common.say(preview(report))
     return report.to_json()
-
-
-@command.command()
-@common.on_project
-def predicts(
-    project: Any,
-) -> dict[str, Any]:
-    """What predicts the label before any training: every measured property alone, the best first."""
-    from debias_core.stages.predicts import predicts as what_predicts
-
-    found = what_predicts(project)
-    tables.predicts_table(found)
-    return found
-
-
-AUDIT = (
-    Offer(steady_audit()),
-    Offer(steady_audit().classifier, "classifier", ("network", "epochs", "q", "lr")),
-)
-
-
-@command.command()
-@takes(*AUDIT)
-@common.on_project
-def audit(
-    project: Any,
-    given: Given,
-    seed: Seed = 0,
-) -> dict[str, Any]:
-    """Train the bias classifier and rank the training images by its loss."""
-    from debias_core.stages import audit as audit_stage
-    from debias_core.stages.predicts import predicts as what_predicts
-
-    before = what_predicts(project)
-    common.say(before["strongest"] or before["heading"])
-    settings = with_given(replace(steady_audit(), seed=seed), AUDIT, given)
-    result = common.run(audit_stage.run_audit(project, settings, device=common.device()), project)
-    _print_audit(project.table(), result)
-    return {
-        "top_k": [str(i) for i in result.top_k.ids],
-        "rule": result.top_k.rule,
-        "train_accuracy": result.train_accuracy,
-        "precision_at_k": result.precision_at_k,
-        "average_precision": result.average_precision,
-        "unexplained": result.scores.unexplained,
-        "separation": result.scores.separation,
-        "chosen": None if result.chosen is None else asdict(result.chosen),
-        "warning": result.warning,
-        "predicts": before,
-        "settings": to_json(settings),
-    }
-
-
-def _print_audit(images: Any, result: Any) -> None:
-    """The images above the cut, and how sure the ranking is."""
-    top, scores = result.top_k, result.scores
-    table = Table("rank", "image", "loss", "given → predicted", title=top.rule)
-    in_training = images.where("train").positions(top.ids)
-    pairs = zip(images.positions(top.ids), scores.pred[in_training], top.loss, strict=True)
-    for rank, (at, predicted, loss) in enumerate(pairs, start=1):
-        classes = f"{images.class_names[images.y[at]]} → {images.class_names[predicted]}"
-        table.add_row(str(rank), common.plain(images.ids[at]), f"{loss:.2f}", common.plain(classes))
-    common.console.print(table)
-    common.say(
-        f"f_B can't explain {scores.unexplained:,} of {len(scores.ids):,} images (less than even odds for "
-        f"their label); separation of the two groups {scores.separation:.3f}"
-    )
-    if result.chosen is not None:
-        common.console.print(audit_words.chosen(asdict(result.chosen)), markup=False)
-    if result.precision_at_k is not None:
-        ap = "unknown" if result.average_precision is None else f"{result.average_precision:.3f}"
-        common.say(f"precision@{len(top.ids)} {result.precision_at_k:.2f}, average precision {ap}")
-    if result.warning:
-        common.say(f"WARNING: {result.warning}")
 
 
 PRETRAIN = (Offer(DiffusionConfig, without=("checkpoint_every",)),)

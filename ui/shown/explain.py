@@ -20,6 +20,7 @@ from debias_core.workspace.project import Project
 from ui.shown import cards
 from ui.shown.audit_view import AuditView, audit_view, table_of
 from ui.words import audit as audit_words
+from ui.words import bring as bring_words
 from ui.words import report as report_words
 
 NEIGHBOURS = 8
@@ -42,6 +43,8 @@ def _bias_net(project: Project) -> Any:
 
 def heat_note(project: Project) -> tuple[bool, str]:
     """Whether f_B can have heat maps, and a line that says so."""
+    if not project.has_bias_net:
+        return False, bring_words.NO_HEAT
     network = project.manifest("audit")["config"]["classifier"]["network"]
     if network == "mlp":
         return False, audit_words.NO_HEAT
@@ -89,7 +92,7 @@ def what_they_share(project: Project, view: AuditView, rows: NDArray[np.int64]) 
     if len(rows) and (rows.min() < 0 or rows.max() >= len(view)):
         raise UserError(f"The training images have the numbers 0 to {len(view) - 1}.")
     rows, note = np.unique(rows), audit_words.SHARE_NOTE
-    some, sampled = _sampled(project.workspace, project.name, project.stamp("data"))
+    some, sampled = _sampled(project.workspace, project.name, project.stamp("data", "audit"))
     if len(some) == len(view):
         measured, y, chosen = sampled, view.y(), rows
     else:
@@ -136,7 +139,9 @@ def _measure(project: Project, view: AuditView, rows: NDArray[np.int64]) -> dict
     from debias_core.insight import measures
 
     at = view.position[rows]
-    columns = load_about(project.folder("data"), view.table.ids[at])
+    columns = load_about(project.folder("data"), view.table.ids[at]) or {}
+    if (cluster := project.clusters()) is not None:
+        columns["cluster"] = np.char.add("number ", (cluster[rows] + 1).astype(np.str_))
     return measures.measure(view.table.pixels[at], columns)
 
 
@@ -147,10 +152,12 @@ def heat_pairs(project: Project) -> tuple[list[Any], str]:
     from debias_core.insight import gradcam
 
     device = torch.device("cpu")
-    nets = {"f_B": _bias_net(project), "f_D": project.net("debiased", device)}
+    nets = {"f_B": _bias_net(project)} if project.has_bias_net else {}
+    nets["f_D"] = project.net("debiased", device)
     with _heating:
         pairs, which = gradcam.explain(table_of(project), project.audit(), nets, device=device)
-    return pairs, f"{report_words.HEAT_GALLERY} {which}"
+    words = report_words.HEAT_GALLERY if project.has_bias_net else bring_words.NO_HEAT
+    return pairs, f"{words} {which}"
 
 
 def mask_grid(project: Project) -> dict[str, Any]:

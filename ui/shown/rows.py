@@ -20,6 +20,7 @@ from debias_core.workspace.files import fingerprint
 from debias_core.workspace.project import Project
 from ui.shown.audit_view import audit_view, table_of
 from ui.words import audit as audit_words
+from ui.words import bring as bring_words
 from ui.words import common as words
 from ui.words import data as data_words
 from ui.words import field_table as field_table_words
@@ -144,16 +145,24 @@ def finding(project: Project) -> str:
     """What the audit found, in a few sentences of Markdown."""
     view = audit_view(project)
     result, manifest = view.audit, view.manifest
-    text = audit_words.audited(
-        manifest.get("test"), result.train_accuracy, manifest.get("shortcut")
-    )
+    if brought := manifest.get("brought"):
+        text = bring_words.audited(
+            {**brought, "file": literal(brought["file"])},
+            result.train_accuracy,
+            manifest.get("test"),
+        )
+    else:
+        text = audit_words.audited(
+            manifest.get("test"), result.train_accuracy, manifest.get("shortcut")
+        )
     score = audit_words.scored(
         len(result.top_k.ids), result.precision_at_k, result.average_precision
     )
     warning = f"\n\n⚠️ **{result.warning}**" if result.warning else ""
     if manifest.get("chosen"):
         score = f"{score} {audit_words.chosen(manifest['chosen'])}"
-    return f"{text}\n\n{score}{warning}"
+    mapped = f" {bring_words.mapped(manifest['map'])}" if manifest.get("map") else ""
+    return f"{text}\n\n{score}{mapped}{warning}"
 
 
 def trained(project: Project) -> str:

@@ -14,7 +14,7 @@ from ui.shown import cards
 from ui.shown import rows as shown_rows
 from ui.shown.audit_view import table_of
 from ui.shown.place import Place
-from ui.tabs import groups
+from ui.tabs import bring, groups
 from ui.tabs.panel import Part, control, enqueue, guarded
 from ui.widgets import widget
 from ui.words import audit as audit_words
@@ -57,6 +57,8 @@ def build(place: Place, project: gr.Dropdown) -> Part:
     if guess is not None:
         part.outputs.append(guess)
         part.changed.append(guess.guess(guarded(keep_guess, place), [project], None))
+    if not place.classroom:
+        part = part.with_more(bring.bring(place, project))
     return part.with_more(groups.groups(place, project))
 
 

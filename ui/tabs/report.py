@@ -109,6 +109,8 @@ def draw_maps(place: Place, project_name: str, kind: str) -> tuple[Any, ...]:
                 maps[net], names, method=MAPS[kind], title=f"{title}, {kind}"
             ),
         )
+        if net in maps
+        else hidden()
         for net, title in (("f_B", "bias classifier"), ("f_D", "debiased"))
     )
 

@@ -20,7 +20,7 @@ SHARE_NOTE = (
     "as they were scaled for this project."
 )
 REMEDY_BUTTON = "Compare it with vanilla"
-NOT_AUDITED = "Not audited yet. Press *Run the audit*: it takes seconds on small images."
+NOT_AUDITED = "Not audited yet. Press *Run the audit*: it takes seconds on small images. Or *Bring your model*."
 GUESS_QUESTION = "Guess first: what does this model look at to name a digit?"
 GUESSES = {"shape": "The shape of the digit", "colour": "Its colour", "both": "A bit of both"}
 HEAT_CAPTION = "where the bias classifier looks"

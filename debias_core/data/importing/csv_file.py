@@ -23,7 +23,7 @@ def list_csv(path: Path, listing: Listing) -> Stage[list[Entry]]:
     folders: dict[str, bool] = {}
     try:
         # The first line says how the others are to be read.
-        encoding = _encoding(path)
+        encoding = encoding_of(path)
         with path.open(encoding=encoding, newline="") as handle:
             header = handle.readline(1 << 16)
         if "\0" in header:
@@ -59,7 +59,7 @@ def list_csv(path: Path, listing: Listing) -> Stage[list[Entry]]:
     return entries
 
 
-def _encoding(path: Path) -> str:
+def encoding_of(path: Path) -> str:
     if path.stat().st_size > limits.MAX_CSV_BYTES:
         most = amount(limits.MAX_CSV_BYTES)
         raise UserError(f"{path.name} is larger than {most}: split the data set.")
