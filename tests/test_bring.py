@@ -370,12 +370,13 @@ def test_duplicates_beyond_the_exact_bound_are_found_within_clusters(monkeypatch
 # ---- the panel in the page ---------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("uploaded", [True, False])
 def test_the_panel_shows_what_it_understood_and_a_job_audits_it_when_that_is_confirmed(
-    project: Project, table: ImageTable, tmp_path: Path
+    project: Project, table: ImageTable, tmp_path: Path, uploaded: bool
 ) -> None:
     place, p = Place(project.workspace, (tmp_path,)), softmax_of(table)
     own = write_csv(tmp_path / "mine.csv", table.ids, p, "path,dog,fox,cat")
-    given = (str(own), "", None, "")
+    given = (str(own), "", None, "") if uploaded else (None, str(own), None, "")
     # Nothing counts before it was looked at, nor what was changed since.
     with pytest.raises(UserError, match="Look at it"):
         bring.use(place, project.name, "", *given)
@@ -396,7 +397,8 @@ def test_the_panel_shows_what_it_understood_and_a_job_audits_it_when_that_is_con
     assert project.audit().scores.ids[np.argsort(-loss, kind="stable")[:10]].tolist() == (
         project.audit().top_k.ids.tolist()
     )
-    assert own.exists() and not list((project.workspace / "uploads").iterdir())
+    # An upload is dropped once it was read; a person's own file stays.
+    assert own.exists() is not uploaded and not list((project.workspace / "uploads").iterdir())
 
 
 def test_the_panel_refuses_what_it_may_not_read(project: Project, tmp_path: Path) -> None:
