@@ -15,7 +15,14 @@ from typing import Any
 from debias_core.methods.catalog import METHODS
 from tests import docs_settings
 from tests.docs_data_sets import data_sets
-from tests.docs_results import accuracy_table, by_bias, predicts_table, rows_of, told
+from tests.docs_results import (
+    accuracy_table,
+    by_bias,
+    photographs_table,
+    predicts_table,
+    rows_of,
+    told,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -74,6 +81,7 @@ def result_tables() -> dict[str, str]:
         "planted-1": by_bias(rows_of("planted-1")),
         "control": accuracy_table(rows_of("control"), columns),
         "digits": accuracy_table(rows_of("digits"), columns),
+        "photographs": photographs_table(),
         "predicts": predicts_table(),
     }
 

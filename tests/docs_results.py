@@ -13,6 +13,7 @@ from debias_core.methods.method import Method
 from debias_core.records import mean_and_sd, ratio_in_words
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+PHOTOGRAPHS = ("bar", "dogs", "faces")
 ACCURACIES = {
     "all": "unbiased_accuracy",
     "aligned": "aligned_accuracy",
@@ -44,6 +45,18 @@ def by_bias(rows: Sequence[dict[str, Any]], figure: str = "unbiased_accuracy") -
         mean = f"{100 * fmean(known):.1f}" if len(known) == len(kinds) else ""
         lines.append([METHODS[name].title, told_in(next(iter(of.values()))), *cells, mean])
     return markdown(["method", "told", *kinds, "mean"], lines)
+
+
+def photographs_table() -> str:
+    """Heads on a frozen backbone: a line for each set, ratio and method."""
+    figures = [*ACCURACIES]
+    lines = []
+    for name in PHOTOGRAPHS:
+        for row in rows_of(f"{name}-lite0"):
+            cells = (_cell(row, f) if row[ACCURACIES[f]] is not None else "" for f in figures)
+            about = (METHODS[row["method"]].title, ratio_in_words(row["ratio"]), row["told"])
+            lines.append([name, *about, *cells])
+    return markdown(["set", "method", "ratio", "told", *figures], lines)
 
 
 def predicts_table() -> str:
