@@ -37,7 +37,7 @@ def test_the_readme_and_the_documents_stay_short():
     print(sizes, tables)
     assert sum(sizes.values()) - derived - tables <= 32 * 1024  # say a thing once
     assert derived <= 44 * 1024  # grows with settings and files alone
-    assert tables <= 12 * 1024  # grows with what was measured
+    assert tables <= 16 * 1024  # grows with what was measured
     assert sizes["README.md"] <= 6_500 and sizes["log.md"] <= 12_000
     assert sum(path.stat().st_size for path in (DOCS / "results").iterdir()) <= 700_000
 
